@@ -1,0 +1,31 @@
+# Two commands, each with all its set-up:
+#   make study [PROFILE=smoke|laptop|paper] [DATA=folder]     results in outputs/<profile>[-<folder>]/index.html
+#   make test
+PROFILE ?= laptop
+DATA ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# a further package index for pip, such as PyTorch's own of CPU builds; where pip finds a CPU build of the pinned version it takes that
+TORCH_INDEX ?=
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: study test notebooks-clean
+.DEFAULT_GOAL := study
+
+study: $(READY)
+	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)")
+
+test: $(READY)
+	@$(PY) -m pytest
+
+# notebooks in git carry no outputs, and all have the same parameters cell
+notebooks-clean: $(READY)
+	@$(PY) -m qmsam_core.notebooks notebooks/*.ipynb
+
+$(READY): requirements.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; make PYTHON=python3.11")'
+	@echo "setting up .venv (the first time a few minutes)"
+	@test -x $(PY) || "$(PYTHON)" -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@

@@ -1,0 +1,22 @@
+"""Data: cases in the challenge's format, the index of slices, sampling, transforms and synthetic phantoms.
+
+Parts that need PyTorch live in `data.slices` and are not imported here, so that index workers start quickly.
+"""
+
+from .cases import Case, CaseError, read_segmentation, tight_boxes, write_segmentation
+from .index import DataFolderError, SliceIndex, SliceRef
+from .transforms import EvalTransform, Geometry, TrainTransform
+
+__all__ = [
+    "Case",
+    "CaseError",
+    "DataFolderError",
+    "EvalTransform",
+    "Geometry",
+    "SliceIndex",
+    "SliceRef",
+    "TrainTransform",
+    "read_segmentation",
+    "tight_boxes",
+    "write_segmentation",
+]

@@ -1,0 +1,278 @@
+"""Cases: one image or volume with its boxes and labels, in the npz format of the CVPR 2024 "MedSAM on Laptop" challenge.
+
+A 2-D case holds `imgs` (H,W,3) uint8 and `boxes` (N,4) as x_min, y_min, x_max, y_max; a 3-D case `imgs` (D,H,W) uint8, `boxes`
+(N,6) as x_min, y_min, z_min, x_max, y_max, z_max and `spacing` (3,) in mm as (x, y, z). `gts` holds labels 1..N where they are known,
+0 is background; training files have `gts` and no boxes. A prediction is an npz of the same name holding `segs`, label i+1 for box i.
+
+**Box convention, everywhere in this package:** a box names the outermost pixels it covers, so its maxima are *inclusive*
+(a box around one pixel has x_min == x_max) and 0 <= x_min <= x_max <= width - 1.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from .archive import MAX_ARRAY_BYTES, ArrayHeader, CaseArchive, CaseError, write_archive
+
+__all__ = [
+    "MAX_LABEL", "Case", "CaseError", "CaseLayout", "case_layout", "check_box_count", "read_boxes", "read_segmentation", "tight_boxes", "write_segmentation",
+]  # fmt: skip
+
+MAX_LABEL = 65535
+"""Largest label id accepted: uint16, far above the challenge's 255 boxes a case."""
+
+
+@dataclass(frozen=True)
+class CaseLayout:
+    """What the headers of a case file say: whether it is a volume, its size in slices and pixels, and whether it has labels and boxes."""
+
+    is_volume: bool
+    n_slices: int
+    height: int
+    width: int
+    has_labels: bool
+    has_boxes: bool
+
+
+def case_layout(archive: CaseArchive) -> CaseLayout:
+    """Validate the headers of an open case file without reading an array.
+
+    Whether a three-dimensional `imgs` is an RGB image or a volume is told by `gts` where there is one (two or three axes), else by
+    the file's name (`2DBox_`, `3DBox_`), else by a last axis of length 3.
+
+    Raises:
+        CaseError: `imgs` missing, not uint8, of no known shape or empty; `gts` not integer or of another shape.
+    """
+    images = archive.header("imgs")
+    if images.dtype != np.uint8:
+        raise CaseError(archive.path, f"'imgs' is {images.dtype}; expected uint8 0..255 (window or rescale the image first)")
+    labels = archive.header("gts") if "gts" in archive else None
+    is_volume = _is_volume(archive.path, images.shape, labels)
+    slices, height, width = images.shape if is_volume else (1, *images.shape[:2])
+    if 0 in (slices, height, width):
+        raise CaseError(archive.path, f"'imgs' of shape {images.shape} is empty")
+    if labels is not None:
+        _check_labels(archive.path, labels, (slices, height, width) if is_volume else (height, width))
+    return CaseLayout(is_volume, slices, height, width, labels is not None, "boxes" in archive)
+
+
+def _is_volume(path: Path, shape: tuple[int, ...], labels: ArrayHeader | None) -> bool:
+    if len(shape) == 2:
+        return False
+    if len(shape) != 3:
+        raise CaseError(path, f"'imgs' has shape {shape}; expected (H,W,3) or (H,W) for an image, (D,H,W) for a volume")
+    if labels is not None and len(labels.shape) in (2, 3):
+        volume = len(labels.shape) == 3
+    elif path.name.startswith(("2DBox", "3DBox")):
+        volume = path.name.startswith("3DBox")
+    else:
+        volume = shape[-1] != 3
+    if not volume and shape[-1] != 3:
+        raise CaseError(path, f"'imgs' has shape {shape}; expected 3 colour channels last for a 2-D image")
+    return volume
+
+
+def _check_labels(path: Path, labels: ArrayHeader, expected: tuple[int, ...]) -> None:
+    if labels.dtype.kind not in "uib":
+        raise CaseError(path, f"'gts' is {labels.dtype}; expected integer labels 0..{MAX_LABEL} (round and cast it first)")
+    if labels.shape != expected:
+        raise CaseError(path, f"'gts' has shape {labels.shape}, 'imgs' needs {expected}: image and mask do not belong together")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image or volume.
+
+    Attributes:
+        name: the file's stem, e.g. `3DBox_CT_0566`.
+        images: uint8 0..255, (H,W,3) or (D,H,W).
+        boxes: int64 (N,4) or (N,6), inclusive maxima in pixels; None where the file has none.
+        labels: integers 0..65535, (H,W) or (D,H,W), 0 background; None where unknown. Box i belongs to label i+1.
+        spacing: float64 (3,) mm as (x, y, z); ones for images.
+    """
+
+    name: str
+    images: np.ndarray
+    boxes: np.ndarray | None
+    labels: np.ndarray | None
+    spacing: np.ndarray
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, max_bytes: int = MAX_ARRAY_BYTES) -> Case:
+        """Read and validate a case file; a gray (H,W) image becomes three equal channels.
+
+        Raises:
+            CaseError: not a readable npz, wrong keys, types or shapes, object arrays, boxes outside the image, more labels than boxes.
+        """
+        path = Path(path)
+        with CaseArchive(path, max_bytes) as archive:
+            layout = case_layout(archive)
+            images = archive.array("imgs")
+            labels = _load_labels(archive) if layout.has_labels else None
+            boxes = read_boxes(archive, layout) if layout.has_boxes else None
+            spacing = _load_spacing(archive, layout.is_volume)
+        if labels is not None and boxes is not None:
+            check_box_count(path, int(labels.max()), len(boxes))
+        if images.ndim == 2:
+            images = np.repeat(images[..., None], 3, axis=2)
+        return cls(path.stem, np.ascontiguousarray(images), boxes, labels, spacing)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the case under the challenge's keys, compressed and atomically; absent boxes or labels are left out."""
+        arrays = {"imgs": self.images}
+        if self.labels is not None:
+            arrays["gts"] = self.labels
+        if self.boxes is not None:
+            arrays["boxes"] = self.boxes
+        if self.is_volume:
+            arrays["spacing"] = self.spacing
+        write_archive(path, arrays)
+
+    @property
+    def is_volume(self) -> bool:
+        """True for (D,H,W) volumes. Decided by labels or boxes where there are some, so a volume three pixels wide is not taken for RGB."""
+        if self.labels is not None:
+            return self.labels.ndim == 3
+        if self.boxes is not None:
+            return self.boxes.shape[1] == 6
+        return self.images.shape[-1] != 3
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices; 1 for a 2-D image."""
+        return len(self.images) if self.is_volume else 1
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Height and width of a slice in pixels."""
+        return self.images.shape[1:] if self.is_volume else self.images.shape[:2]
+
+    def slice_image(self, z: int = 0) -> np.ndarray:
+        """Slice `z` as (H,W,3) uint8; gray slices are copied to three channels (paper section 2.1)."""
+        self._check_slice(z)
+        return np.repeat(self.images[z][..., None], 3, axis=2) if self.is_volume else self.images
+
+    def slice_labels(self, z: int = 0) -> np.ndarray:
+        """Labels of slice `z`, (H,W). Raises `CaseError` where the case has none."""
+        self._check_slice(z)
+        if self.labels is None:
+            raise CaseError(self.name, "has no labels ('gts')")
+        return self.labels[z] if self.is_volume else self.labels
+
+    def with_boxes(self) -> Case:
+        """The case with boxes: as they are, or tight ones derived from the labels.
+
+        Derived boxes follow the ascending label ids; ids are then renumbered 1..N without gaps, so that box i belongs to label i+1.
+        """
+        if self.boxes is not None:
+            return self
+        if self.labels is None:
+            raise CaseError(self.name, "has neither 'boxes' nor 'gts'; boxes can be read or derived from labels, not guessed")
+        ids, boxes = tight_boxes(self.labels)
+        return replace(self, boxes=boxes, labels=_renumbered(self.labels, ids))
+
+    def _check_slice(self, z: int) -> None:
+        if not 0 <= z < self.n_slices:
+            raise IndexError(f"{self.name}: slice {z} of {self.n_slices}")
+
+
+def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label ids present and the tight box of each.
+
+    Args:
+        labels: integers >= 0, (H,W) or (D,H,W).
+
+    Returns:
+        ids: int64 (N,), ascending, without 0.
+        boxes: int64 (N,4) x_min, y_min, x_max, y_max, or (N,6) with z after y in both halves; maxima inclusive.
+    """
+    labels = np.asarray(labels)
+    found = ndimage.find_objects(labels.astype(np.int32, copy=False))
+    present = [(number, where) for number, where in enumerate(found, start=1) if where is not None]
+    ids = np.array([number for number, _ in present], dtype=np.int64)
+    boxes = [[s.start for s in reversed(where)] + [s.stop - 1 for s in reversed(where)] for _, where in present]
+    return ids, np.array(boxes, dtype=np.int64).reshape(len(present), 2 * labels.ndim)
+
+
+def write_segmentation(path: str | os.PathLike, segs: np.ndarray) -> None:
+    """Write a prediction, `segs` (H,W) or (D,H,W), atomically: uint8 as the challenge asks, uint16 only where labels exceed 255."""
+    segs = np.asarray(segs)
+    top = int(segs.max(initial=0))
+    if segs.dtype.kind not in "uib" or segs.min(initial=0) < 0 or top > MAX_LABEL:
+        raise CaseError(path, f"'segs' is {segs.dtype} up to {top}; expected integer labels 0..{MAX_LABEL}")
+    write_archive(path, {"segs": segs.astype(np.uint8 if top <= 255 else np.uint16)})
+
+
+def read_segmentation(path: str | os.PathLike) -> np.ndarray:
+    """Read `segs` from a prediction file, (H,W) or (D,H,W) unsigned integers. Raises `CaseError`."""
+    with CaseArchive(path) as archive:
+        segs = archive.array("segs")
+    if segs.dtype.kind not in "uib" or segs.ndim not in (2, 3):
+        raise CaseError(path, f"'segs' is {segs.dtype} of shape {segs.shape}; expected integers (H,W) or (D,H,W)")
+    return segs
+
+
+def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    if np.array_equal(ids, np.arange(1, len(ids) + 1)):
+        return labels
+    table = np.zeros(int(ids.max(initial=0)) + 1, dtype=labels.dtype)
+    table[ids] = np.arange(1, len(ids) + 1)
+    return table[labels]
+
+
+def _load_labels(archive: CaseArchive) -> np.ndarray:
+    labels = archive.array("gts")
+    if labels.dtype == bool:
+        labels = labels.astype(np.uint8)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > MAX_LABEL:
+        raise CaseError(archive.path, f"'gts' holds labels {low}..{high}; expected 0..{MAX_LABEL}")
+    return np.ascontiguousarray(labels.astype(labels.dtype.newbyteorder("="), copy=False))
+
+
+def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
+    """Boxes of an open case file, int64 (N,4) or (N,6), checked against the image.
+
+    A maximum equal to the image's side (the exclusive convention of some tools) is clipped to the last pixel.
+
+    Raises:
+        CaseError: wrong shape or type, NaN or fractional coordinates, minimum above maximum, a box that leaves the image.
+    """
+    path, boxes = archive.path, archive.array("boxes")
+    columns = 6 if layout.is_volume else 4
+    if boxes.size == 0:
+        boxes = np.zeros((0, columns))
+    if boxes.dtype.kind not in "uif" or boxes.ndim != 2 or boxes.shape[1] != columns:
+        raise CaseError(path, f"'boxes' is {boxes.dtype} of shape {boxes.shape}; expected numbers of shape (N,{columns})")
+    if not np.isfinite(boxes).all() or (boxes != np.round(boxes)).any():
+        raise CaseError(path, "'boxes' holds NaN, infinite or fractional coordinates; expected whole pixels")
+    sides = np.array([layout.width, layout.height, layout.n_slices][: columns // 2])
+    boxes = boxes.astype(np.int64)
+    low, high = boxes[:, : columns // 2], boxes[:, columns // 2 :]
+    for number, (first, last) in enumerate(zip(low, high)):
+        if (first > last).any():
+            raise CaseError(path, f"box {number} {boxes[number].tolist()} has a minimum above its maximum")
+        if (first < 0).any() or (first >= sides).any() or (last > sides).any():
+            raise CaseError(path, f"box {number} {boxes[number].tolist()} leaves the image of (x,y,z) size {sides.tolist()}")
+    boxes[:, columns // 2 :] = np.minimum(high, sides - 1)
+    return boxes
+
+
+def check_box_count(path: str | os.PathLike, top_label: int, n_boxes: int) -> None:
+    """Raise `CaseError` where labels go beyond the boxes, so that box i cannot stand for label i+1."""
+    if top_label > n_boxes:
+        raise CaseError(path, f"'gts' goes up to label {top_label} but there are {n_boxes} boxes; expected box i for label i+1")
+
+
+def _load_spacing(archive: CaseArchive, is_volume: bool) -> np.ndarray:
+    if not is_volume or "spacing" not in archive:
+        return np.ones(3)
+    spacing = archive.array("spacing")
+    if spacing.shape != (3,) or spacing.dtype.kind not in "uif" or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise CaseError(archive.path, f"'spacing' is {spacing.tolist()}; expected three positive numbers, mm as (x,y,z)")
+    return spacing.astype(np.float64)

@@ -1,0 +1,118 @@
+"""Slices as training and evaluation samples: one object on one slice, with its box.
+
+Source: paper sections 2.1 (volumes read slice by slice, on demand) and 3.1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .cases import CaseError
+from .index import SliceIndex
+from .sampling import ModalityBalancedSampler, samples_per_modality
+from .transforms import EvalTransform
+from .volumes import DEFAULT_CACHE_BYTES, SliceReader
+
+__all__ = ["ModalityBalancedSampler", "ObjectDataset", "SliceDataset", "samples_per_modality"]
+
+
+class SliceDataset(Dataset):
+    """One sample a slice: an object drawn at random among those on it, as training does.
+
+    The draw of object, flips and jitter depends on the seed, the epoch and the slice's number only, whichever worker or rank reads it.
+
+    Args:
+        index: slices, built with their labels.
+        transform: `TrainTransform` or `EvalTransform`.
+        rng_seed: seed of all draws.
+        epoch: first epoch; see `set_epoch`.
+        cache_bytes: memory for recently inflated volumes, in each worker process.
+    """
+
+    def __init__(self, index: SliceIndex, transform: EvalTransform, rng_seed: int = 0, epoch: int = 0, cache_bytes: int = DEFAULT_CACHE_BYTES):
+        self.index, self.transform, self.rng_seed = index, transform, rng_seed
+        self._epoch = torch.tensor(epoch).share_memory_()  # persistent workers see `set_epoch`
+        self._reader = SliceReader(cache_bytes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw objects, flips and jitter anew from here on, in running worker processes too."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> dict:
+        """Sample of slice `i`: image float32 (3,S,S) 0..1, box float32 (4,) model pixels, mask float32 (1,M,M) 0/1, modality, name "case:z:label".
+
+        Raises:
+            CaseError: unreadable file, or a slice without an object.
+        """
+        rng = np.random.default_rng((self.rng_seed, int(self._epoch), int(i)))
+        image, labels = read_labelled_slice(self.index, i, self._reader)
+        ref = self.index[i]
+        ids = self.index.labels_on(i)
+        if not ids:
+            raise CaseError(ref.path, f"slice {ref.z} holds no object; sample with ModalityBalancedSampler, which leaves such slices out")
+        label = _choose_label(ids, labels, self.transform, rng)
+        return _sample(self.transform, image, labels == label, rng, ref.modality, f"{ref.path.stem}:{ref.z}:{label}")
+
+
+class ObjectDataset(Dataset):
+    """One sample an object: every label on every slice, in order, nothing drawn, as evaluation needs.
+
+    Args:
+        index: slices, built with their labels.
+        transform: `EvalTransform`.
+        cache_bytes: memory for recently inflated volumes, in each worker process.
+    """
+
+    def __init__(self, index: SliceIndex, transform: EvalTransform, cache_bytes: int = DEFAULT_CACHE_BYTES):
+        self.index, self.transform = index, transform
+        self._ends = np.cumsum(index.objects_on())
+        self._reader = SliceReader(cache_bytes)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, k: int) -> dict:
+        """Sample of object `k`; fields as in `SliceDataset`."""
+        if not 0 <= k < len(self):
+            raise IndexError(f"object {k} of {len(self)}")
+        i = int(np.searchsorted(self._ends, k, side="right"))
+        ids = self.index.labels_on(i)
+        label = ids[k - (int(self._ends[i]) - len(ids))]
+        image, labels = read_labelled_slice(self.index, i, self._reader)
+        ref = self.index[i]
+        return _sample(self.transform, image, labels == label, None, ref.modality, f"{ref.path.stem}:{ref.z}:{label}")
+
+
+def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H,W,3) uint8 and labels (H,W) of slice `i`; gray is copied to three channels. Raises `CaseError`."""
+    ref = index[i]
+    if index.is_volume(ref.case):
+        image, labels = reader.read(ref.path, "imgs", ref.z), reader.read(ref.path, "gts", ref.z)
+    else:
+        image, labels = reader.read_whole(ref.path, "imgs"), reader.read_whole(ref.path, "gts")
+    return (np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image), labels
+
+
+def _choose_label(ids: tuple[int, ...], labels: np.ndarray, transform: EvalTransform, rng: np.random.Generator) -> int:
+    """A label at random among those that survive at the masks' size; where none does, the one of most pixels."""
+    small = transform.geometry(labels).mask(labels, transform.mask_size)
+    surviving = [label for label in np.unique(small).tolist() if label]
+    if surviving:
+        return surviving[rng.integers(len(surviving))]
+    return max(ids, key=lambda label: np.count_nonzero(labels == label))
+
+
+def _sample(transform: EvalTransform, image, mask, rng, modality: str, name: str) -> dict:
+    image, box, mask = transform(image, mask, rng)
+    return {
+        "image": torch.from_numpy(image),
+        "box": torch.from_numpy(box),
+        "mask": torch.from_numpy(mask[None].astype(np.float32)),
+        "modality": modality,
+        "name": name,
+    }

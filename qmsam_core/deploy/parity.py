@@ -1,0 +1,57 @@
+"""How closely an engine follows another: the same slices and boxes through both, numbers compared."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..data.cases import Case
+from ..data.transforms import Geometry
+from .engines import Engine
+from .predict import boxes_on_slice
+
+
+def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """One image (1, 3, S, S) and one box (1, 4) end to end, as Tables 5 and 6 time it: low-res mask logits (1, M, M)."""
+    return engine.decode(engine.encode(image), box)
+
+
+def low_res_masks(engine: Engine, case: Case, slices: int = 4, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (n, C, g, g) and low-res logits (boxes, M, M) of at most `slices` evenly spaced slices of a case that a box crosses."""
+    crossed = {z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)}
+    crossed = {z: boxes for z, boxes in crossed.items() if len(boxes)}
+    chosen = np.unique(np.linspace(0, len(crossed) - 1, slices).round().astype(int))
+    embeddings, masks = [], []
+    for z in (list(crossed)[k] for k in chosen):
+        geometry = Geometry.of(*case.plane_shape, engine.image_size)
+        embeddings.append(engine.encode(geometry.image(case.slice_image(z), interpolation)[None]))
+        masks.append(engine.decode(embeddings[-1], geometry.boxes(crossed[z])))
+    return np.concatenate(embeddings), np.concatenate(masks)
+
+
+def parity(reference: Engine, engine: Engine, cases: Sequence[Case], slices: int = 4) -> pd.DataFrame:
+    """Compare an engine with the reference, case by case.
+
+    Returns:
+        case, masks (number compared), pixels_equal (share of low-res mask pixels that agree after binarising), embedding_error and logit_error
+        (root mean square of the difference over that of the reference).
+    """
+    rows = []
+    for case in cases:
+        (e0, m0), (e1, m1) = (low_res_masks(each, case, slices) for each in (reference, engine))
+        rows.append(
+            {
+                "case": case.name,
+                "masks": len(m0),
+                "pixels_equal": float(np.mean((m0 > 0) == (m1 > 0))),
+                "embedding_error": relative_error(e0, e1),
+                "logit_error": relative_error(m0, m1),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def relative_error(reference: np.ndarray, other: np.ndarray) -> float:
+    """Root mean square of the difference over that of the reference; 0 where both are zero."""
+    scale = float(np.sqrt(np.mean(reference**2)))
+    return float(np.sqrt(np.mean((reference - other) ** 2))) / scale if scale else 0.0

@@ -1,0 +1,17 @@
+"""Judging predictions and speed: the challenge's metrics, the paper's tables beside ours, the figures."""
+
+from .metrics import CaseScore, inscribed_ellipse, score_case, score_cases
+from .tables import PAPER, beside, caption, per_modality, rendered, styled
+
+__all__ = [
+    "PAPER",
+    "CaseScore",
+    "beside",
+    "caption",
+    "inscribed_ellipse",
+    "per_modality",
+    "rendered",
+    "score_case",
+    "score_cases",
+    "styled",
+]

@@ -1,0 +1,87 @@
+"""The look all figures share: colours that colour-blind readers tell apart, type that survives half width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 7.2  # inches, of a full-width figure
+COLOURS = tuple(sns.color_palette("colorblind").as_hex())
+INK, QUIET, PALE = "#262626", "#7f7f7f", "#e4e4e4"
+STRONG = tuple(COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 7, 9))  # without the two pale ones, for small marks
+MARKERS = "osD^vPXph<>"
+# One colour a meaning, in every figure.
+PRECISION_COLOURS = {"int8": COLOURS[2], "f32": COLOURS[7], "bf16": COLOURS[8], "other": PALE}
+_ARM_COLOURS = {
+    "baseline": COLOURS[7],
+    "float": COLOURS[7],
+    "stage 1": COLOURS[9],
+    "stage 2": COLOURS[0],
+    "stage 3": COLOURS[2],
+    "proposed": COLOURS[2],
+    "ellipse": COLOURS[8],
+}
+
+
+def set_style() -> None:
+    """Make every later figure of this process look alike; the functions of `figures` call it themselves."""
+    sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "font.size": 12,
+            "axes.titlesize": 13,
+            "axes.labelsize": 12,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11,
+            "legend.fontsize": 11,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "axes.edgecolor": INK,
+            "text.color": INK,
+            "lines.linewidth": 2.0,
+        }
+    )
+
+
+class StudyFigure(Figure):
+    """A Figure that a notebook shows as the value of a cell, whatever backend is set; pyplot does not hold it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, width: float = WIDTH, height: float = 4.2, **options
+) -> tuple[Figure, Any]:
+    """A styled figure and its axes (one, or an array of them); `options` go to `Figure.subplots`."""
+    set_style()
+    figure = StudyFigure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def arm_colours(arms: Iterable[str]) -> dict[str, str]:
+    """A colour for each arm: its own where it has one (baseline grey, stage 3 green), else the next free one."""
+    arms = list(dict.fromkeys(arms))
+    known = {arm: _ARM_COLOURS[arm.lower()] for arm in arms if arm.lower() in _ARM_COLOURS}
+    free = iter([c for c in COLOURS if c not in known.values()] * (len(arms) + 1))
+    return {arm: known.get(arm) or next(free) for arm in arms}
+
+
+def quiet_grid(axes: Axes, axis: str) -> None:
+    """Thin lines behind the data along one axis."""
+    axes.grid(axis=axis, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -1,0 +1,340 @@
+"""The study's figures. Each takes data frames or arrays and returns a matplotlib Figure; saving is the caller's.
+
+Charts stand here; pictures of cases in `case_figures`, the drawing of Figure 1 in `sublayers_figure`, the shared look
+in `figure_style`. All are importable from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from .case_figures import QualitativeRow, contact_sheet, qualitative_figure
+from .figure_style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    PRECISION_COLOURS,
+    QUIET,
+    STRONG,
+    WIDTH,
+    arm_colours,
+    new_figure,
+    quiet_grid,
+    set_style,
+)
+from .paper_tables import MODALITIES, harmonised
+from .sublayers_figure import quantised_sublayers_figure
+
+__all__ = [
+    "QualitativeRow",
+    "contact_sheet",
+    "difference_figure",
+    "imbalance_figure",
+    "layer_types_figure",
+    "learning_rate_figure",
+    "qualitative_figure",
+    "quantised_sublayers_figure",
+    "scatter_float_vs_int8",
+    "set_style",
+    "size_figure",
+    "speed_figure",
+    "tradeoff_figure",
+    "training_curves",
+]
+
+
+def imbalance_figure(counts: pd.DataFrame) -> Figure:
+    """Samples per modality on a logarithmic axis (Table 2).
+
+    `counts` has modality and one to three numeric columns, each a series of its own (`samples paper`, `samples here`).
+    """
+    series = [c for c in counts.select_dtypes("number") if counts[c].notna().any()]
+    rows = counts.sort_values(series[0], ignore_index=True)
+    figure, axes = new_figure(height=0.36 * len(rows) + 1.2)
+    for colour, marker, name in zip((COLOURS[0], COLOURS[1], COLOURS[2]), MARKERS, series):
+        if len(series) == 1:
+            axes.hlines(rows.index, rows[name].min() / 3, rows[name], color=colour, linewidth=1.5, alpha=0.5)
+        axes.scatter(rows[name], rows.index, s=60, color=colour, marker=marker, label=_words(name), zorder=3)
+        for y, value in rows[name].dropna().items():
+            axes.annotate(f"{value:,.0f}", (value, y), (8, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set(xscale="log", xlabel="2-D samples (a slice each)", yticks=rows.index, yticklabels=rows["modality"])
+    axes.set_xlim(rows[series].min().min() / 2.5, rows[series].max().max() * 8)
+    axes.tick_params(axis="y", length=0)
+    quiet_grid(axes, "x")
+    if len(series) > 1:
+        axes.legend(loc="lower right")
+    return figure
+
+
+def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
+    """Learning rate against epoch (section 3.3): columns epoch, learning_rate and, for several schedules, schedule."""
+    figure, axes = new_figure(height=3.4)
+    groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
+    for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
+        axes.plot(rows["epoch"], rows["learning_rate"], color=colour, marker=marker, label=name)
+    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    quiet_grid(axes, "y")
+    if "schedule" in schedule:
+        axes.legend()
+    return figure
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Loss above, DSC on the evaluation split below, one column a stage, the best epoch ringed.
+
+    `history` has the columns of history.csv: stage, epoch, loss and, where known, segmentation_loss,
+    distillation_loss, eval_dsc (0..1), best (true on the epoch that goes on).
+    """
+    stages = list(dict.fromkeys(history["stage"]))
+    width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
+    figure, grid = new_figure(2, len(stages), width=width, height=4.8, sharex="col", sharey="row", squeeze=False)
+    for column, stage in enumerate(stages):
+        rows = history[history["stage"] == stage]
+        _loss_curves(grid[0, column], rows)
+        _evaluation_curve(grid[1, column], rows)
+        grid[0, column].set_title(stage if isinstance(stage, str) else f"stage {stage}")
+        grid[1, column].set_xlabel("epoch")
+        grid[1, column].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    grid[0, 0].set_ylabel("training loss")
+    grid[1, 0].set_ylabel("evaluation DSC")
+    handles = {label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels())}
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def speed_figure(timings: pd.DataFrame, unit: str = "ms") -> Figure:
+    """Median time of each arm as a bar, with a whisker from the fastest run to the 95th percentile.
+
+    `timings` comes from `measure_interleaved`; a column `group` (for example the instruction set) draws the arms again in
+    each group, and a column `paper_ms` marks the paper's figure for the same arm with a diamond.
+    """
+    timings = timings if "group" in timings else timings.assign(group="")
+    scale = {"ms": 1.0, "s": 1e-3}[unit]
+    groups, arms = list(dict.fromkeys(timings["group"])), list(dict.fromkeys(timings["arm"]))
+    paper = timings.drop_duplicates("arm").set_index("arm")["paper_ms"] * scale if "paper_ms" in timings else {}
+    widest = scale * timings["p95_ms"].max()
+    figure, axes = new_figure(height=0.34 * len(timings) + 0.12 * len(arms) + 1.3)
+    thickness = 0.8 / len(groups)
+    for row in timings.to_dict("records"):
+        y = arms.index(row["arm"]) + (groups.index(row["group"]) - (len(groups) - 1) / 2) * thickness
+        colour = _arm_colour(row["arm"]) if len(groups) == 1 else COLOURS[groups.index(row["group"])]
+        low, median, high = (scale * row[c] for c in ("min_ms", "median_ms", "p95_ms"))
+        label = None if len(groups) == 1 or row["arm"] != arms[0] else row["group"]
+        axes.barh(y, median, 0.9 * thickness, color=colour, label=label)
+        axes.hlines(y, low, high, color=INK, linewidth=1.5)
+        mark = paper[row["arm"]] if row["arm"] in paper else np.nan
+        at = (
+            mark if high - 0.02 * widest < mark < high + 0.14 * widest else high
+        )  # the number stands clear of the diamond
+        axes.annotate(_short(median), (at, y), (7, 0), textcoords="offset points", va="center", fontsize=10)
+    if len(paper):
+        axes.scatter(
+            paper,
+            [arms.index(arm) for arm in paper.index],
+            marker="D",
+            s=50,
+            color=INK,
+            edgecolor="white",
+            zorder=4,
+            label="paper",
+        )
+    axes.set(
+        xlabel=f"time ({unit}): median, whisker from minimum to 95th percentile",
+        yticks=range(len(arms)),
+        yticklabels=arms,
+    )
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.tick_params(axis="y", length=0)
+    quiet_grid(axes, "x")
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def size_figure(sizes: pd.DataFrame) -> Figure:
+    """Size of each arm's files in MB: columns arm, mb and, to stack a bar, part (encoder, decoder)."""
+    sizes = sizes if "part" in sizes else sizes.assign(part="model")
+    table = sizes.pivot_table(index="arm", columns="part", values="mb", sort=False, aggfunc="sum").fillna(0)
+    figure, axes = new_figure(height=0.42 * len(table) + 1.4)
+    left = np.zeros(len(table))
+    for colour, part in zip((COLOURS[0], COLOURS[9], COLOURS[1], COLOURS[4]), table):
+        axes.barh(table.index, table[part], left=left, color=colour, label=part, height=0.7)
+        left += table[part].to_numpy()
+    for y, total in enumerate(left):
+        axes.annotate(_short(total), (total, y), (6, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set(xlabel="size (MB)")
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.tick_params(axis="y", length=0)
+    quiet_grid(axes, "x")
+    if table.shape[1] > 1:
+        figure.legend(loc="outside upper center", ncols=table.shape[1])
+    return figure
+
+
+def layer_types_figure(layers: pd.DataFrame, top: int = 10) -> Figure:
+    """Where an engine spends its time, by operation and by the precision it really ran in; one panel an arm.
+
+    `layers` has operation, precision (int8, f32, bf16, ...), ms and, for several arms, arm. Operations beyond the
+    `top` slowest are summed as `other`.
+    """
+    layers = layers if "arm" in layers else layers.assign(arm="")
+    slowest = layers.groupby("operation")["ms"].sum().nlargest(top).index
+    layers = layers.assign(operation=layers["operation"].where(layers["operation"].isin(slowest), "other"))
+    operations = [*slowest, *(["other"] if (layers["operation"] == "other").any() else [])]
+    arms, precisions = list(dict.fromkeys(layers["arm"])), sorted(set(layers["precision"]), reverse=True)
+    width = WIDTH if len(arms) > 1 else 0.8 * WIDTH
+    figure, panels = new_figure(
+        1, len(arms), width=width, height=0.36 * len(operations) + 1.6, sharey=True, sharex=True, squeeze=False
+    )
+    for axes, arm in zip(panels[0], arms):
+        rows = layers[layers["arm"] == arm]
+        table = (
+            rows.pivot_table(index="operation", columns="precision", values="ms", aggfunc="sum")
+            .reindex(index=operations, columns=precisions)
+            .fillna(0)
+        )
+        left = np.zeros(len(table))
+        for place, precision in enumerate(precisions):
+            colour = PRECISION_COLOURS.get(precision, COLOURS[(4 + place) % len(COLOURS)])
+            axes.barh(table.index, table[precision], left=left, color=colour, label=precision, height=0.75)
+            left += table[precision].to_numpy()
+        axes.set_title(f"{arm}\n{_short(left.sum())} ms".strip(), fontsize=12)
+        axes.tick_params(axis="y", length=0)
+        quiet_grid(axes, "x")
+    panels[0, 0].invert_yaxis()
+    figure.supxlabel("time in the engine (ms)", fontsize=12)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(precisions))
+    return figure
+
+
+def scatter_float_vs_int8(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", names: Sequence[str] = ("float", "int8")
+) -> Figure:
+    """Every case as a point, `first` across and `second` up, one colour and marker a modality; frames of `score_cases`.
+
+    Points above the diagonal gained. Cases that only one frame has are left out.
+    """
+    both = first.merge(second, on=["modality", "case"], suffixes=("_first", "_second"))
+    both["modality"] = both["modality"].map(harmonised)
+    figure, axes = new_figure(width=0.95 * WIDTH, height=5.0)
+    x, y = f"{metric}_first", f"{metric}_second"
+    lowest = float(np.floor(10 * min(both[x].min(), both[y].min(), 0.9)) / 10)
+    axes.plot([lowest, 1], [lowest, 1], color=QUIET, linewidth=1.2, linestyle="--", zorder=1)
+    present = [m for m in MODALITIES if m in set(both["modality"])] + sorted(set(both["modality"]) - set(MODALITIES))
+    for modality in present:
+        place = MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES) - 1
+        rows = both[both["modality"] == modality]
+        colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
+        axes.scatter(
+            rows[x],
+            rows[y],
+            s=60,
+            color=colour,
+            marker=marker,
+            label=modality,
+            alpha=0.85,
+            linewidth=0.5,
+            edgecolor="white",
+        )
+    axes.set(xlabel=f"{_words(metric)}, {names[0]}", ylabel=f"{_words(metric)}, {names[1]}", aspect="equal")
+    margin = 0.02 * (1 - lowest)
+    axes.set(xlim=(lowest - margin, 1 + margin), ylim=(lowest - margin, 1 + margin))
+    quiet_grid(axes, "both")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), handletextpad=0.2)
+    return figure
+
+
+def difference_figure(
+    differences: pd.DataFrame, metric: str = "dsc", names: Sequence[str] = ("int8", "float")
+) -> Figure:
+    """Mean difference per modality with its interval, in points of percent; a frame of `paired_differences`."""
+    figure, axes = new_figure(height=0.36 * len(differences) + 1.2)
+    rows = differences.reset_index(drop=True)
+    colours = [INK if m == "Average" else COLOURS[0] for m in rows["modality"]]
+    axes.axvline(0, color=QUIET, linewidth=1.2, linestyle="--")
+    axes.hlines(rows.index, 100 * rows["difference_low"], 100 * rows["difference_high"], color=colours, linewidth=2.5)
+    axes.scatter(100 * rows["difference"], rows.index, color=colours, s=55, zorder=3)
+    labels = [f"{m} ({n})" for m, n in zip(rows["modality"], rows["cases"])]
+    xlabel = f"{_words(metric)}, {names[0]} minus {names[1]} (points; 95 % interval)"
+    axes.set(xlabel=xlabel, yticks=rows.index, yticklabels=labels)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    quiet_grid(axes, "x")
+    return figure
+
+
+def tradeoff_figure(arms: pd.DataFrame, metric: str = "dsc") -> Figure:
+    """Accuracy against time, the area of a point its size on disk: columns arm, ms, `metric` (0..1) and, if known, mb."""
+    figure, axes = new_figure(height=4.4)
+    colours = arm_colours(arms["arm"])
+    area = 80.0 if "mb" not in arms else (600 * arms["mb"] / arms["mb"].max()).fillna(0).clip(lower=30)
+    axes.scatter(
+        arms["ms"], arms[metric], s=area, color=[colours[a] for a in arms["arm"]], alpha=0.75, edgecolor="white"
+    )
+    for row, covered in zip(arms.to_dict("records"), np.broadcast_to(area, len(arms))):
+        size = f", {_short(row['mb'])} MB" if row.get("mb", np.nan) >= 0.05 else ""
+        above = np.sqrt(covered / np.pi) + 3
+        axes.annotate(
+            f"{row['arm']}{size}",
+            (row["ms"], row[metric]),
+            (0, above),
+            textcoords="offset points",
+            ha="center",
+            fontsize=10,
+        )
+    far_apart = arms["ms"].max() > 30 * arms["ms"].min()
+    axes.set(xlabel="time of one case (ms)", ylabel=_words(metric), xscale="log" if far_apart else "linear")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.5g}"))
+    axes.margins(0.18)
+    quiet_grid(axes, "both")
+    return figure
+
+
+def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
+    parts = {"loss": "total", "segmentation_loss": "segmentation", "distillation_loss": "distillation"}
+    known = [c for c in parts if c in rows and rows[c].notna().any()]
+    for colour, style, column in zip((INK, COLOURS[0], COLOURS[1]), ("-", "--", ":"), known):
+        axes.plot(
+            rows["epoch"], rows[column], color=colour, linestyle=style, marker="o", markersize=4, label=parts[column]
+        )
+    axes.set_ylim(bottom=0)
+    quiet_grid(axes, "y")
+
+
+def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
+    quiet_grid(axes, "y")
+    if "eval_dsc" not in rows or rows["eval_dsc"].isna().all():
+        return
+    axes.plot(rows["epoch"], rows["eval_dsc"], color=COLOURS[2], marker="o", markersize=4)
+    best = rows[rows["best"].astype(bool)].tail(1) if "best" in rows else rows.loc[[rows["eval_dsc"].idxmax()]]
+    axes.scatter(best["epoch"], best["eval_dsc"], s=130, facecolor="none", edgecolor=INK, linewidth=1.8, zorder=4)
+    for x, y in zip(best["epoch"], best["eval_dsc"]):
+        axes.annotate(f"{y:.3f}", (x, y), (4, -20), textcoords="offset points", ha="right", fontsize=10)
+    axes.margins(y=0.3)
+
+
+def _arm_colour(arm: str) -> str:
+    """Green for what is quantised, grey for floating point: the question every speed figure asks."""
+    return (
+        COLOURS[2] if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage")) else COLOURS[7]
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _words(name: str) -> str:
+    return " ".join({"dsc": "DSC", "nsd": "NSD"}.get(word, word) for word in str(name).replace("_", " ").split())

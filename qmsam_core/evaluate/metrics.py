@@ -1,0 +1,217 @@
+"""DSC and NSD of a case as the challenge computes them, for one case and for many, and the ellipse as a control.
+
+The challenge (CVPR 2024, Segment Anything in Medical Images on Laptop) averages both metrics over the labels of a
+case, then over cases, then over modalities without weights.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import find_objects
+
+from .surface import Box, Spacing, joint_box, surface_dice
+
+AxisOrder = Literal["stored", "xyz"]
+# A case whose DSC is not above this scores an NSD of 0 in the official script.
+NSD_NEEDS_DSC = 0.2
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Scores of one case, fractions 0..1.
+
+    `dsc` and `nsd` are the case's means over `labels`, with `nsd` 0 where `dsc` <= 0.2; `dsc_per_label` and
+    `nsd_per_label` stand in the order of `labels` and are not held down. `skipped_labels` are the ids below the
+    highest that the ground truth does not hold.
+    """
+
+    dsc: float
+    nsd: float
+    labels: tuple[int, ...]
+    dsc_per_label: tuple[float, ...]
+    nsd_per_label: tuple[float, ...]
+    skipped_labels: tuple[int, ...]
+
+    @property
+    def missed(self) -> int:
+        """Objects the prediction does not touch at all: DSC 0."""
+        return sum(value == 0 for value in self.dsc_per_label)
+
+
+def score_case(
+    gt: np.ndarray,
+    seg: np.ndarray,
+    spacing: Sequence[float] | None = None,
+    tolerance: float = 2.0,
+    axis_order: AxisOrder = "stored",
+) -> CaseScore:
+    """Score a prediction against the ground truth as the challenge's script does.
+
+    `gt` and `seg` are integer label arrays of one shape, (H, W) or (D, H, W); object i carries label i. `spacing` in mm
+    is 1 where not given; `axis_order="stored"` lays it on the axes as they are stored, as the official script does,
+    and `"xyz"` reads it as the files mean it, x first. A 2-D case is scored as a volume of one slice, (H, W, 1).
+
+    An empty prediction scores 0 and 0. Labels absent from the ground truth are left out and named in `skipped_labels`
+    (the official mean becomes NaN there, or takes in a 0 where the prediction holds the label). A ground truth
+    without objects has nothing to score: both values are NaN (officially NaN and 0).
+
+    Raises `ValueError` for other shapes, types, spacings or tolerances.
+    """
+    gt, seg = _labels(gt, "gt"), _labels(seg, "seg")
+    if gt.shape != seg.shape:
+        raise ValueError(
+            f"seg: found shape {seg.shape}, expected that of gt, {gt.shape}; map the masks back to the image first"
+        )
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance: found {tolerance}, expected millimetres, 0 or more")
+    steps = _spacing_along_axes(spacing, axis_order, gt.ndim)
+    if gt.ndim == 2:
+        gt, seg = gt[..., None], seg[..., None]
+    gt_boxes = find_objects(gt)
+    seg_boxes = find_objects(seg, max_label=len(gt_boxes)) if gt_boxes else []
+    labels = tuple(label for label, box in enumerate(gt_boxes, start=1) if box is not None)
+    boxes = {label: joint_box(gt_boxes[label - 1], seg_boxes[label - 1]) for label in labels}
+    scores = [_score_label(gt, seg, label, boxes[label], steps, tolerance) for label in labels]
+    dsc = float(np.mean([d for d, _ in scores])) if scores else float("nan")
+    nsd = float(np.mean([n for _, n in scores])) if scores else float("nan")
+    return CaseScore(
+        dsc=dsc,
+        nsd=0.0 if dsc <= NSD_NEEDS_DSC else nsd,
+        labels=labels,
+        dsc_per_label=tuple(d for d, _ in scores),
+        nsd_per_label=tuple(n for _, n in scores),
+        skipped_labels=tuple(sorted(set(range(1, len(gt_boxes) + 1)) - set(labels))),
+    )
+
+
+def inscribed_ellipse(case: Any) -> np.ndarray:
+    """The control that has seen no image: in each box its inscribed ellipse, in 3-D boxes the ellipsoid.
+
+    `case` has `images`, (H, W, 3) or (D, H, W), and `boxes`, (N, 4) or (N, 6) with inclusive maxima. Returns labels
+    1..N, (H, W) or (D, H, W), uint8 (uint16 above 255 boxes); later boxes overwrite earlier ones as in the
+    challenge's predictions. Raises `ValueError` for a case without boxes.
+    """
+    if case.boxes is None:
+        raise ValueError(
+            f"{getattr(case, 'name', 'case')}: found no boxes; derive them from the labels first (with_boxes)"
+        )
+    boxes = np.asarray(case.boxes)
+    axes = boxes.shape[1] // 2
+    shape = case.images.shape[: 3 if axes == 3 else 2]
+    segs = np.zeros(shape, dtype=np.uint8 if len(boxes) < 256 else np.uint16)
+    for label, box in enumerate(boxes, start=1):
+        low, high = box[:axes][::-1], box[axes:][::-1]  # x, y, z to the arrays' z, y, x
+        window = tuple(slice(max(int(a), 0), int(b) + 1) for a, b in zip(low, high))
+        grid = np.ogrid[tuple(slice(w.start, min(w.stop, size)) for w, size in zip(window, shape))]
+        radius2 = sum(((g - (a + b) / 2) / ((b - a + 1) / 2)) ** 2 for g, a, b in zip(grid, low, high))
+        segs[window][radius2 <= 1] = label
+    return segs
+
+
+def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> pd.DataFrame:
+    """Score many cases: one row each with case, modality, dsc, nsd, objects, missed, skipped, worst_dsc.
+
+    A pair is (case, segmentation) or (case, segmentation, modality): the case a `Case` or its npz (then with `gts`),
+    the segmentation an integer array or an npz with `segs`. The modality is else read from the name,
+    `2DBox_<Modality>_...`. `missed` counts objects of DSC 0, `skipped` absent labels, `worst_dsc` is the lowest of any
+    object. `options` go to `score_case`. With `processes` > 1 each worker reads its own files: pass paths then.
+    """
+    pairs = list(pairs)
+    jobs = [(*pair[:2], pair[2] if len(pair) > 2 else None, options) for pair in pairs]
+    if processes > 1 and len(jobs) > 1:
+        # Spawned, not forked: a fork of a process whose engines hold threads can hang.
+        with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
+            rows = list(pool.map(_score_job, jobs, chunksize=max(1, len(jobs) // (4 * processes))))
+    else:
+        rows = [_score_job(job) for job in jobs]
+    return pd.DataFrame(rows, columns=["case", "modality", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"])
+
+
+def modality_of(name: str) -> str:
+    """The modality in a case's name, `3DBox_CT_0566` -> `CT`; `unknown` where the name has none."""
+    parts = name.split("_")
+    return parts[1] if len(parts) > 2 and parts[0] in ("2DBox", "3DBox") else "unknown"
+
+
+def _score_job(job: tuple) -> dict[str, Any]:
+    case, segmentation, modality, options = job
+    name, gt, spacing = _ground_truth(case)
+    score = score_case(gt, _segmentation(segmentation), spacing=spacing, **options)
+    return {
+        "case": name,
+        "modality": modality or modality_of(name),
+        "dsc": score.dsc,
+        "nsd": score.nsd,
+        "objects": len(score.labels),
+        "missed": score.missed,
+        "skipped": len(score.skipped_labels),
+        "worst_dsc": min(score.dsc_per_label, default=float("nan")),
+    }
+
+
+def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
+    """Name, labels and spacing of a case or its file; 2-D cases are scored at spacing 1, whatever they carry."""
+    if isinstance(case, (str, Path)):
+        path = Path(case)
+        with np.load(path, allow_pickle=False) as file:
+            if "gts" not in file:
+                raise ValueError(
+                    f"{path}: found {', '.join(file.files)}, expected gts; a case without labels cannot be scored"
+                )
+            gt = file["gts"]
+            return path.stem, gt, file["spacing"] if gt.ndim == 3 and "spacing" in file else None
+    if case.labels is None:
+        raise ValueError(f"{case.name}: found no labels; a case without ground truth cannot be scored")
+    return case.name, case.labels, case.spacing if case.labels.ndim == 3 else None
+
+
+def _segmentation(source: Any) -> np.ndarray:
+    if not isinstance(source, (str, Path)):
+        return source
+    with np.load(source, allow_pickle=False) as file:
+        if "segs" not in file:
+            raise ValueError(f"{source}: found {', '.join(file.files)}, expected segs; is it a prediction?")
+        return file["segs"]
+
+
+def _score_label(
+    gt: np.ndarray, seg: np.ndarray, label: int, box: Box, steps: Spacing, tolerance: float
+) -> tuple[float, float]:
+    """DSC and NSD of one label, seen only in the box that holds both masks."""
+    truth, guess = gt[box] == label, seg[box] == label
+    overlap = np.count_nonzero(truth & guess)
+    dsc = 2 * overlap / (np.count_nonzero(truth) + np.count_nonzero(guess))
+    return dsc, surface_dice(truth, guess, steps, tolerance)
+
+
+def _labels(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "biu":
+        raise ValueError(
+            f"{name}: found {array.dtype} of shape {array.shape}, expected integer labels, (H, W) or (D, H, W)"
+        )
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise ValueError(f"{name}: found the label {array.min()}, expected 0 (background) and up")
+    return array.astype(np.uint8) if array.dtype == bool else array
+
+
+def _spacing_along_axes(spacing: Sequence[float] | None, axis_order: AxisOrder, ndim: int) -> Spacing:
+    """Millimetres along the three axes scored, for volumes (D, H, W), for images (H, W, 1)."""
+    if axis_order not in ("stored", "xyz"):
+        raise ValueError(f"axis_order: found {axis_order!r}, expected 'stored' or 'xyz'")
+    steps = [1.0, 1.0, 1.0] if spacing is None else [float(step) for step in spacing]
+    if ndim == 2 and len(steps) == 2:
+        steps.append(1.0)
+    if len(steps) != 3 or not all(0 < step < np.inf for step in steps):
+        raise ValueError(f"spacing: found {spacing}, expected 3 lengths in mm, each above 0")
+    if axis_order == "xyz":
+        steps = steps[::-1] if ndim == 3 else [steps[1], steps[0], steps[2]]
+    return tuple(steps)

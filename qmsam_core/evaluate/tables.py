@@ -1,0 +1,253 @@
+"""The paper's numbers and this run's in one table, means per modality, and how tables are shown.
+
+Frames stay numeric (fractions, seconds, counts) so that they can be saved and compared; `rendered` and `styled` turn
+them into what a reader sees: percentages, grouped digits, a dash for what is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from .intervals import average_interval, bootstrap_interval
+from .paper_tables import MODALITIES, PAPER, harmonised
+
+__all__ = [
+    "PAPER",
+    "across",
+    "balance",
+    "beside",
+    "caption",
+    "per_modality",
+    "rendered",
+    "spread_per_modality",
+    "styled",
+]
+
+METRICS = ("dsc", "nsd", "seconds")
+DASH = "–"
+_SUMMARIES = ("Average", "Proposed")  # rows that stand below the modalities
+
+
+def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means per modality and their unweighted Average, as in Tables 7, 9 and 10.
+
+    `scores` has one row a case (`score_cases`), with an `arm` column where several arms are stacked. Returns
+    [arm,] modality, cases and those of dsc, nsd, seconds that `scores` has. Cases without a score (NaN) do not count.
+    """
+    if "arm" in scores:
+        arms = [
+            per_modality(rows.drop(columns="arm")).assign(arm=arm) for arm, rows in scores.groupby("arm", sort=False)
+        ]
+        table = pd.concat(arms, ignore_index=True)
+        return table[["arm", *table.columns.drop("arm")]]
+    metrics = [metric for metric in METRICS if metric in scores]
+    scores = scores.assign(modality=scores["modality"].map(harmonised)).dropna(
+        subset=[m for m in ("dsc",) if m in scores]
+    )
+    groups = scores.groupby("modality", sort=False)
+    table = groups[metrics].mean().assign(cases=groups.size()).reindex(_in_order(groups.groups))
+    average = pd.DataFrame({**table[metrics].mean(), "cases": table["cases"].sum()}, index=["Average"])
+    table = pd.concat([table, average]).rename_axis("modality").reset_index()
+    return table[["modality", "cases", *metrics]].astype({"cases": int})
+
+
+def spread_per_modality(scores: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """What a mean hides: per modality the mean with its bootstrap interval, median, worst case and failures.
+
+    Returns modality, cases, mean, low, high, median, worst, worst_case, missed (objects of DSC 0, where known).
+    """
+    scores = scores.dropna(subset=metric)
+    groups = {
+        name: scores[scores["modality"].map(harmonised) == name]
+        for name in _in_order(scores["modality"].map(harmonised))
+    }
+    rows = [
+        _spread_row(name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed))
+        for name, rows in groups.items()
+    ]
+    overall = _spread_row(
+        "Average", scores, metric, average_interval([rows[metric] for rows in groups.values()], level, seed=seed)
+    )
+    overall["mean"] = float(np.mean([row["mean"] for row in rows]))
+    return pd.DataFrame([*rows, overall])
+
+
+def balance(table: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
+    """How evenly an arm serves the modalities, which is the paper's claim (section 4.2, contribution 1).
+
+    `table` comes from `per_modality` or `PAPER`. Returns arm, mean, std (over modalities, population), minimum and
+    the modality that has it; the summary rows are left out.
+    """
+    rows = table[~table["modality"].isin(_SUMMARIES)].dropna(subset=metric)
+    rows = rows if "arm" in rows else rows.assign(arm="")
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                f"{metric} mean": group[metric].mean(),
+                f"{metric} std": group[metric].std(ddof=0),
+                f"{metric} minimum": group[metric].min(),
+                "weakest": group.loc[group[metric].idxmin(), "modality"],
+            }
+            for arm, group in rows.groupby("arm", sort=False)
+        ]
+    )
+
+
+def beside(
+    paper: pd.DataFrame | str,
+    ours: pd.DataFrame,
+    on: str | Sequence[str] = "modality",
+    metrics: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Lay this run's numbers beside the paper's: columns `<metric> paper` and `<metric> here` for each metric.
+
+    `paper` is a frame or the key of one in `PAPER`; `on` names the columns that identify a row. `metrics` default to
+    the numeric columns both have. Rows come in the paper's order, those only this run has after their peers; absent values are NaN.
+    Raises `KeyError` for missing columns and `ValueError` for rows that `on` does not tell apart.
+    """
+    paper = PAPER[paper] if isinstance(paper, str) else paper
+    on = [on] if isinstance(on, str) else list(on)
+    if metrics is None:
+        metrics = [c for c in paper.select_dtypes("number") if c in ours.select_dtypes("number") and c not in on]
+    left, right = (_keyed(frame, on, metrics, name) for frame, name in ((paper, "paper"), (ours, "ours")))
+    order = _grouped(left.index.append(right.index.difference(left.index, sort=False)))
+    table = pd.DataFrame(index=order)
+    for metric in metrics:
+        table[f"{metric} paper"] = left[metric].reindex(order)
+        table[f"{metric} here"] = right[metric].reindex(order)
+    return _summaries_last(table.rename_axis(on).reset_index())
+
+
+def across(table: pd.DataFrame, metric: str, arms: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a modality, one pair of columns (`<arm> paper`, `<arm> here`) an arm, for one metric of `beside`."""
+    arms = list(arms) if arms is not None else list(dict.fromkeys(table["arm"]))
+    sources = [source for source in ("paper", "here") if f"{metric} {source}" in table]
+    rows = table.set_index(["modality", "arm"])
+    wide = pd.DataFrame({"modality": list(dict.fromkeys(table["modality"]))})
+    for arm in arms:
+        for source in sources:
+            values = rows[f"{metric} {source}"].xs(arm, level="arm")
+            wide[f"{arm} {metric} {source}"] = wide["modality"].map(values)
+    return _summaries_last(wide.dropna(axis="columns", how="all"))
+
+
+def caption(params: Any, title: str = "", note: str = "") -> str:
+    """What a table shows and where its numbers come from, in one line.
+
+    `params` has profile, data_label, model and image_size. `caption(p, "Table 7")` gives
+    `Table 7 (profile smoke, phantoms, nano at 64 px)`.
+    """
+    source = f"profile {params.profile}, {params.data_label}, {params.model} at {params.image_size} px"
+    source = f"{source}; {note}" if note else source
+    return f"{title} ({source})" if title else source[0].upper() + source[1:]
+
+
+def rendered(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: shares in percent, times and sizes with their digits, counts grouped, a dash for absent."""
+    columns = {name: _column_text(str(name), table[name]) for name in table}
+    return pd.DataFrame(columns).rename(columns=_heading)
+
+
+def styled(table: pd.DataFrame, caption: str = "") -> Styler:
+    """`rendered` for a notebook: caption above, numbers to the right, summary rows in bold."""
+    text = rendered(table)
+    numeric = [_heading(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
+    style = text.style.hide(axis="index").set_caption(caption).set_properties(subset=numeric, **{"text-align": "right"})
+    bold = [text.iloc[i, 0] in _SUMMARIES for i in range(len(text))]
+    style = style.apply(lambda row: ["font-weight: bold" if bold[row.name] else ""] * len(row), axis=1)
+    rules = [("text-align", "left"), ("font-weight", "600"), ("padding-bottom", "0.5em")]
+    return style.set_table_styles([{"selector": "caption", "props": [("caption-side", "top"), *rules]}])
+
+
+def _spread_row(name: str, rows: pd.DataFrame, metric: str, interval: tuple[float, float]) -> dict[str, Any]:
+    worst = rows.loc[rows[metric].idxmin()]
+    return {
+        "modality": name,
+        "cases": len(rows),
+        "mean": rows[metric].mean(),
+        "low": interval[0],
+        "high": interval[1],
+        "median": rows[metric].median(),
+        "worst": worst[metric],
+        "worst_case": worst["case"],
+        "missed": int(rows["missed"].sum()) if "missed" in rows else 0,
+    }
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Each name once: the paper's modalities in the paper's order, then others as they come."""
+    names = list(dict.fromkeys(names))
+    return [m for m in MODALITIES if m in names] + [n for n in names if n not in MODALITIES]
+
+
+def _keyed(frame: pd.DataFrame, on: list[str], metrics: Sequence[str], name: str) -> pd.DataFrame:
+    missing = [column for column in [*on, *metrics] if column not in frame]
+    if missing:
+        raise KeyError(
+            f"{name}: found columns {', '.join(map(str, frame.columns))}; expected also {', '.join(missing)}"
+        )
+    if "modality" in on:
+        frame = frame.assign(modality=frame["modality"].map(harmonised))
+    keyed = frame.set_index(on)[list(metrics)]
+    if keyed.index.has_duplicates:
+        twice = keyed.index[keyed.index.duplicated()][0]
+        raise ValueError(
+            f"{name}: found {twice!r} more than once in {', '.join(on)}; average first or name more columns in on"
+        )
+    return keyed
+
+
+def _grouped(index: pd.Index) -> pd.Index:
+    """The rows of one modality together, modalities in their first order: an arm only this run has stands by its peers."""
+    if "modality" not in index.names or index.nlevels == 1:
+        return index
+    names = index.get_level_values("modality")
+    first = {name: place for place, name in reversed(list(enumerate(names)))}
+    return index[np.argsort([first[name] for name in names], kind="stable")]
+
+
+def _summaries_last(table: pd.DataFrame) -> pd.DataFrame:
+    if "modality" not in table:
+        return table
+    return table.sort_values("modality", key=lambda m: m.isin(_SUMMARIES), kind="stable", ignore_index=True)
+
+
+def _heading(name: str) -> str:
+    words = {"dsc": "DSC", "nsd": "NSD", "ms": "(ms)", "mb": "(MB)", "difference": "difference (points)"}
+    heading = " ".join(words.get(word, word) for word in str(name).replace("_", " ").split())
+    return heading[:1].upper() + heading[1:]
+
+
+# Columns of a mean, median or interval hold fractions here; which unit a column has is read from its name.
+_SHARES = {"dsc", "nsd", "mean", "median", "worst", "low", "high", "worse", "std", "minimum"}
+
+
+def _column_text(name: str, values: pd.Series) -> list[str]:
+    show = _number_format(set(name.replace("_", " ").split()), values)
+    return [DASH if pd.isna(v) else show(v) if isinstance(v, (float, np.floating)) else _plain(v) for v in values]
+
+
+def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]:
+    """How the floats of a column are written: by the words of its name, with one number of decimals a column."""
+    if "difference" in words:
+        return lambda v: f"{100 * v:+.2f}"
+    if "ms" in words or "mb" in words:
+        return "{:,.1f}".format
+    if "seconds" in words:
+        largest = values.max()
+        return f"{{:,.{3 if largest < 20 else 2 if largest < 100 else 1}f}}".format
+    if words & {"ratio", "speedup"}:
+        return "{:.2f}×".format
+    if words & _SHARES:
+        return lambda v: f"{100 * v:.2f} %"
+    return lambda v: f"{v:,.0f}" if v == int(v) else f"{v:.4g}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,110 @@
+"""The promptable segmentation model and its named configurations: LiteMedSAM, MedSAM, and the small networks of a first run."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoints import load_checkpoint
+from .mask_decoder import DecoderConfig, MaskDecoder
+from .prompt_encoder import PromptEncoder
+from .tiny_vit import TinyViT, TinyViTConfig
+from .vit import ViT, ViTConfig
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """A named model: its encoder, the side of its input in px, the channels of its embedding, its decoder."""
+
+    name: str
+    image_size: int
+    encoder: TinyViTConfig | ViTConfig
+    dim: int = 256
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+
+CONFIGS = {
+    config.name: config
+    for config in (
+        SamConfig("litemedsam", 256, TinyViTConfig()),
+        SamConfig("medsam", 1024, ViTConfig()),
+        # The same code, small enough to train in minutes on two cores and to be tested in seconds.
+        SamConfig(
+            "nano", 64,
+            TinyViTConfig(dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), heads=(1, 1, 2, 4), windows=(7, 7, 7, 7)),
+            dim=64, decoder=DecoderConfig(heads=4, mlp_dim=128),
+        ),
+        SamConfig(
+            "nano_vit", 256, ViTConfig(dim=96, depth=4, heads=3, window=7, global_blocks=(1, 3)),
+            dim=64, decoder=DecoderConfig(heads=4, mlp_dim=128),
+        ),
+    )
+}  # fmt: skip
+
+
+class Sam(nn.Module):
+    """Image encoder, prompt encoder and mask decoder, with the key names of the public checkpoints.
+
+    Attributes:
+        image_size: side S of the input in px; embedding_size: side g of the embedding grid; mask_size: side M = 4g of the low-res mask.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.embedding_size = config.image_size // config.encoder.stride
+        self.mask_size = 4 * self.embedding_size
+        if isinstance(config.encoder, ViTConfig):
+            self.image_encoder: nn.Module = ViT(config.encoder, config.dim, config.image_size)
+        else:
+            self.image_encoder = TinyViT(config.encoder, config.dim)
+        self.prompt_encoder = PromptEncoder(config.dim, config.image_size, self.embedding_size)
+        self.mask_decoder = MaskDecoder(config.dim, config.decoder)
+
+    def decode(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """One mask for each pair of embedding (N, C, g, g), or (1, C, g, g) for all, and box (N, 4) in model px.
+
+        Returns low-res mask logits (N, 1, M, M), positive inside, and predicted IoU (N, 1).
+        """
+        sparse = self.prompt_encoder(boxes)
+        image = (embeddings + self.prompt_encoder.dense()).expand(sparse.shape[0], -1, -1, -1)
+        return self.mask_decoder(image, self.prompt_encoder.image_positions(), sparse)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, S, S) in 0..1, one box (B, 4) each -> mask logits (B, 1, M, M), embeddings (B, C, g, g), predicted IoU (B, 1)."""
+        embeddings = self.image_encoder(images)
+        masks, iou = self.decode(embeddings, boxes)
+        return masks, embeddings, iou
+
+
+def build_model(name: str, image_size: int | None = None, checkpoint: str | Path | None = None, seed: int = 0) -> Sam:
+    """Build a model in float by name, in evaluation mode.
+
+    Args:
+        name: a key of `CONFIGS`.
+        image_size: side of the input in px, a multiple of 16; None takes the configuration's. The weights of TinyViT models serve at any size.
+        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; None draws random weights from `seed`.
+
+    Raises:
+        ValueError: an unknown name, a size the network cannot have, or (CheckpointError) a file that does not fit.
+    """
+    if name not in CONFIGS:
+        raise ValueError(f"model = {name!r}; expected one of {', '.join(CONFIGS)}")
+    config = CONFIGS[name]
+    size = image_size or config.image_size
+    if size % 16 or size < 32:
+        raise ValueError(f"image_size = {size}; expected a multiple of 16, at least 32 px")
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    model = Sam(replace(config, image_size=size)).eval()
+    torch.random.set_rng_state(state)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    return model
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of learned values: parameters, and the random projection that the prompt encoder keeps as a buffer, as Table 1 counts them."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,190 @@
+"""TinyViT, the image encoder of LiteMedSAM: a convolutional stage, then stages of window attention, then SAM's neck.
+
+Key names are those of the public checkpoint `lite_medsam.pth`. Unlike the original, which hard-codes the 64x64 output grid and keys a stride on
+a channel count, strides come from the configuration and grids from the input, so the same weights serve at any input size.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from .layers import MatMul, Neck, window_merge, window_partition
+
+
+@dataclass(frozen=True)
+class TinyViTConfig:
+    """Shape of a TinyViT: per stage the channels, blocks, attention heads and window side; per merge between stages the stride."""
+
+    dims: tuple[int, ...] = (64, 128, 160, 320)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (2, 4, 5, 10)
+    windows: tuple[int, ...] = (7, 7, 14, 7)
+    merge_strides: tuple[int, ...] = (2, 2, 1)
+    expansion: int = 4
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per cell of the embedding grid, along one side."""
+        total = 1
+        for stride in self.merge_strides:
+            total *= stride
+        return total
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, then batch norm (keys `c` and `bn`). `start_at_zero` makes a residual branch begin as nothing."""
+
+    def __init__(self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, start_at_zero: bool = False) -> None:
+        super().__init__()
+        self.add_module("c", nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False))
+        self.add_module("bn", nn.BatchNorm2d(cout))
+        nn.init.constant_(self.bn.weight, 0.0 if start_at_zero else 1.0)
+
+
+class PatchEmbed(nn.Module):
+    """LiteMedSAM's patch embedding: two 1x1 convolutions of stride 1, so every pixel is a patch. (B, 3, S, S) -> (B, C, S, S)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class MBConv(nn.Module):
+    """Inverted residual block: expand 1x1, depthwise 3x3, project 1x1, with GELU also after the sum. (B, C, H, W) -> same."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.conv1 = ConvNorm(channels, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)
+        self.conv3 = ConvNorm(hidden, channels, start_at_zero=True)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.conv2(self.act(self.conv1(x))))
+        return self.act(x + self.conv3(y))
+
+
+class PatchMerging(nn.Module):
+    """Change of resolution and width between stages; the merge before the last stage has stride 1. (B, C, H, W) -> (B, C', H/stride, W/stride)."""
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(cin, cout)
+        self.conv2 = ConvNorm(cout, cout, 3, stride, groups=cout)
+        self.conv3 = ConvNorm(cout, cout)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
+
+
+def relative_offsets(window: int) -> tuple[Tensor, int]:
+    """Index (window^2, window^2) of the learned bias for each pair of window cells, and how many biases there are (one per absolute offset)."""
+    cells = list(product(range(window), range(window)))
+    known: dict[tuple[int, int], int] = {}
+    index = [[known.setdefault((abs(a[0] - b[0]), abs(a[1] - b[1])), len(known)) for b in cells] for a in cells]
+    return torch.tensor(index), len(known)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside one window with a learned bias per relative offset. (B, window^2, C) -> same."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.qk_product, self.av_product = MatMul(), MatMul()
+        index, count = relative_offsets(window)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, count))
+        self.register_buffer("bias_index", index, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, channels = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, tokens, self.heads, 3, -1)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
+        attention = self.qk_product(q, k.transpose(-2, -1)) * self.scale + self.attention_biases[:, self.bias_index]
+        x = self.av_product(attention.softmax(-1), v)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, channels))
+
+
+class Mlp(nn.Module):
+    """Norm, widen, GELU, narrow. (..., C) -> same."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, channels * expansion)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(channels * expansion, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(self.norm(x))))
+
+
+class TinyViTBlock(nn.Module):
+    """Window attention, depthwise 3x3 convolution across window borders, MLP. (B, C, H, W) -> same."""
+
+    def __init__(self, channels: int, heads: int, window: int, expansion: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = WindowAttention(channels, heads, window)
+        self.local_conv = ConvNorm(channels, channels, 3, groups=channels)
+        self.mlp = Mlp(channels, expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.permute(0, 2, 3, 1)
+        size = tokens.shape[1:3]
+        windows, padded = window_partition(tokens, self.window)
+        attended = self.attn(windows.flatten(1, 2)).view_as(windows)
+        tokens = tokens + window_merge(attended, self.window, padded, size)
+        x = self.local_conv(tokens.permute(0, 3, 1, 2))
+        tokens = x.permute(0, 2, 3, 1)
+        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution and the merge to the next, if there is one."""
+
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class TinyViT(nn.Module):
+    """Image encoder: images (B, 3, S, S) float32 in 0..1 -> embedding (B, out_channels, S / stride, S / stride)."""
+
+    def __init__(self, config: TinyViTConfig, out_channels: int) -> None:
+        super().__init__()
+        dims = config.dims
+        self.patch_embed = PatchEmbed(dims[0])
+        stages = []
+        for i, (dim, depth) in enumerate(zip(dims, config.depths)):
+            if i == 0:
+                blocks: list[nn.Module] = [MBConv(dim, config.expansion) for _ in range(depth)]
+            else:
+                blocks = [TinyViTBlock(dim, config.heads[i], config.windows[i], config.expansion) for _ in range(depth)]
+            last = i == len(dims) - 1
+            stages.append(Stage(blocks, None if last else PatchMerging(dim, dims[i + 1], config.merge_strides[i])))
+        self.layers = nn.ModuleList(stages)
+        self.neck = Neck(dims[-1], out_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed(images)
+        for stage in self.layers:
+            x = stage(x)
+        return self.neck(x)

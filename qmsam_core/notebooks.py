@@ -1,0 +1,114 @@
+"""The numbered notebooks as source files: what each declares, a fingerprint of its source, and keeping it clean.
+
+A notebook declares in its metadata what it reads and leaves,
+`"qmsam": {"inputs": ["00_prepare/float.safetensors"], "outputs": ["table7.csv"]}`:
+inputs relative to the run's folder, outputs relative to the notebook's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from qmsam_core.params import parameters_source
+
+
+class NotebookError(ValueError):
+    """A notebook cannot take part in the study; the message starts with its file."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One numbered notebook: `path`, its declared `inputs` and `outputs`, and `source`, a SHA-256 over its cells."""
+
+    path: Path
+    title: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The file name without its ending, e.g. `02_stage1_encoder`."""
+        return self.path.stem
+
+    @classmethod
+    def read(cls, path: Path) -> Notebook:
+        """Read a notebook; raise `NotebookError` if it is none or has not exactly one cell tagged `parameters`."""
+        try:
+            book = nbformat.read(path, as_version=4)
+        except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
+            raise NotebookError(f"{path}: no valid notebook: {str(error).splitlines()[0]}") from None
+        tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in book.cells)
+        if tagged != 1:
+            raise NotebookError(f"{path}: expected one cell tagged parameters, found {tagged}")
+        declared = book.metadata.get("qmsam", {})
+        cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in book.cells]
+        source = hashlib.sha256(json.dumps([cells, declared]).encode()).hexdigest()
+        return cls(
+            path,
+            _title(book) or path.stem,
+            tuple(declared.get("inputs", ())),
+            tuple(declared.get("outputs", ())),
+            source,
+        )
+
+    def makers(self) -> dict[str, str]:
+        """Each declared input, with the name of the notebook that makes it."""
+        return {name: name.split("/", 1)[0] for name in self.inputs}
+
+
+def find_notebooks(folder: Path) -> list[Notebook]:
+    """All `NN_name.ipynb` of a folder in order; raise `NotebookError` if there are none or two share a number."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise NotebookError(f"{folder}: no notebooks named NN_name.ipynb")
+    numbers = [path.name[:2] for path in paths]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise NotebookError(f"{folder}: more than one notebook with the number {', '.join(twice)}")
+    return [Notebook.read(path) for path in paths]
+
+
+def clean(path: Path) -> bool:
+    """Drop outputs and counts from a notebook's source and renew its `parameters` cell; True if it changed."""
+    before = path.read_text(encoding="utf-8")
+    book = nbformat.reads(before, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = parameters_source()
+    book.metadata = nbformat.from_dict({k: v for k, v in book.metadata.items() if k in ("qmsam", "title")})
+    book.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    book.metadata.language_info = {"name": "python"}
+    after = nbformat.writes(book) + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def _title(book: nbformat.NotebookNode) -> str:
+    """The first heading of the notebook's prose."""
+    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", prose, re.M)
+    return heading[1].strip() if heading else ""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Clean the notebooks named on the command line."""
+    for name in arguments:
+        if clean(Path(name)):
+            print(f"{name}: cleaned")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,283 @@
+"""The parameters of a run: typed, bounded, and refused with one clear line a problem.
+
+One flat set of keys serves everywhere: `params/<profile>.yaml`, the `parameters` cell of every notebook and
+papermill's `-f`/`-p`. The defaults below are those of the smoke profile, and so is what stands in the cells.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+Switch = Literal["loss", "schedule", "checkpoint", "distillation", "frozen_statistics", "resize"]
+
+
+class ParamsError(ValueError):
+    """A parameter is unknown, of the wrong type or impossible; the message has one line a problem."""
+
+
+def _sequence_to_tuple(value: Any) -> Any:
+    """YAML and papermill bring lists; a frozen record holds tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("a switch is named twice")
+    return value
+
+
+class Params(BaseModel):
+    """All parameters of one run; see each field's description for unit, range and the paper's value."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    profile: str = Field("smoke", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run and its folder")
+    outputs_root: str = Field("outputs", min_length=1, description="folder of all runs")
+    seed: int = Field(0, ge=0, lt=2**32, description="of python, numpy and torch")
+    threads: int = Field(2, ge=1, description="CPU threads of torch and of the engines")
+    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
+    data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
+    phantom_cases: int = Field(66, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
+    eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1")
+    eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
+    model: Literal["nano", "litemedsam", "medsam"] = Field("nano", description="nano, litemedsam or medsam")
+    image_size: int = Field(
+        64, ge=32, le=1024, multiple_of=16, description="px, side of the network's input; paper 256"
+    )
+    float_checkpoint: str | None = Field(
+        None, min_length=1, description="weights of the float baseline; None trains it here"
+    )
+    float_epochs: int = Field(4, ge=0, description="epochs of the float baseline when it is trained here")
+    teacher: Literal["self", "medsam"] = Field(
+        "self", description="who distils: self (float baseline) or medsam (ViT-B)"
+    )
+    teacher_checkpoint: str | None = Field(None, min_length=1, description="weights of the teacher medsam")
+    recipe: Literal["paper", "released", "deploy"] = Field("paper", description="quantisers: paper, released or deploy")
+    released: Annotated[tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)] = Field(
+        (), description="what to do as the released code does; none is the paper"
+    )
+    samples_per_modality: int | None = Field(
+        None, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
+    )
+    batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = Field(
+        (2, 4, 2), min_length=3, max_length=3, description="slices a step in stages 1, 2, 3; paper 2, 4, 2"
+    )
+    warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
+    annealing_epochs: int = Field(3, ge=2, description="epochs of cosine annealing, Na; paper 10")
+    learning_rate: float = Field(0.01, gt=0, description="after warm-up; paper 0.01")
+    processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
+    decode_block: int = Field(32, ge=1, description="boxes decoded at once")
+    benchmark_runs: int = Field(5, ge=3, description="timed runs an arm")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        if self.teacher == "medsam" and self.teacher_checkpoint is None:
+            raise ValueError(
+                "teacher: medsam needs teacher_checkpoint, the path of medsam_vit_b.pth; or choose teacher: self"
+            )
+        if self.data_root is not None and not self.data_label:
+            raise ValueError(
+                f"data_root: found '{self.data_root}', a path without a folder name; give the data set's own folder"
+            )
+        return self
+
+    @property
+    def data_label(self) -> str:
+        """`phantoms`, or the name of the folder the data come from."""
+        return "phantoms" if self.data_root is None else Path(os.path.abspath(self.data_root)).name
+
+    @property
+    def label(self) -> str:
+        """The name of the run's folder: the profile, and the data's name where they are not phantoms."""
+        return self.profile if self.data_root is None else f"{self.profile}-{self.data_label}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run, `<outputs_root>/<label>`, relative to the project's root unless absolute."""
+        return Path(self.outputs_root) / self.label
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], source: str) -> Params:
+        """Validate plain values; raise `ParamsError`, each line opening with `source`."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ParamsError("\n".join(f"{source}: {line}" for line in _problems(error))) from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
+        """Read a YAML profile, lay `overrides` over it, validate.
+
+        Raises `ParamsError` for a file that is missing or no YAML mapping, a key given twice, and any wrong value.
+        """
+        return cls.check({**_read_yaml(Path(path)), **(overrides or {})}, str(path))
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any], source: str = "parameters") -> Params:
+        """Collect the parameters of a notebook from its `globals()`.
+
+        Raises `ParamsError` also for a key nobody declared, which papermill itself only warns about: in a live
+        notebook whatever the parameter cells assign, elsewhere any other plain data without a leading underscore.
+        """
+        names = [name for name in cls.model_fields if name in namespace]
+        return cls.check({name: namespace[name] for name in [*names, *_undeclared(namespace)]}, source)
+
+
+def accepted(name: str) -> str:
+    """What the parameter `name` takes, in words, e.g. `a whole number, >= 32, <= 1024, a multiple of 16`."""
+    schema = Params.model_json_schema()["properties"][name]
+    return ", or ".join(_in_words(part) for part in schema.get("anyOf", [schema]))
+
+
+def parameters_source() -> str:
+    """The source of every notebook's `parameters` cell: one line a key, so that papermill can inspect it."""
+    rows = {name: f"{name} = {_literal(field.default)}" for name, field in Params.model_fields.items()}
+    width = max(map(len, rows.values()))
+    return "\n".join(f"{row:<{width}}  # {Params.model_fields[name].description}" for name, row in rows.items())
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Turn the `key=value` of a command line into a key and a typed value, read as YAML unless the key takes text.
+
+    A relative `data_root` is taken from the current folder and made absolute. Raises `ParamsError` without an `=`.
+    """
+    key, equals, raw = text.partition("=")
+    if not equals:
+        raise ParamsError(f"--set {text}: expected key=value, for example --set seed=1")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        value = raw
+    if value is not None and key in Params.model_fields and accepted(key).startswith("text"):
+        value = raw
+    if key == "data_root" and value:
+        value = os.path.abspath(os.path.expanduser(value))
+    return key, value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        near = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))) or "none in that folder"
+        raise ParamsError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); profiles: {near}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: expected lines of 'key: value', found {_shown(values)}")
+    keys = [str(key.value) for key, _ in node.value]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ParamsError("\n".join(f"{path}: {key}: given twice; keep one line" for key in twice))
+    return {str(key): value for key, value in values.items()}
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """One line a key: value found, what is accepted."""
+    told = set()
+    for problem in error.errors(include_url=False):
+        key = str(problem["loc"][0]) if problem["loc"] else ""
+        if key in told:
+            continue
+        told.add(key)
+        if problem["type"] == "extra_forbidden":
+            near = _nearest(key)
+            yield f"{key}: no such parameter" + (f"; did you mean {near}?" if near else "; see qmsam_core/params.py")
+        elif not key:
+            yield problem["msg"].removeprefix("Value error, ")
+        else:
+            place = key + "".join(f"[{part}]" for part in problem["loc"][1:] if isinstance(part, int))
+            reason = problem["msg"].removeprefix("Value error, ") if problem["type"] == "value_error" else ""
+            hint = "; ".join(filter(None, [reason, _number_hint(problem["input"], key)]))
+            yield f"{place}: found {_shown(problem['input'])}; accepted: {accepted(key)}" + (
+                f" ({hint})" if hint else ""
+            )
+
+
+def _nearest(key: str) -> str | None:
+    """The declared name most like `key`, by initials (lr) or by spelling."""
+    initials = [name for name in Params.model_fields if "".join(word[0] for word in name.split("_")) == key]
+    return next(iter(initials or difflib.get_close_matches(key.lower(), Params.model_fields, n=1)), None)
+
+
+def _number_hint(found: Any, key: str) -> str:
+    """Why a number arrived as text; YAML 1.1 wants a dot in 1.0e-4."""
+    if not isinstance(found, str) or "number" not in accepted(key):
+        return ""
+    if re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", found):
+        mantissa, exponent = re.split("[eE]", found)
+        sign = exponent if exponent[0] in "+-" else f"+{exponent}"
+        return f"YAML reads {found} as text; write {mantissa}.0e{sign}"
+    return "a number without quotes is expected"
+
+
+def _shown(value: Any) -> str:
+    kind = {str: "the text ", int: "the number ", float: "the number ", bool: "the truth value "}.get(type(value), "")
+    value = list(value) if isinstance(value, tuple) else value
+    return "nothing" if value is None else f"{kind}{value!r}"
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    kinds = {"string": "text", "integer": "a whole number", "number": "a number", "null": "null", "array": "a list"}
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        length = f" of {schema['minItems']}" if "minItems" in schema else ""
+        return f"a list{length}, each {_in_words(schema['items'])}"
+    words = [kinds[schema["type"]]]
+    bounds = {
+        "minimum": ">=",
+        "exclusiveMinimum": ">",
+        "maximum": "<=",
+        "exclusiveMaximum": "<",
+        "multipleOf": "a multiple of",
+    }
+    words += [f"{sign} {schema[bound]}" for bound, sign in bounds.items() if bound in schema]
+    words += ["of letters, digits, '.', '_' and '-' alone"] if "pattern" in schema else []
+    words += ["not empty"] if "minLength" in schema else []
+    return ", ".join(words)
+
+
+def _literal(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value).replace("'", '"')
+
+
+def _undeclared(namespace: Mapping[str, Any]) -> list[str]:
+    """Names set as parameters that are none, as a typing slip with `papermill -p` makes them."""
+    history = namespace.get("_ih")
+    if isinstance(history, list):
+        names = [name for source in history for name in _assigned_as_parameters(source)]
+    else:
+        plain = (bool, int, float, str, list, tuple, dict, type(None))
+        names = [name for name, value in namespace.items() if isinstance(value, plain)]
+    return [
+        n for n in dict.fromkeys(names) if n in namespace and not n.startswith("_") and n not in Params.model_fields
+    ]
+
+
+def _assigned_as_parameters(source: str) -> list[str]:
+    """The names a cell assigns, if it is a parameter cell: papermill's, or one that sets a declared key."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a magic: no parameter cell
+        return []
+    targets = [t for statement in body if isinstance(statement, ast.Assign) for t in statement.targets]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    injected = source.startswith("# Parameters")
+    return names if injected or not set(names).isdisjoint(Params.model_fields) else []
+
+
+if __name__ == "__main__":
+    print(parameters_source())

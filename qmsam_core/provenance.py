@@ -1,0 +1,262 @@
+"""Where a result comes from: one `run.json` beside each notebook's tables and figures.
+
+It holds the commit, package versions, the CPU and its int8 and bf16 instructions, the resolved parameters,
+seeds, and the SHA-256 of everything read and written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cpuinfo import get_cpu_info
+
+from qmsam_core.params import Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of which says that it is there
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx512vnni", "avx_vnni"),
+    "amx": ("amx_int8", "amx_tile"),
+    "bf16": ("avx512_bf16", "avx512bf16", "amx_bf16"),
+}
+
+
+class MissingInputError(FileNotFoundError):
+    """A file an earlier notebook should have left is not there; the message says which notebook makes it."""
+
+
+class ProvenanceError(RuntimeError):
+    """A run cannot be recorded: no project around, or a declared output was never written."""
+
+
+def project_root(start: str | Path = ".") -> Path:
+    """The folder with `pyproject.toml` and `notebooks` at or above `start`; `ProvenanceError` if there is none."""
+    here = Path(start).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise ProvenanceError(
+        f"{here}: not inside the project; run from the folder that holds pyproject.toml and notebooks/"
+    )
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file in hex; of a folder, that of the sorted relative paths and hashes of its files."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        listing = "".join(f"{p.relative_to(path).as_posix()} {sha256(p)}\n" for p in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a hidden file beside `path`, then rename it: readers never see half a file. Returns `path`."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write `content` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """What the run stands on: `commit`, `dirty`, `versions`, `platform`, `cpu` (model, cores, features), `threads`.
+
+    `commit` and `dirty` are None where git or the repository is absent.
+    """
+    root = project_root()
+    return {
+        **_git_state(root),
+        "versions": _versions(root),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "threads": threads,
+    }
+
+
+def _git_state(root: Path) -> dict[str, Any]:
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain")
+    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions(root: Path) -> dict[str, str]:
+    """Installed versions of what `requirements.txt` names."""
+    listed = root / "requirements.txt"
+    names = re.findall(r"^([A-Za-z0-9_.-]+)", listed.read_text(), re.M) if listed.is_file() else []
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@cache
+def _cpu() -> dict[str, Any]:
+    info = get_cpu_info()
+    flags = set(info.get("flags", ()))
+    features = {name: not flags.isdisjoint(any_of) for name, any_of in CPU_FEATURES.items()}
+    return {"model": info.get("brand_raw") or platform.processor() or "unknown", "cores": os.cpu_count(), **features}
+
+
+def set_seeds(seed: int) -> dict[str, int]:
+    """Seed python, numpy and torch; return what was set, for the record."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return {"python": seed, "numpy": seed, "torch": seed}
+
+
+class NotebookRun:
+    """One notebook at work: its parameters, its folder, what it read and wrote.
+
+    Attributes: `params`; `dir`, the folder `<outputs_root>/<label>/<name>` relative to the project's root.
+    """
+
+    def __init__(self, name: str, params: Params) -> None:
+        self.name = name
+        self.params = params
+        self.dir = params.run_dir / name
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self._started = time.time()
+        self._seeds: dict[str, int] = {}
+        self._inputs: dict[str, str] = {}
+        self._outputs: list[str] = []
+        self._comparisons: list[dict[str, str]] = []
+        self._figures: list[dict[str, str]] = []
+
+    @classmethod
+    def begin(cls, name: str, namespace: Mapping[str, Any]) -> NotebookRun:
+        """Validate the notebook's parameters, go to the project's root, set seeds and threads, make the folder.
+
+        `namespace` is the notebook's `globals()`. Works whether the kernel started in the project's root (papermill)
+        or in `notebooks/` (JupyterLab). Raises `ParamsError`, `ProvenanceError`.
+        """
+        import torch
+
+        params = Params.from_namespace(namespace, source=name)
+        os.chdir(project_root())
+        run = cls(name, params)
+        torch.set_num_threads(params.threads)
+        run._seeds = set_seeds(params.seed)
+        return run
+
+    def input(self, notebook: str, name: str) -> Path:
+        """The path of what an earlier notebook left (a file or a folder), recorded with its SHA-256.
+
+        Raises `MissingInputError`, naming the notebook to run first.
+        """
+        path = self.params.run_dir / notebook / name
+        if not path.exists():
+            raise MissingInputError(f"{path}: not found; run notebook {notebook} first (profile {self.params.label})")
+        self._inputs[f"{notebook}/{name}"] = sha256(path)
+        return path
+
+    def external(self, path: str | Path) -> Path:
+        """A file from outside the run, such as a downloaded checkpoint, recorded with its SHA-256.
+
+        Raises `MissingInputError`.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise MissingInputError(f"{path}: not found; put the file there or correct the parameter that names it")
+        self._inputs[str(path)] = sha256(path)
+        return path
+
+    def output(self, name: str) -> Path:
+        """The path of a file or folder this notebook is about to write; `finish` records its SHA-256."""
+        if name not in self._outputs:
+            self._outputs.append(name)
+        path = self.dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def table(self, name: str, frame: DataFrame) -> DataFrame:
+        """Write `<name>.csv` and return the frame for display. A plain 0, 1, 2 ... index is left out."""
+        plain = frame.index.name is None and frame.index.equals(type(frame)(index=range(len(frame))).index)
+        write_atomic(self.output(f"{name}.csv"), lambda partial: frame.to_csv(partial, index=not plain))
+        return frame
+
+    def comparison(self, name: str, frame: DataFrame, caption: str) -> DataFrame:
+        """Like `table`, and shown with `caption` on the study's index page as one of "paper vs this run"."""
+        self._comparisons = [c for c in self._comparisons if c["file"] != f"{name}.csv"]
+        self._comparisons.append({"file": f"{name}.csv", "caption": caption})
+        return self.table(name, frame)
+
+    def figure(self, name: str, figure: Figure, caption: str = "") -> Figure:
+        """Write `<name>.png`, list it on the study's index page, and return the figure for display."""
+        from matplotlib import pyplot
+
+        write_atomic(self.output(f"{name}.png"), lambda partial: figure.savefig(partial, bbox_inches="tight"))
+        pyplot.close(figure)  # else the notebook shows it twice: as the cell's value and as an open figure
+        self._figures = [f for f in self._figures if f["file"] != f"{name}.png"]
+        self._figures.append({"file": f"{name}.png", "caption": caption})
+        return figure
+
+    def finish(self) -> None:
+        """Write `run.json`. Raises `ProvenanceError` for an output that was announced and never written."""
+        missing = [name for name in self._outputs if not (self.dir / name).exists()]
+        if missing:
+            raise ProvenanceError(f"{self.dir}: announced by run.output() and never written: {', '.join(missing)}")
+        ended = time.time()
+        record = {
+            "notebook": self.name,
+            "label": self.params.label,
+            "data": self.params.data_label,
+            "started": _utc(self._started),
+            "ended": _utc(ended),
+            "seconds": round(ended - self._started, 3),
+            "parameters": self.params.model_dump(mode="json"),
+            "seeds": self._seeds,
+            "environment": environment(self.params.threads),
+            "inputs": self._inputs,
+            "outputs": {name: sha256(self.dir / name) for name in self._outputs},
+            "comparisons": self._comparisons,
+            "figures": self._figures,
+        }
+        write_json(self.dir / "run.json", record)
+        counts = f"{len(self._inputs)} inputs, {len(self._outputs)} outputs"
+        print(f"{self.dir / 'run.json'}: {counts}, {record['seconds']:.1f} s")
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

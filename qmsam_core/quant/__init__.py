@@ -1,0 +1,10 @@
+"""Quantisation: recipes as data, and the conversion of a float model by replacing its layers."""
+
+from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize, scale_parameters
+from .recipes import PARTS, RECIPES, Recipe, find_recipe
+from .storage import describe_model, load_model, save_model
+
+__all__ = [
+    "PARTS", "RECIPES", "QuantMatMul", "Recipe", "calibrate", "describe_model", "find_recipe", "fold_batch_norm", "load_model", "quantize",
+    "save_model", "scale_parameters",
+]  # fmt: skip

@@ -1,0 +1,53 @@
+"""One file a model, float or quantised, that says by itself what it is: configuration, input size, recipe, quantised parts."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..models import CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
+from .convert import finish_statistics, quantize
+
+
+def save_model(model: Sam, path: str | Path, **facts: object) -> str:
+    """Write weights and description to one safetensors file, atomically. `facts` go into its metadata as JSON. Returns its SHA-256."""
+    recipe = getattr(model, "recipe", None)
+    description = {
+        "model": model.config.name,
+        "image_size": model.image_size,
+        "recipe": recipe.name if recipe else "float",
+        "parts": list(getattr(model, "quantised_parts", ())),
+        **facts,
+    }
+    return save_checkpoint(model, path, {"qmsam": json.dumps(description)})
+
+
+def describe_model(path: str | Path) -> dict:
+    """The description that `save_model` wrote.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or written by something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a model saved by this study")
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})["qmsam"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not a model saved by this study ({error}); expected safetensors with a description") from error
+
+
+def load_model(path: str | Path) -> Sam:
+    """Rebuild the model that `save_model` wrote: same configuration, recipe and output.
+
+    Raises:
+        CheckpointError: see `describe_model`, or weights that do not fit the description.
+    """
+    facts = describe_model(path)
+    model = build_model(facts["model"], facts["image_size"])
+    if facts["parts"]:
+        model = quantize(model, facts["recipe"], facts["parts"])
+        finish_statistics(model)
+    load_checkpoint(model, path)
+    return model.eval()

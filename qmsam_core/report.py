@@ -1,0 +1,158 @@
+"""HTML of the study: a report for each executed notebook, and an index of a whole run.
+
+Neither loads anything from the network: no fonts, no scripts. TeX between dollar signs is therefore not typeset.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+import pandas as pd
+from nbconvert import HTMLExporter
+
+from qmsam_core.params import Params
+from qmsam_core.provenance import CPU_FEATURES, write_atomic
+
+LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says of one notebook: `stale` is empty when up to date, `record` is its `run.json` or empty."""
+
+    name: str
+    title: str
+    stale: str
+    record: dict[str, Any]
+
+
+def write_report(executed: Path, title: str) -> Path:
+    """Render an executed notebook to `report.html` beside it, code visible; returns the path."""
+    exporter = HTMLExporter(extra_loaders=[LOADER], template_name="lab", template_file="report.html.j2")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    book = _without_repeats(nbformat.read(executed, as_version=4))
+    with warnings.catch_warnings():  # a figure without alternative text is no reason to speak up for each report
+        warnings.filterwarnings("ignore", message="Alternative text is missing")
+        body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
+    return write_atomic(executed.with_name("report.html"), lambda partial: partial.write_text(body, encoding="utf-8"))
+
+
+def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
+    """Write `<run folder>/index.html`: notebooks, each "paper vs this run" table, and the figures; returns the path."""
+    entries = list(entries)
+    run_dir = root / params.run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    page = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
+        "index.html.j2"
+    )
+    text = page.render(
+        label=params.label,
+        scale=scale_of(params),
+        facts=_facts(params, entries),
+        entries=[_row(run_dir, entry) for entry in entries],
+        comparisons=list(_listed(run_dir, entries, "comparisons")),
+        figures=list(_listed(run_dir, entries, "figures")),
+        table_html=lambda path: table_html(run_dir / path),
+    )
+    return write_atomic(run_dir / "index.html", lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def scale_of(params: Params) -> str:
+    """One sentence on what the numbers of this run are worth."""
+    data = "phantoms" if params.data_root is None else f"data from {params.data_label}"
+    what = f"{params.profile} profile: {params.model} network at {params.image_size} px, {data}"
+    if params.model == "nano" or params.data_root is None:
+        return f"{what}; the numbers show that the machinery works, not the paper's result."
+    return f"{what}; data and hardware are not the paper's, so compare the directions before the numbers."
+
+
+def table_html(path: Path) -> str:
+    """A result table as HTML: thousands grouped, other numbers with four significant digits, gaps as a dash."""
+    frame = pd.read_csv(path)
+    shown = frame.map(_number).rename(columns=lambda name: "" if str(name).startswith("Unnamed") else name)
+    return shown.to_html(index=False, border=0, escape=True, na_rep="–")
+
+
+def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Papermill repeats all parameters in a cell of its own: leave those that differ from the cell above it."""
+    declared = {
+        line.split("  #")[0].strip() for cell in _tagged(book, "parameters") for line in cell.source.splitlines()
+    }
+    for cell in _tagged(book, "injected-parameters"):
+        differ = [line for line in cell.source.splitlines()[1:] if line.strip() not in declared]
+        cell.source = "\n".join(["# this run, where it differs", *differ]) if differ else ""
+    book.cells = [cell for cell in book.cells if cell.source]
+    return book
+
+
+def _tagged(book: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.4g}"
+
+
+def _row(run_dir: Path, entry: Entry) -> dict[str, Any]:
+    def there(name: str) -> str:
+        return f"{entry.name}/{name}" if (run_dir / entry.name / name).is_file() else ""
+
+    outputs = [name for name in entry.record.get("outputs", {}) if there(name)]
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "report": there("report.html"),
+        "failed": there("failed.ipynb"),
+        "state": entry.stale or "up to date",
+        "stale": bool(entry.stale),
+        "seconds": entry.record.get("seconds"),
+        "outputs": [{"name": name, "path": there(name)} for name in outputs if name.endswith((".csv", ".png"))],
+    }
+
+
+def _listed(run_dir: Path, entries: Iterable[Entry], kind: str) -> Iterable[dict[str, str]]:
+    """The tables or figures the notebooks listed, as far as the files are there."""
+    for entry in entries:
+        for item in entry.record.get(kind, ()):
+            path = f"{entry.name}/{item['file']}"
+            if (run_dir / path).is_file():
+                yield {"path": path, "caption": item["caption"] or Path(path).stem, "notebook": entry.name}
+
+
+def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:
+    """The run in a few lines: profile, data, commit, machine, time."""
+    records = [entry.record for entry in entries if entry.record]
+    facts = {"profile": params.profile, "data": params.data_root or f"phantoms, {params.phantom_cases} cases"}
+    if not records:
+        return facts
+    latest = max(records, key=lambda record: record.get("ended", ""))
+    around = latest.get("environment", {})
+    cpu = around.get("cpu", {})
+    features = [name for name in CPU_FEATURES if cpu.get(name)]
+    facts["commit"] = ", ".join(sorted({_commit(record.get("environment", {})) for record in records}))
+    facts["CPU"] = (
+        f"{cpu.get('model', 'unknown')}, {cpu.get('cores', '?')} cores ({', '.join(features) or 'no vector features'})"
+    )
+    facts["threads"] = str(params.threads)
+    facts["software"] = ", ".join(
+        f"{name} {around.get('versions', {}).get(name, '?')}" for name in ("python", "torch", "brevitas", "openvino")
+    )
+    facts["last run"] = str(latest.get("ended", ""))
+    facts["time in all"] = f"{sum(record.get('seconds', 0) for record in records):,.0f} s"
+    return facts
+
+
+def _commit(around: dict[str, Any]) -> str:
+    commit = (around.get("commit") or "none")[:12]
+    return f"{commit} with uncommitted changes" if around.get("dirty") else commit

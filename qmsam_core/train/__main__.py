@@ -1,0 +1,68 @@
+"""One training stage without a notebook, on any number of processes.
+
+    torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1
+
+Files are where the notebooks leave and expect them, unless named otherwise.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ..params import Params, parse_override
+from .loop import rank
+from .pipeline import run_stage
+
+FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetune"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
+    parser = argparse.ArgumentParser(prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("params", type=Path)
+    parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
+    parser.add_argument("--data", type=Path, help="folder with index_train.npz and index_evaluation.npz")
+    parser.add_argument("--parent", type=Path, help="checkpoint to start from")
+    parser.add_argument("--float-model", type=Path, help="float parent, the teacher of stage 1")
+    parser.add_argument("--strategy", help="min, tenth, all or a number of slices a modality")
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args(arguments)
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        params = Params.load(options.params, dict(parse_override(text) for text in options.set))
+        torch.manual_seed(params.seed)
+        torch.set_num_threads(max(1, params.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        files = default_files(params, options.stage)
+        chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
+        strategy = int(options.strategy) if (options.strategy or "").isdigit() else options.strategy
+        run_stage(params, options.stage, options.data or files["data"], options.output or files["output"], strategy=strategy, log=log, **chosen)
+    except (ValueError, OSError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def default_files(params: Params, stage: int) -> dict[str, Path | None]:
+    """Where the study's notebooks keep what a stage reads and writes."""
+    run = params.run_dir
+    parents = {0: None, 1: run / FOLDERS[0] / "model.safetensors", 2: run / FOLDERS[1] / "model.safetensors", 3: run / FOLDERS[2] / "model.safetensors"}
+    return {"data": run / "00_prepare", "output": run / FOLDERS[stage], "parent": parents[stage], "float_model": parents[1]}
+
+
+def log(line: str) -> None:
+    """Print from the first process only, at once."""
+    if rank() == 0:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Losses of the study: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one)."""
+
+import torch
+from monai.losses import DiceCELoss, DiceFocalLoss
+from torch import Tensor, nn
+
+
+def segmentation_loss(released: bool = False) -> nn.Module:
+    """Loss of low-res mask logits (B, 1, M, M) against masks 0/1 of the same shape, averaged over the batch.
+
+    The paper says Dice + focal; the released code computes Dice with squared terms + binary cross-entropy.
+    """
+    if released:
+        return DiceCELoss(sigmoid=True, squared_pred=True)
+    return DiceFocalLoss(sigmoid=True, gamma=2.0)
+
+
+def embedding_iou(student: Tensor, teacher: Tensor) -> Tensor:
+    """Overlap of two embeddings (B, C, g, g) as sets of active (positive) cells: intersection over union, a number in 0..1 without gradient.
+
+    The paper multiplies the mean squared error with "the intersection over union ratio across the image embeddings" and says no more;
+    this is the literal reading. Two embeddings without any active cell overlap wholly.
+    """
+    a, b = student.detach() > 0, teacher.detach() > 0
+    union = (a | b).sum()
+    return (a & b).sum() / union if union > 0 else torch.ones((), device=student.device)
+
+
+def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean over the batch of the IoU between masks from logits (B, 1, M, M), binarised at 0, and the truth; no gradient."""
+    a, b = logits.detach() > 0, masks > 0.5
+    union = (a | b).flatten(1).sum(1)
+    return ((a & b).flatten(1).sum(1) / union.clamp(min=1)).mean()
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tensor:
+    """Mean squared error of the embeddings (B, C, g, g), weighted with an overlap: `embedding_iou` in the paper, `mask_iou` of the teacher in the released code."""
+    return nn.functional.mse_loss(student, teacher) * overlap

@@ -1,0 +1,45 @@
+"""What tests share: no display, the same examples at every run, and throw-away projects of tiny notebooks."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import settings
+
+from qmsam_core.params import parameters_source
+
+settings.register_profile("study", deadline=None, derandomize=True, database=None, max_examples=30)
+settings.load_profile("study")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """An empty project, which is also the current folder."""
+    root = tmp_path / "project"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def write_notebook(project) -> Callable[..., Path]:
+    """`write_notebook("00_make", cells, inputs, outputs)` puts a small notebook into the throw-away project."""
+
+    def write(name: str, cells: Sequence[str], inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Path:
+        begin = f'from qmsam_core.provenance import NotebookRun\nrun = NotebookRun.begin("{name}", globals())'
+        parameters = nbformat.v4.new_code_cell(parameters_source(), metadata={"tags": ["parameters"]})
+        code = [nbformat.v4.new_code_cell(source) for source in (begin, *cells, "run.finish()")]
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title of {name}"), parameters, *code])
+        book.metadata.update(kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"})
+        book.metadata.update(qmsam={"inputs": list(inputs), "outputs": list(outputs)})
+        path = project / "notebooks" / f"{name}.ipynb"
+        nbformat.write(book, path)
+        return path
+
+    return write

@@ -1,0 +1,161 @@
+"""Every figure draws from small frames, says what its axes mean, and can be saved."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from qmsam_core.evaluate import figures
+from qmsam_core.evaluate.case_figures import boxes_on, fullest_slice
+from qmsam_core.evaluate.tables import PAPER, beside
+
+matplotlib.use("Agg")
+RNG = np.random.default_rng(0)
+SCORES = pd.DataFrame({"case": list("abcdef"), "modality": ["CT", "Microscope", "Sonogram"] * 2, "dsc": RNG.random(6)})
+TIMINGS = pd.DataFrame(
+    {"arm": ["float", "int8"], "median_ms": [480.0, 1216], "min_ms": [470.0, 1200], "p95_ms": [500.0, 1300]}
+)
+DIFFERENCES = pd.DataFrame(
+    {
+        "modality": ["CT", "Average"],
+        "cases": [3, 3],
+        "difference": 0.01,
+        "difference_low": -0.01,
+        "difference_high": 0.02,
+    }
+)
+LAYERS = pd.DataFrame(
+    {
+        "operation": ["Conv", "MatMul"] * 6,
+        "precision": ["int8", "f32", "odd"] * 4,
+        "ms": RNG.random(12),
+        "arm": ["a", "b"] * 6,
+    }
+)
+SIZES = pd.DataFrame(
+    {"arm": ["float", "float", "int8"], "part": ["encoder", "decoder", "encoder"], "mb": [23, 16, 7.0]}
+)
+HISTORY = pd.DataFrame(
+    {
+        "stage": [1, 1, 2, 2],
+        "epoch": [1, 2, 1, 2],
+        "loss": [0.9, 0.5, 0.4, 0.3],
+        "distillation_loss": [0.1, 0.1, np.nan, np.nan],
+        "eval_dsc": [0.6, 0.7, 0.71, 0.70],
+        "best": [False, True, True, False],
+    }
+)
+
+
+def volume_case():
+    labels = np.zeros((5, 30, 40), np.uint8)
+    labels[3, 10:20, 5:15] = 1
+    labels[2, 10:12, 5:15] = 1
+    return SimpleNamespace(
+        name="3DBox_CT_1",
+        images=np.zeros((5, 30, 40), np.uint8),
+        labels=labels,
+        boxes=np.array([[5, 10, 2, 14, 19, 3]]),
+    )
+
+
+def image_case(side=50, name="2DBox_US_1"):
+    labels = np.zeros((side, side), np.uint8)
+    labels[5:15, 5:15] = 3
+    return SimpleNamespace(
+        name=name, images=np.zeros((side, side, 3), np.uint8), labels=labels, boxes=np.array([[5, 5, 14, 14]])
+    )
+
+
+def rows(*cases):
+    return [
+        figures.QualitativeRow.of(
+            c, {"baseline": c.labels, "quantised": c.labels * 0}, {"baseline": 1.0, "quantised": 0.0}
+        )
+        for c in cases
+    ]
+
+
+DRAWN = {
+    "imbalance": lambda: figures.imbalance_figure(PAPER["table2"]),
+    "imbalance_beside": lambda: figures.imbalance_figure(
+        beside("table2", pd.DataFrame({"modality": ["CT"], "samples": [3]}))
+    ),
+    "sublayers": figures.quantised_sublayers_figure,
+    "learning_rate": lambda: figures.learning_rate_figure(
+        pd.DataFrame({"epoch": [1, 2], "learning_rate": [1e-4, 1e-2]})
+    ),
+    "schedules": lambda: figures.learning_rate_figure(
+        pd.DataFrame({"epoch": [1, 1], "learning_rate": [1e-4, 1e-2], "schedule": ["paper", "released"]})
+    ),
+    "training": lambda: figures.training_curves(HISTORY),
+    "training_one_stage": lambda: figures.training_curves(HISTORY[:2].drop(columns=["eval_dsc", "best"])),
+    "speed": lambda: figures.speed_figure(TIMINGS.assign(paper_ms=[574.0, np.nan])),
+    "speed_groups": lambda: figures.speed_figure(
+        pd.concat([TIMINGS.assign(group="AVX2"), TIMINGS.assign(group="VNNI")]), unit="s"
+    ),
+    "size": lambda: figures.size_figure(SIZES),
+    "size_whole": lambda: figures.size_figure(SIZES.drop(columns="part").drop_duplicates("arm")),
+    "layers": lambda: figures.layer_types_figure(LAYERS, top=1),
+    "scatter": lambda: figures.scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
+    "differences": lambda: figures.difference_figure(DIFFERENCES),
+    "tradeoff": lambda: figures.tradeoff_figure(
+        pd.DataFrame({"arm": ["a", "b"], "dsc": [0.8, 0.9], "ms": [1.0, 200], "mb": [np.nan, 20]})
+    ),
+    "tradeoff_no_size": lambda: figures.tradeoff_figure(
+        pd.DataFrame({"arm": ["a", "b"], "dsc": [0.8, 0.9], "ms": [100.0, 200]})
+    ),
+    "qualitative": lambda: figures.qualitative_figure(rows(volume_case(), image_case())),
+    "contact_sheet": lambda: figures.contact_sheet([image_case(), volume_case(), image_case(900)], columns=2),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_draws_and_saves(name, tmp_path):
+    figure = DRAWN[name]()
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / f"{name}.png")
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["imbalance", "learning_rate", "speed", "size", "scatter", "differences", "tradeoff"])
+def test_axes_say_what_they_mean(name):
+    axes = DRAWN[name]().axes[0]
+    assert axes.get_xlabel()
+    assert axes.get_ylabel() or len(axes.get_yticklabels()) > 1
+
+
+def test_figures_do_not_pile_up_in_pyplot():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    DRAWN["size"]()
+    assert plt.get_fignums() == before
+
+
+def test_a_notebook_shows_figures_without_pyplot():
+    assert DRAWN["size"]()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_fullest_slice_and_its_boxes():
+    case = volume_case()
+    assert fullest_slice(case) == 3
+    assert boxes_on(case, 3).tolist() == [[5, 10, 14, 19]]
+    assert boxes_on(case, 0).tolist() == []
+    assert fullest_slice(image_case()) is None
+
+
+def test_contact_sheet_follows_the_papers_order():
+    sheet = figures.contact_sheet(
+        [image_case(name="2DBox_OCT_1"), image_case(name="2DBox_US_1"), volume_case()], columns=3
+    )
+    assert [axes.get_title() for axes in sheet.axes] == ["CT, z = 3", "US", "OCT"]
+
+
+def test_qualitative_rows_carry_their_dsc():
+    figure = figures.qualitative_figure(rows(image_case()))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "DSC 100.0 %", "DSC 0.0 %"]
+    assert [axes.get_title() for axes in figure.axes] == ["image and box", "ground truth", "baseline", "quantised"]

@@ -1,0 +1,187 @@
+"""The float networks against the public checkpoints' layout and the original implementations' outputs."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qmsam_core.models import CheckpointError, build_model, count_parameters, load_checkpoint, save_checkpoint
+from qmsam_core.models.layers import window_merge, window_partition
+from qmsam_core.models.tiny_vit import WindowAttention, relative_offsets
+
+REFERENCE = Path(__file__).parent / "reference"
+PUBLIC = {"litemedsam": "litemedsam", "medsam": "medsam_vit_b"}
+
+
+def fill(model):
+    """Weights by rule: a generator seeded with the CRC of each key (see the reference's description)."""
+    state = model.state_dict()
+    for key, value in state.items():
+        if not value.is_floating_point():
+            value.zero_()
+            continue
+        z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(value.shape))
+        if value.ndim >= 2:
+            z = z / np.sqrt(np.prod(value.shape[1:]))
+        elif key.endswith(("weight", "running_var")):
+            z = 1 + 0.1 * abs(z)
+        else:
+            z = 0.02 * z
+        value.copy_(torch.from_numpy(np.asarray(z)))
+
+
+def wave_image(size):
+    row, column = np.mgrid[:size, :size]
+    x, y = column / size, row / size
+    channels = [0.5 + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y)) + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x)) for i in range(3)]
+    return torch.from_numpy(np.stack(channels)).float()[None]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_keys_and_shapes_are_those_of_the_public_checkpoint(name):
+    expected = json.loads((REFERENCE / f"{PUBLIC[name]}_state_dict.json").read_text())
+    assert {k: list(v.shape) for k, v in build_model(name).state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("name, counts", [("litemedsam", (5_726_740, 6_220, 4_058_340)), ("medsam", (89_670_912, 6_220, 4_058_340))])
+def test_parameter_counts_are_those_of_table_1(name, counts):
+    model = build_model(name)
+    assert tuple(count_parameters(getattr(model, part)) for part in ("image_encoder", "prompt_encoder", "mask_decoder")) == counts
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_outputs_are_those_of_the_original_implementation(name):
+    model = build_model(name)
+    fill(model)
+    for module in model.modules():
+        if isinstance(module, WindowAttention):
+            # The original caches the gathered biases when it enters evaluation mode; the reference was made with the cache of a model that was
+            # put in evaluation mode before it was filled, so its biases are zero. The test below checks the biases by themselves.
+            module.attention_biases.data.zero_()
+    expected = np.load(REFERENCE / f"{PUBLIC[name]}_parity.npz")
+    with torch.no_grad():
+        embedding = model.image_encoder(wave_image(model.image_size))
+        boxes = torch.from_numpy(expected["boxes"]).float().reshape(-1, 4)
+        masks, iou = model.decode(embedding, boxes)
+        sparse = model.prompt_encoder(boxes)
+    np.testing.assert_allclose(embedding[0, ::16, ::8, ::8], expected["embedding_sample"], atol=1e-4)
+    np.testing.assert_allclose(sparse, expected["sparse"], atol=1e-4)
+    np.testing.assert_allclose(masks[:, 0, ::8, ::8], expected["low_res_masks_sample"], atol=1e-4)
+    np.testing.assert_allclose(iou, expected["iou"].reshape(-1, 1), atol=1e-4)
+
+
+def test_attention_bias_is_shared_by_equal_offsets_and_reaches_the_output():
+    index, count = relative_offsets(3)
+    assert count == 9
+    assert index[0, 0] == index[4, 4] == 0  # no offset
+    assert index[0, 1] == index[1, 0] == index[4, 5]  # one column to either side
+    assert index[0, 3] != index[0, 1]  # one row is another offset than one column
+    attention = WindowAttention(8, 2, 3).eval()
+    x = torch.randn(1, 9, 8)
+    before = attention(x)
+    attention.attention_biases.data[:, 0] = 5.0  # every cell now looks mostly at itself
+    after = attention(x)
+    assert not torch.allclose(before, after)
+    v = attention.qkv(attention.norm(x)).view(1, 9, 2, 3, 4)[..., 2, :].reshape(1, 9, 8)
+    attention.attention_biases.data[:, 0] = 1e4  # ... and now at nothing else
+    torch.testing.assert_close(attention(x), attention.proj(v))
+
+
+@pytest.mark.parametrize("height, width, window", [(14, 14, 7), (9, 16, 7), (5, 3, 7), (16, 16, 14)])
+def test_windows_go_there_and_back(height, width, window):
+    x = torch.randn(2, height, width, 3)
+    windows, padded = window_partition(x, window)
+    assert windows.shape[1:3] == (window, window)
+    assert torch.equal(window_merge(windows, window, padded, (height, width)), x)
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 128])
+def test_the_same_weights_serve_at_any_size(size):
+    state = build_model("nano").state_dict()
+    model = build_model("nano", image_size=size)
+    model.load_state_dict(state)
+    masks, embeddings, iou = model(torch.rand(2, 3, size, size), torch.tensor([[1.0, 1, 20, 20], [3, 4, 30, 31]]))
+    assert masks.shape == (2, 1, size, size) and embeddings.shape[-1] == size // 4 and iou.shape == (2, 1)
+
+
+def test_one_image_and_its_boxes_equal_one_image_a_box():
+    model = build_model("nano")
+    boxes = torch.tensor([[1.0, 1, 20, 20], [3, 4, 30, 31], [10, 10, 60, 40]])
+    with torch.no_grad():
+        embedding = model.image_encoder(torch.rand(1, 3, 64, 64))
+        together, _ = model.decode(embedding, boxes)
+        apart = torch.cat([model.decode(embedding, box[None])[0] for box in boxes])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
+
+
+def test_building_is_seeded_and_leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    a, b = build_model("nano", seed=1), build_model("nano", seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    assert not torch.equal(build_model("nano", seed=2).image_encoder.neck[0].weight, a.image_encoder.neck[0].weight)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_checkpoints_go_there_and_back(tmp_path, ending):
+    model, path = build_model("nano", seed=3), tmp_path / f"weights.{ending}"
+    torch.save(model.state_dict(), path) if ending == "pth" else save_checkpoint(model, path)
+    other = build_model("nano", checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values()))
+
+
+def truncated(path):
+    save_checkpoint(build_model("nano"), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def foreign_keys(path):
+    torch.save({"encoder.weight": torch.zeros(3)}, path)
+
+
+def other_shapes(path):
+    state = build_model("nano").state_dict()
+    state["mask_decoder.iou_token.weight"] = torch.zeros(1, 99)
+    torch.save(state, path)
+
+
+class Trap:
+    """What a hostile pickle would do on loading."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("trap-was-sprung"),))
+
+
+@pytest.mark.parametrize(
+    "ending, make, words",
+    [
+        ("pth", lambda p: None, "no such file"),
+        ("safetensors", truncated, "cannot be read"),
+        ("pth", lambda p: p.write_text("hello"), "weights"),
+        ("pth", foreign_keys, "not of this model: encoder.weight"),
+        ("pth", other_shapes, r"iou_token.weight is \(1, 99\), expected \(1, 64\)"),
+        ("pth", lambda p: torch.save({"model": Trap()}, p), "not a plain dict"),
+    ],
+)
+def test_bad_checkpoints_are_told_and_change_nothing(tmp_path, ending, make, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"weights.{ending}"
+    make(path)
+    model = build_model("nano")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_checkpoint(model, path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not Path("trap-was-sprung").exists()
+
+
+@pytest.mark.parametrize("name, size, words", [("sam", None, "expected one of litemedsam, medsam, nano"), ("nano", 70, "multiple of 16")])
+def test_impossible_models_are_refused(name, size, words):
+    with pytest.raises(ValueError, match=words):
+        build_model(name, size)

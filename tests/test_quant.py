@@ -1,0 +1,187 @@
+"""Quantisation by replacement of layers: what is replaced, what the quantisers compute, what is saved."""
+
+import pytest
+import torch
+from brevitas import nn as qnn
+from torch import nn
+
+from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
+from qmsam_core.quant import RECIPES, QuantMatMul, calibrate, describe_model, fold_batch_norm, load_model, quantize, save_model, scale_parameters
+from qmsam_core.quant.recipes import Recipe
+
+QUANTISED = (qnn.QuantLinear, qnn.QuantConv2d, qnn.QuantConvTranspose2d, QuantMatMul)
+BOXES = torch.tensor([[4.0, 4, 50, 40], [10, 20, 30, 60]])
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def run(model, images):
+    with torch.no_grad():
+        return model(images, BOXES)[0]
+
+
+def quantised(images, recipe="paper", **options):
+    model = quantize(build_model("nano"), recipe, **options)
+    calibrate(model, run, [images])
+    return model
+
+
+def warmed_up():
+    """A nano model whose batch norms have statistics of their own."""
+    model = build_model("nano").train()
+    for _ in range(3):
+        model(torch.rand(4, 3, 64, 64), BOXES.repeat(2, 1))
+    return model.eval()
+
+
+def test_every_matrix_multiplication_of_encoder_and_decoder_is_quantised_and_nothing_else():
+    model = quantize(build_model("litemedsam"), "paper")
+    left = [n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, MatMul)]
+    assert all(n.startswith("prompt_encoder.") or "iou_prediction_head" in n for n in left)
+    encoder = [m for m in model.image_encoder.modules() if isinstance(m, QUANTISED)]
+    decoder = [m for m in model.mask_decoder.modules() if isinstance(m, QUANTISED)]
+    # 69 weight layers and two products in each of 10 attentions; 28 + 4 linears, 2 transposed convolutions, 12 hypernetwork linears, 7 x 2 products, the mask product
+    assert len(encoder) == 69 + 20
+    assert len(decoder) == 32 + 2 + 12 + 14 + 1
+    assert all(m.bias is None or type(m.bias) is nn.Parameter for m in encoder if not isinstance(m, QuantMatMul))
+
+
+@pytest.mark.parametrize("parts, touched", [(("encoder",), {"image_encoder"}), (("decoder",), {"mask_decoder"}), (("encoder", "decoder"), {"image_encoder", "mask_decoder"})])
+def test_only_the_named_parts_change_and_the_original_never(parts, touched):
+    model = build_model("nano")
+    other = quantize(model, "paper", parts)
+    changed = {n.split(".")[0] for n, m in other.named_modules() if isinstance(m, QUANTISED)}
+    assert changed == touched and other.quantised_parts == tuple(sorted(parts))
+    assert not any(isinstance(m, QUANTISED) for m in model.modules())
+
+
+def test_stage_two_quantises_the_decoder_behind_the_quantised_encoder(images):
+    model = quantised(images, parts=("encoder",))
+    scales = {n: p.clone() for n, p in scale_parameters(model).items()}
+    both = quantize(model, "paper", ("decoder",))
+    calibrate(both, run, [images])
+    assert all(torch.equal(scale_parameters(both)[n], p) for n, p in scales.items())
+    assert both.quantised_parts == ("decoder", "encoder")
+
+
+def test_sixteen_bits_come_close_to_the_float_model(images):
+    recipe = Recipe("wide", weight_bits=16, activation_bits=16)
+    reference, outputs = run(build_model("nano"), images), run(quantised(images, recipe), images)
+    assert (outputs - reference).abs().max() < 2e-3 * reference.abs().max()
+
+
+@pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
+def test_eight_bits_stay_near_the_float_model(images, recipe):
+    reference, outputs = run(build_model("nano"), images), run(quantised(images, recipe), images)
+    assert (outputs - reference).norm() < 0.2 * reference.norm()
+
+
+def test_the_float_recipe_is_a_plain_copy(images):
+    model = build_model("nano")
+    copy = quantize(model, "float")
+    assert copy is not model and torch.equal(run(copy, images), run(model, images))
+
+
+def test_folding_batch_norm_changes_no_output(images):
+    model = warmed_up()
+    before = run(model, images)
+    fold_batch_norm(model.image_encoder)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    torch.testing.assert_close(run(model, images), before, atol=1e-5, rtol=1e-4)
+
+
+def activation(bits=8, statistics=(1.27,)):
+    """One quantiser whose scale was set from tensors of these largest magnitudes."""
+    product = QuantMatMul(Recipe("test", activation_bits=bits, statistics_batches=len(statistics)))
+    quantiser = product.a_quant.train()
+    for largest in statistics:
+        quantiser(torch.tensor([largest, -largest / 2]))
+    for module in quantiser.modules():
+        if hasattr(module, "init_scale"):
+            module.init_scale()
+    return quantiser
+
+
+def test_the_scale_starts_at_the_mean_of_the_largest_magnitudes():
+    values = [p for n, p in activation(statistics=(1.0, 2.0, 3.0)).named_parameters() if n.endswith("value")]
+    assert values[0].item() == pytest.approx(2.0)
+
+
+def test_values_are_rounded_to_the_grid_and_clipped_to_the_range():
+    quantiser = activation(statistics=(1.28,))  # 128 steps of 0.01 to the negative side
+    x = torch.tensor([0.0, 0.014, 0.016, -1.28, 5.0, -5.0])
+    torch.testing.assert_close(quantiser(x), torch.tensor([0.0, 0.01, 0.02, -1.28, 1.27, -1.28]))
+
+
+def test_gradients_pass_straight_through_inside_the_range_and_not_outside():
+    x = torch.tensor([0.1, -0.7, 3.0, -9.0], requires_grad=True)
+    activation(statistics=(1.28,))(x).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_scales_learn():
+    quantiser = activation()
+    (scale,) = [p for n, p in quantiser.named_parameters() if n.endswith("value")]
+    quantiser(torch.tensor([0.333, 4.0])).square().sum().backward()
+    assert scale.grad.abs() > 0
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
+    layer = nn.Sequential(nn.Linear(4, 3))
+    layer[0].weight.data = torch.tensor([[1.0, 0.5, 0.2, 0.1], [100.0, 1, 1, 1], [0.01, 0.005, 0.002, 0.001]])
+    from qmsam_core.quant.convert import replace_layers
+
+    replace_layers(layer, Recipe("test", per_channel=per_channel))
+    weight = layer[0].quant_weight().value
+    assert (weight[2].abs().max() > 0.009) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
+
+
+def test_calibration_moves_nothing_but_the_scales(images):
+    model = quantize(warmed_up(), "paper")
+    before = {k: v.clone() for k, v in model.state_dict().items() if "scaling" not in k}
+    used = calibrate(model, run, [images] * 20)
+    assert used == model.recipe.statistics_batches
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if "scaling" not in k)
+    never_run = {n for n, p in scale_parameters(model).items() if p.item() in (0.0, 1.0)}
+    assert all(".output_hypernetworks_mlps." in n and ".0." not in n.split("mlps")[1][:3] for n in never_run)  # of the masks that are not asked for
+
+
+def test_calibration_without_a_batch_is_refused():
+    with pytest.raises(ValueError, match="no batch"):
+        calibrate(quantize(build_model("nano"), "paper"), run, [])
+
+
+@pytest.mark.parametrize("recipe, parts", [("float", ()), ("paper", ("encoder",)), ("deploy", ("encoder", "decoder"))])
+def test_saved_and_loaded_models_give_the_same_output(tmp_path, images, recipe, parts):
+    model = quantize(build_model("nano"), recipe, parts)
+    if parts:
+        calibrate(model, run, [images])
+    save_model(model, tmp_path / "model.safetensors", stage=1)
+    facts = describe_model(tmp_path / "model.safetensors")
+    assert facts == {"model": "nano", "image_size": 64, "recipe": recipe, "parts": sorted(parts), "stage": 1}
+    assert torch.equal(run(load_model(tmp_path / "model.safetensors"), images), run(model, images))
+
+
+def test_a_file_without_a_description_is_refused(tmp_path):
+    save_checkpoint(build_model("nano"), tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="not a model saved by this study"):
+        load_model(tmp_path / "plain.safetensors")
+
+
+@pytest.mark.parametrize("recipe, parts, words", [("int8", ("encoder",), "expected one of float, released, paper, deploy"), ("paper", ("head",), "expected one of encoder, decoder")])
+def test_unknown_names_are_refused(recipe, parts, words):
+    with pytest.raises(ValueError, match=words):
+        quantize(build_model("nano"), recipe, parts)
+
+
+def test_two_recipes_in_one_model_are_refused(images):
+    with pytest.raises(ValueError, match="quantised by recipe 'paper' already"):
+        quantize(quantised(images, parts=("encoder",)), "deploy", ("decoder",))
+
+
+def test_recipes_say_where_they_come_from():
+    assert all(recipe.origin for recipe in RECIPES.values())
