@@ -46,7 +46,7 @@ class Params(BaseModel):
     threads: int = Field(2, ge=1, description="CPU threads of torch and of the engines")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
     data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
-    phantom_cases: int = Field(66, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
+    phantom_cases: int = Field(110, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
     eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1")
     eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
     model: Literal["nano", "litemedsam", "medsam"] = Field("nano", description="nano, litemedsam or medsam")
@@ -56,7 +56,7 @@ class Params(BaseModel):
     float_checkpoint: str | None = Field(
         None, min_length=1, description="weights of the float baseline; None trains it here"
     )
-    float_epochs: int = Field(4, ge=0, description="epochs of the float baseline when it is trained here")
+    float_epochs: int = Field(24, ge=0, description="epochs of the float baseline when it is trained here")
     teacher: Literal["self", "medsam"] = Field(
         "self", description="who distils: self (float baseline) or medsam (ViT-B)"
     )
@@ -71,9 +71,9 @@ class Params(BaseModel):
     batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = Field(
         (2, 4, 2), min_length=3, max_length=3, description="slices a step in stages 1, 2, 3; paper 2, 4, 2"
     )
-    warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
-    annealing_epochs: int = Field(3, ge=2, description="epochs of cosine annealing, Na; paper 10")
-    learning_rate: float = Field(0.01, gt=0, description="after warm-up; paper 0.01")
+    warmup_epochs: int = Field(2, ge=1, description="epochs of linear warm-up, Nw; paper 5")
+    annealing_epochs: int = Field(4, ge=2, description="epochs of cosine annealing, Na; paper 10")
+    learning_rate: float = Field(0.002, gt=0, description="after warm-up; paper 0.01")
     processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")
     benchmark_runs: int = Field(5, ge=3, description="timed runs an arm")

@@ -101,6 +101,31 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     }
 
 
+def environment_table() -> DataFrame:
+    """Table 4 of this machine: columns item and value, with the items of the paper's table."""
+    import pandas as pd
+    import psutil
+    import torch
+
+    facts, cuda = environment(), torch.cuda.is_available()
+    cpu, versions = facts["cpu"], facts["versions"]
+    features = [name for name in CPU_FEATURES if cpu[name]]
+    items = {
+        "System": facts["platform"],
+        "CPU": f"{cpu['model']}, {cpu['cores']} cores ({', '.join(features) or 'none of ' + ', '.join(CPU_FEATURES)})",
+        "RAM": f"{psutil.virtual_memory().total / 2**30:.0f}GB",
+        "GPU": f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "none used",
+        "CUDA version": str(torch.version.cuda) if cuda else "none used",
+        "Programming language": f"Python {versions['python']}",
+        "Deep learning framework": f"PyTorch {torch.__version__}",
+        "Specific dependencies": ", ".join(
+            f"{name} {versions.get(name, 'not listed')}" for name in ("brevitas", "onnxruntime", "openvino")
+        ),
+        "Code": f"this project, commit {(facts['commit'] or 'unknown')[:10]}{' with changes' if facts['dirty'] else ''}",
+    }
+    return pd.DataFrame(list(items.items()), columns=["item", "value"])
+
+
 def _git_state(root: Path) -> dict[str, Any]:
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain")

@@ -101,6 +101,19 @@ def test_maximum_equal_to_the_side_is_clipped(tmp_path):
     np.testing.assert_array_equal(case.boxes, [[0, 0, 7, 5]])
 
 
+def test_a_box_on_one_pixel_is_a_box(tmp_path):
+    """Maxima are inclusive, so equal ends are one pixel, not zero area."""
+    case = Case.load(write(tmp_path / "2DBox_c.npz", imgs=IMAGE, boxes=np.array([[3, 2, 3, 2]])))
+    np.testing.assert_array_equal(case.boxes, [[3, 2, 3, 2]])
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    for path, message in ((tmp_path / "folder.npz", "IsADirectoryError"), (tmp_path / "bad\0name.npz", "ValueError")):
+        with pytest.raises(CaseError, match=f"cannot be opened .{message}"):
+            Case.load(path)
+
+
 BAD = {
     "no imgs": (dict(images=IMAGE), "holds no array 'imgs' .*images"),
     "float images": (dict(imgs=IMAGE.astype(np.float32)), "'imgs' is float32; expected uint8"),
@@ -120,6 +133,8 @@ BAD = {
     "min above max": (dict(imgs=IMAGE, boxes=np.array([[5, 0, 4, 1]])), r"box 0 \[5, 0, 4, 1\] has a minimum above its maximum"),
     "box outside": (dict(imgs=IMAGE, boxes=np.array([[0, 0, 1, 1], [0, 0, 9, 1]])), r"box 1 \[0, 0, 9, 1\] leaves the image"),
     "negative box": (dict(imgs=IMAGE, boxes=np.array([[-1, 0, 4, 1]])), "leaves the image"),
+    "box beyond the last pixel": (dict(imgs=IMAGE, boxes=np.array([[8, 0, 8, 1]])), "leaves the image"),
+    "infinite box": (dict(imgs=IMAGE, boxes=np.array([[0, 0, np.inf, 1]])), "infinite"),
     "fewer boxes than labels": (dict(imgs=IMAGE, gts=MASK, boxes=np.array([[0, 0, 1, 1]])), "up to label 2 but there are 1 boxes"),
 }
 

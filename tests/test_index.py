@@ -1,12 +1,15 @@
 """The index: look-up, cache, split, and folders with something wrong."""
 
 import os
+import re
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_cases import BAD
 
 from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex
 from qmsam_core.data import index_build
@@ -161,6 +164,25 @@ def test_split_by_case(fraction, sizes):
     assert alone.cases.path.tolist() == evaluation.cases.path[evaluation.cases.modality == "MR"].tolist()
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_slices_of_a_volume_stay_on_one_side_of_the_split(fraction, seed):
+    records = [FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1) for v in range(100, 108) for z in range(v % 5 + 2)]
+    records += [FileRecord(f"MR/3DBox_MR_Brain_{k:03d}.npz", 1, 1, n_slices=9) for k in range(4)]
+    index = SliceIndex("root", records)
+    train, evaluation = index.split(fraction, seed)
+    sides = [{re.sub(r"(Heart2_\d+)_\d+", r"\1", p) for p in part.cases.path} for part in (train, evaluation)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 12
+    assert abs(len(evaluation.cases) - fraction * len(records)) <= 3
+    assert index.split(fraction, seed)[1].cases.path.tolist() == evaluation.cases.path.tolist()
+
+
+def test_two_large_groups_give_one_to_each_side():
+    records = [FileRecord(f"OCT/2DBox_OCT_Grid_{v}_{z}.npz", 1, 1, n_slices=1) for v, count in (("a1", 9), ("b2", 4)) for z in range(count)]
+    train, evaluation = SliceIndex("root", records).split(0.1, 0)
+    assert (len(train), len(evaluation)) == (9, 4)
+
+
 def test_split_refuses_impossible_fractions():
     with pytest.raises(ValueError, match="eval_fraction 0.6"):
         SliceIndex("root", [FileRecord("CT/a.npz", 1, 1, n_slices=1)]).split(0.6, 0)
@@ -190,6 +212,35 @@ def test_bad_files_are_named_and_the_rest_is_used(folder, monkeypatch):
         "stray.npz",
     }
     assert "never unpickled" in problems["MR/objects.npz"] and "rename" in problems["US/2DBox_US_1.npz"]
+
+
+@pytest.mark.parametrize("arrays, message", BAD.values(), ids=BAD.keys())
+def test_what_a_case_refuses_the_index_reports(folder, arrays, message):
+    np.savez_compressed(folder / "US/2DBox_bad.npz", **arrays)
+    index = SliceIndex.build(folder)
+    ((path, found),) = index.problems
+    assert path.name == "2DBox_bad.npz" and re.search(message, f"{path}: {found}") and len(index) == 8
+
+
+def test_label_gaps_and_empty_masks_are_remarked_and_used(folder):
+    remarks = {path.name: message for path, message in SliceIndex.build(folder).remarks}
+    assert "1 of 1..4 are absent (3)" in remarks["2DBox_US_1.npz"] and "empty mask" in remarks["2DBox_US_2.npz"]
+    assert np.unique(Case.load(folder / "US/2DBox_US_1.npz").with_boxes().labels).tolist() == [0, 1, 2, 3]
+
+
+def test_an_unreadable_file_is_a_problem_and_the_rest_is_used(folder, monkeypatch):
+    closed, real = folder / "US/2DBox_US_1.npz", zipfile.ZipFile
+
+    def open_zip(path, *args, **kwargs):
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(zipfile, "ZipFile", open_zip)
+    index = SliceIndex.build(folder)
+    assert len(index) == 7 and index.problems == [(closed, "cannot be opened (PermissionError: [Errno 13] Permission denied)")]
+    with pytest.raises(CaseError, match="2DBox_US_1.npz: cannot be opened"):
+        Case.load(closed)
 
 
 def test_links_that_leave_the_folder_are_refused(folder, tmp_path_factory):

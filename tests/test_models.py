@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from qmsam_core.models import CheckpointError, build_model, count_parameters, load_checkpoint, save_checkpoint
+from qmsam_core.models import (
+    CheckpointError,
+    build_model,
+    count_parameters,
+    load_checkpoint,
+    same_weights,
+    save_checkpoint,
+)
 from qmsam_core.models.layers import window_merge, window_partition
 from qmsam_core.models.tiny_vit import WindowAttention, relative_offsets
 
@@ -36,7 +43,10 @@ def fill(model):
 def wave_image(size):
     row, column = np.mgrid[:size, :size]
     x, y = column / size, row / size
-    channels = [0.5 + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y)) + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x)) for i in range(3)]
+    channels = [
+        0.5 + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y)) + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x))
+        for i in range(3)
+    ]
     return torch.from_numpy(np.stack(channels)).float()[None]
 
 
@@ -46,10 +56,15 @@ def test_keys_and_shapes_are_those_of_the_public_checkpoint(name):
     assert {k: list(v.shape) for k, v in build_model(name).state_dict().items()} == expected
 
 
-@pytest.mark.parametrize("name, counts", [("litemedsam", (5_726_740, 6_220, 4_058_340)), ("medsam", (89_670_912, 6_220, 4_058_340))])
+@pytest.mark.parametrize(
+    "name, counts", [("litemedsam", (5_726_740, 6_220, 4_058_340)), ("medsam", (89_670_912, 6_220, 4_058_340))]
+)
 def test_parameter_counts_are_those_of_table_1(name, counts):
     model = build_model(name)
-    assert tuple(count_parameters(getattr(model, part)) for part in ("image_encoder", "prompt_encoder", "mask_decoder")) == counts
+    assert (
+        tuple(count_parameters(getattr(model, part)) for part in ("image_encoder", "prompt_encoder", "mask_decoder"))
+        == counts
+    )
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -181,7 +196,16 @@ def test_bad_checkpoints_are_told_and_change_nothing(tmp_path, ending, make, wor
     assert not Path("trap-was-sprung").exists()
 
 
-@pytest.mark.parametrize("name, size, words", [("sam", None, "expected one of litemedsam, medsam, nano"), ("nano", 70, "multiple of 16")])
+@pytest.mark.parametrize(
+    "name, size, words", [("sam", None, "expected one of litemedsam, medsam, nano"), ("nano", 70, "multiple of 16")]
+)
 def test_impossible_models_are_refused(name, size, words):
     with pytest.raises(ValueError, match=words):
         build_model(name, size)
+
+
+def test_same_weights_means_same_keys_and_bits():
+    a, b = build_model("nano", seed=1), build_model("nano", seed=1)
+    assert same_weights(a, b) and not same_weights(a, a.mask_decoder)
+    b.mask_decoder.iou_token.weight.data[0, 0] += 1e-7
+    assert not same_weights(a, b) and same_weights(a.image_encoder, b.image_encoder)

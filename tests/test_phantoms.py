@@ -1,6 +1,5 @@
 """Phantoms: valid, deterministic, several objects, not ellipses, kept when right."""
 
-import os
 
 import numpy as np
 import pytest

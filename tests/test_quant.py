@@ -6,7 +6,17 @@ from brevitas import nn as qnn
 from torch import nn
 
 from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
-from qmsam_core.quant import RECIPES, QuantMatMul, calibrate, describe_model, fold_batch_norm, load_model, quantize, save_model, scale_parameters
+from qmsam_core.quant import (
+    RECIPES,
+    QuantMatMul,
+    calibrate,
+    describe_model,
+    fold_batch_norm,
+    load_model,
+    quantize,
+    save_model,
+    scale_parameters,
+)
 from qmsam_core.quant.recipes import Recipe
 
 QUANTISED = (qnn.QuantLinear, qnn.QuantConv2d, qnn.QuantConvTranspose2d, QuantMatMul)
@@ -49,7 +59,14 @@ def test_every_matrix_multiplication_of_encoder_and_decoder_is_quantised_and_not
     assert all(m.bias is None or type(m.bias) is nn.Parameter for m in encoder if not isinstance(m, QuantMatMul))
 
 
-@pytest.mark.parametrize("parts, touched", [(("encoder",), {"image_encoder"}), (("decoder",), {"mask_decoder"}), (("encoder", "decoder"), {"image_encoder", "mask_decoder"})])
+@pytest.mark.parametrize(
+    "parts, touched",
+    [
+        (("encoder",), {"image_encoder"}),
+        (("decoder",), {"mask_decoder"}),
+        (("encoder", "decoder"), {"image_encoder", "mask_decoder"}),
+    ],
+)
 def test_only_the_named_parts_change_and_the_original_never(parts, touched):
     model = build_model("nano")
     other = quantize(model, "paper", parts)
@@ -137,7 +154,9 @@ def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
 
     replace_layers(layer, Recipe("test", per_channel=per_channel))
     weight = layer[0].quant_weight().value
-    assert (weight[2].abs().max() > 0.009) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
+    assert (
+        weight[2].abs().max() > 0.009
+    ) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
 
 
 def test_calibration_moves_nothing_but_the_scales(images):
@@ -147,7 +166,9 @@ def test_calibration_moves_nothing_but_the_scales(images):
     assert used == model.recipe.statistics_batches
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if "scaling" not in k)
     never_run = {n for n, p in scale_parameters(model).items() if p.item() in (0.0, 1.0)}
-    assert all(".output_hypernetworks_mlps." in n and ".0." not in n.split("mlps")[1][:3] for n in never_run)  # of the masks that are not asked for
+    assert all(
+        ".output_hypernetworks_mlps." in n and ".0." not in n.split("mlps")[1][:3] for n in never_run
+    )  # of the masks that are not asked for
 
 
 def test_calibration_without_a_batch_is_refused():
@@ -172,7 +193,13 @@ def test_a_file_without_a_description_is_refused(tmp_path):
         load_model(tmp_path / "plain.safetensors")
 
 
-@pytest.mark.parametrize("recipe, parts, words", [("int8", ("encoder",), "expected one of float, released, paper, deploy"), ("paper", ("head",), "expected one of encoder, decoder")])
+@pytest.mark.parametrize(
+    "recipe, parts, words",
+    [
+        ("int8", ("encoder",), "expected one of float, released, paper, deploy"),
+        ("paper", ("head",), "expected one of encoder, decoder"),
+    ],
+)
 def test_unknown_names_are_refused(recipe, parts, words):
     with pytest.raises(ValueError, match=words):
         quantize(build_model("nano"), recipe, parts)

@@ -8,10 +8,28 @@ import pytest
 import torch
 from small_data import write_data, write_indices
 
+from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
 from qmsam_core.params import Params
 from qmsam_core.quant import describe_model, load_model, save_model
-from qmsam_core.train import STAGES, Schedule, TrainingError, distillation_loss, embedding_iou, evaluate, launch_stage, loop, make_data, mask_iou, run_stage, segmentation_loss
+from qmsam_core.train import (
+    STAGES,
+    Schedule,
+    Teacher,
+    TrainingError,
+    distillation_loss,
+    embedding_iou,
+    evaluate,
+    launch_stage,
+    loop,
+    make_data,
+    make_teacher,
+    mask_iou,
+    protocol,
+    run_stage,
+    segmentation_loss,
+    stage_summary,
+)
 from qmsam_core.train.loop import freeze_all_but
 
 
@@ -118,7 +136,9 @@ def test_frozen_means_frozen(data, float_model, tmp_path, number):
 def test_released_code_lets_frozen_statistics_drift():
     model = build_model("nano", 32)
     freeze_all_but(model, ("mask_decoder",))
-    assert not any(m.training for m in model.image_encoder.modules()) and all(not p.requires_grad for p in model.image_encoder.parameters())
+    assert not any(m.training for m in model.image_encoder.modules()) and all(
+        not p.requires_grad for p in model.image_encoder.parameters()
+    )
     freeze_all_but(model, ("mask_decoder",), statistics_drift=True)
     assert model.image_encoder.training and all(not p.requires_grad for p in model.image_encoder.parameters())
 
@@ -149,7 +169,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
     with pytest.raises(Killed):
         run_stage(setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=killer)
     lines = []
-    resumed, history = run_stage(setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append)
+    resumed, history = run_stage(
+        setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append
+    )
     assert "resumed after epoch 1" in lines[0] and len(history) == 3
     assert digest(load_model(resumed)) == digest(load_model(whole))
     assert not (tmp_path / "halves" / "progress.pt").exists()
@@ -179,7 +201,12 @@ def test_evaluation_is_the_mean_over_modalities_and_leaves_modes_alone():
     half = torch.zeros(1, 4, 4)
     half[:, :2] = 1
     model = Always().train()
-    batch = {"image": torch.zeros(3, 3, 4, 4), "box": torch.zeros(3, 4), "mask": torch.stack([torch.ones(1, 4, 4), torch.ones(1, 4, 4), half]), "modality": ["CT", "CT", "US"]}
+    batch = {
+        "image": torch.zeros(3, 3, 4, 4),
+        "box": torch.zeros(3, 4),
+        "mask": torch.stack([torch.ones(1, 4, 4), torch.ones(1, 4, 4), half]),
+        "modality": ["CT", "CT", "US"],
+    }
     assert evaluate(model, [batch]) == pytest.approx((1 + 2 / 3) / 2)
     assert model.training
 
@@ -201,3 +228,56 @@ def test_the_epoch_draws_as_many_of_each_modality(data):
     made = make_data(params(), STAGES[1], data, build_model("nano", 32))
     names = [made.train[i]["modality"] for i in made.sampler.epoch_slices().tolist()]
     assert sorted(names) == ["CT", "CT", "US", "US"]
+
+
+def test_a_teacher_of_another_shape_is_refused(float_model):
+    with pytest.raises(
+        ValueError, match=r"medsam gives embeddings of 256 x 64 x 64, the student nano at 32 px 64 x 8 x 8"
+    ):
+        make_teacher(params(teacher="medsam", teacher_checkpoint="medsam_vit_b.pth"), float_model)
+
+
+def test_the_float_parent_teaches_where_no_other_is_named(float_model):
+    teacher, name = make_teacher(params(), float_model)
+    images, boxes = torch.rand(2, 3, 32, 32), torch.tensor([[2.0, 2, 20, 20]] * 2)
+    embeddings, none = teacher(images, None)
+    assert name == "the float parent" and none is None
+    assert torch.equal(embeddings, load_model(float_model).image_encoder(images))
+    assert teacher(images, boxes)[1].shape == (2, 1, 32, 32)
+
+
+def test_a_larger_teacher_sees_the_image_enlarged(float_model):
+    larger = build_model("nano", 64)
+    embeddings, logits = Teacher(larger, "cpu")(torch.rand(1, 3, 32, 32), torch.tensor([[2.0, 2, 20, 20]]))
+    assert embeddings.shape[-1] == 16 and logits.shape[-1] == 64
+
+
+def test_the_protocol_has_the_columns_of_table_3_and_the_paper_s_values_where_asked_for():
+    setup = params(
+        batch_size=[2, 4, 2],
+        warmup_epochs=5,
+        annealing_epochs=10,
+        learning_rate=0.01,
+        samples_per_modality=900,
+        processes=4,
+    )
+    ours, paper = protocol(setup), PAPER["table3"]
+    assert set(ours) == set(paper) - {"training_hours"}
+    same = [c for c in ours if c != "pretrained_model"]
+    assert ours[same].to_dict("records") == paper[same].to_dict("records")
+
+
+def test_a_stage_s_summary_counts_all_epochs_and_shows_the_best():
+    history = pd.DataFrame(
+        {
+            "stage": 2,
+            "samples": [10, 10],
+            "seconds": [1800.0, 1800.0],
+            "loading_seconds": [180.0, 180.0],
+            "eval_dsc": [0.5, 0.4],
+            "best": [True, False],
+        }
+    )
+    rows = stage_summary(history, 0.25).set_index("quantity")
+    assert rows["here"].tolist() == ["2", "20", "1.000", "10.0%", "25.00 %", "50.00 %"]
+    assert rows.loc["training time (hours)", "paper"] == "2.5"

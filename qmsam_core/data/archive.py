@@ -140,7 +140,8 @@ class CaseArchive:
         try:
             version = npy.read_magic(stream)
             reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            header = ArrayHeader(*self._reordered(reader(stream)))
+            shape, fortran_order, dtype = reader(stream)
+            header = ArrayHeader(shape, dtype, fortran_order)
         except KeyError as error:
             raise self._error(f"array '{key}' has npy format {error}; expected 1.0 or 2.0") from error
         except _READ_ERRORS as error:
@@ -151,11 +152,6 @@ class CaseArchive:
             raise self._error(f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); the limit is {self.max_bytes:,}")
         self._check_size(header, stream, key)
         return header
-
-    @staticmethod
-    def _reordered(parsed: tuple) -> tuple:
-        shape, fortran_order, dtype = parsed
-        return shape, dtype, fortran_order
 
     def _check_size(self, header: ArrayHeader, stream: BinaryIO, key: str) -> None:
         """Refuse a header that promises more or less than the archive says the member holds, before memory is taken."""

@@ -19,6 +19,7 @@ import pandas as pd
 
 from .archive import MAX_ARRAY_BYTES, CaseError
 from .folder import DataFolderError, find_cases
+from .groups import case_groups
 from .index_build import scan_folder
 from .index_table import load_table, save_table
 from .scan import FileRecord
@@ -88,7 +89,7 @@ class SliceIndex:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the index to an npz without pickle, atomically."""
-        save_table(path, self._records, str(self.root))
+        save_table(path, self._records, os.path.abspath(self.root))
 
     @classmethod
     def load(cls, path: str | os.PathLike, root: str | os.PathLike | None = None) -> SliceIndex:
@@ -176,8 +177,9 @@ class SliceIndex:
     def split(self, eval_fraction: float, seed: int) -> tuple[SliceIndex, SliceIndex]:
         """Training and evaluation index, split by case within each modality (paper section 3.1: one tenth for evaluation).
 
-        A modality of two or more cases has at least one on each side; a single case trains. The draw depends on the seed, the
-        modality and its cases' names only, so another modality's files do not change it.
+        Cases that by their names come from one patient or volume stay on one side (`data.groups`), so the fraction is met as nearly as
+        the groups allow. A modality of two or more groups has at least one on each side; a single case trains. The draw depends on the
+        seed, the modality and its cases' names only, so another modality's files do not change it.
         """
         if not 0 < eval_fraction <= 0.5:
             raise ValueError(f"eval_fraction {eval_fraction}: expected above 0, at most 0.5")
@@ -187,9 +189,16 @@ class SliceIndex:
             rows.sort(key=lambda row: self._records[row].name)
             rng = np.random.default_rng((seed, zlib.crc32(modality.encode())))
             held_out = min(max(1, round(len(rows) * eval_fraction)), len(rows) - 1)
-            evaluation.update(rows[k] for k in rng.permutation(len(rows))[:held_out])
+            evaluation.update(_draw_groups(self._grouped(rows), held_out, rng))
         training = [row for row in range(len(self._records)) if row not in evaluation]
         return self.subset(training), self.subset(sorted(evaluation))
+
+    def _grouped(self, rows: Sequence[int]) -> list[list[int]]:
+        """Rows of one modality by patient or volume, in the order of their first case."""
+        groups: dict[str, list[int]] = {}
+        for row, key in zip(rows, case_groups([self._records[row].name for row in rows])):
+            groups.setdefault(key, []).append(row)
+        return list(groups.values())
 
     @cached_property
     def _label_ids(self) -> np.ndarray:
@@ -205,6 +214,18 @@ class SliceIndex:
     def _require_scan(self) -> None:
         if not all(record.scanned for record in self._records):
             raise ValueError(f"the index of {self.root} was built without labels: build it with scan_labels=True")
+
+
+def _draw_groups(groups: list[list[int]], held_out: int, rng: np.random.Generator) -> list[int]:
+    """Rows of groups drawn at random while that brings their number nearer to `held_out`; at least one group where any is wanted."""
+    drawn: list[int] = []
+    order = rng.permutation(len(groups))
+    for k in order:
+        if abs(len(drawn) + len(groups[k]) - held_out) < abs(len(drawn) - held_out):
+            drawn += groups[k]
+    if held_out and not drawn:  # every group is more than twice as large as asked
+        drawn = min((groups[k] for k in order), key=len)
+    return drawn
 
 
 def _unchanged(path: Path, record: FileRecord) -> bool:

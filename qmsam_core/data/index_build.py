@@ -43,11 +43,11 @@ def scan_folder(
                 records[record.name] = record
                 report.step()
                 if cache is not None and time.monotonic() - saved > _SAVE_SECONDS:
-                    save_table(cache, records.values(), str(root))
+                    save_table(cache, records.values(), os.path.abspath(root))
                     saved = time.monotonic()
     finally:
         if cache is not None and outdated:
-            save_table(cache, [records[f.name] for f in found if f.name in records], str(root))
+            save_table(cache, [records[f.name] for f in found if f.name in records], os.path.abspath(root))
     report.end()
     return [records[f.name] for f in found]
 

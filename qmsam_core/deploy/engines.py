@@ -9,6 +9,7 @@ import onnxruntime
 import openvino
 import openvino.properties as properties
 import openvino.properties.hint as hints
+import pandas as pd
 import torch
 
 from ..models import Sam
@@ -60,9 +61,13 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # idle threads that spin would slow whatever runs next to them
         options.log_severity_level = 3  # a QCDQ file as released lists its initialisers as inputs, one warning each
         self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(Path(folder) / f"{part}.onnx", options, providers=["CPUExecutionProvider"]) for part in ("encoder", "decoder")
+            onnxruntime.InferenceSession(Path(folder) / f"{part}.onnx", options, providers=["CPUExecutionProvider"])
+            for part in ("encoder", "decoder")
         )
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -84,7 +89,14 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None, profiling: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        threads: int = 2,
+        precision: str = "f32",
+        cache: str | Path | None = None,
+        profiling: bool = False,
+    ) -> None:
         facts = read_export(folder)
         self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
         core = openvino.Core()
@@ -98,7 +110,10 @@ class OpenVinoEngine:
         if cache is not None:
             settings[properties.cache_dir] = str(cache)
         started = time.perf_counter()
-        self.encoder, self.decoder = (core.compile_model(Path(folder) / f"{part}.xml", "CPU", settings).create_infer_request() for part in ("encoder", "decoder"))
+        self.encoder, self.decoder = (
+            core.compile_model(Path(folder) / f"{part}.xml", "CPU", settings).create_infer_request()
+            for part in ("encoder", "decoder")
+        )
         self.compile_seconds = time.perf_counter() - started
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -107,11 +122,22 @@ class OpenVinoEngine:
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         return self.decoder.infer([embedding, boxes])[0].copy()
 
-    def layer_times(self, part: str) -> list[dict]:
-        """What ran in the last call of `encoder` or `decoder`: name, kind, executed primitive and type (`..._I8`, `..._f32`), milliseconds."""
+    def layer_times(self, part: str) -> pd.DataFrame:
+        """What ran in the last call of `encoder` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
+
+        The precision is the end of the plugin's own name of the executed primitive, e.g. `brgemm_avx512_I8`.
+        """
         request = getattr(self, part)
-        rows = ((i.node_name, i.node_type, i.exec_type, i.real_time.total_seconds() * 1e3) for i in request.get_profiling_info())
-        return [dict(zip(("name", "kind", "executed", "ms"), row)) for row in rows if row[3] > 0]
+        rows = [
+            (i.node_name, i.node_type, i.exec_type, i.real_time.total_seconds() * 1e3)
+            for i in request.get_profiling_info()
+        ]
+        layers = pd.DataFrame(rows, columns=["name", "operation", "precision", "ms"])
+        layers["precision"] = (
+            layers["precision"].str.rsplit("_", n=1).str[-1].str.lower().replace({"i8": "int8", "u8": "int8"})
+        )
+        layers["operation"] = layers["operation"].replace("FullyConnectedQuantizedLegacy", "FullyConnected")
+        return layers[layers["ms"] > 0].reset_index(drop=True)
 
 
 ENGINES = ("openvino", "onnxruntime", "pytorch")

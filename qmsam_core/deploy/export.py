@@ -1,6 +1,6 @@
 """From a model to files an engine runs: ONNX (QCDQ where quantised) and OpenVINO IR for encoder and decoder, and a description beside them.
 
-    python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported/
+python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported/
 """
 
 import argparse
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import onnx
 import openvino
+import pandas as pd
 import torch
 from brevitas.export import export_onnx_qcdq
 from torch import nn
 
 from ..models import CheckpointError, Sam, build_model
 from ..provenance import sha256
-from ..quant import RECIPES, calibrate, describe_model, find_recipe, load_model, quantize, save_model
+from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .graphs import DecoderGraph, EncoderGraph, clean
 
 OPSET = 17
@@ -52,13 +53,14 @@ def export_model(model: Sam, folder: str | Path, origin: str = "") -> dict:
         embedding = model.image_encoder(image)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         work = Path(scratch)
-        encoder, decoder = (dict(zip(names, axes)) for names, axes in ((("images", "embeddings"), ({0: "batch"},) * 2), (("boxes", "masks"), ({0: "boxes"},) * 2)))
         removed = {
-            "encoder": write_onnx(EncoderGraph(model), (image,), work / "encoder.onnx", ["images"], ["embeddings"], encoder, recipe.clean_export),
-            "decoder": write_onnx(DecoderGraph(model), (embedding, boxes), work / "decoder.onnx", ["embedding", "boxes"], ["masks"], decoder, recipe.clean_export),
+            "encoder": write_onnx(EncoderGraph(model), {"images": image}, "embeddings", work, recipe),
+            "decoder": write_onnx(DecoderGraph(model), {"embedding": embedding, "boxes": boxes}, "masks", work, recipe),
         }
         for part in ("encoder", "decoder"):
-            openvino.save_model(openvino.convert_model(work / f"{part}.onnx"), work / f"{part}.xml", compress_to_fp16=False)
+            openvino.save_model(
+                openvino.convert_model(work / f"{part}.onnx"), work / f"{part}.xml", compress_to_fp16=False
+            )
         save_model(model, work / "model.safetensors", origin=origin)
         facts = {
             "format": FORMAT, "model": model.config.name, "image_size": model.image_size, "mask_size": model.mask_size,
@@ -71,17 +73,37 @@ def export_model(model: Sam, folder: str | Path, origin: str = "") -> dict:
     return facts
 
 
-def write_onnx(graph: nn.Module, inputs: tuple, path: Path, input_names: list[str], output_names: list[str], dynamic: dict, cleaned: bool) -> dict[str, int]:
-    """Export one graph with dynamic first axes; return what the clean-up removed."""
-    options = dict(input_names=input_names, output_names=output_names, dynamic_axes=dynamic, opset_version=OPSET, dynamo=False)
+def write_onnx(
+    graph: nn.Module, inputs: dict[str, torch.Tensor], output: str, folder: Path, recipe: Recipe
+) -> dict[str, int]:
+    """Export one graph as `<part>.onnx`, its last input and its output free in their first axis; return what the clean-up changed."""
+    path = folder / f"{'decoder' if isinstance(graph, DecoderGraph) else 'encoder'}.onnx"
+    free = {name: {0: "count"} for name in (list(inputs)[-1], output)}
+    options = dict(
+        input_names=list(inputs), output_names=[output], dynamic_axes=free, opset_version=OPSET, dynamo=False
+    )
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")  # the tracer warns of shape arithmetic that is meant to be dynamic or constant here
-        export_onnx_qcdq(graph.eval(), args=inputs, export_path=str(path), **options)
+        warnings.simplefilter(
+            "ignore"
+        )  # the tracer warns of shape arithmetic that is meant to be dynamic or constant here
+        export_onnx_qcdq(graph.eval(), args=tuple(inputs.values()), export_path=str(path), **options)
     model = onnx.load(path)
-    removed = clean(model) if cleaned else {}
+    removed = clean(model) if recipe.clean_export else {}
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return removed
+
+
+def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
+    """Size of what exports consist of: arm (`int8, ONNX`), part, mb. `exports` are contents of `export.json` by name."""
+    kinds = {"ONNX": ".onnx", "OpenVINO weights": ".bin"}
+    rows = [
+        {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}
+        for name, facts in exports.items()
+        for kind, ending in kinds.items()
+        for part in ("encoder", "decoder")
+    ]
+    return pd.DataFrame(rows)
 
 
 def read_export(folder: str | Path) -> dict:
@@ -120,21 +142,33 @@ def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: i
     if quantised:
         return load_model(checkpoint), f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
     model = build_model(name, checkpoint=checkpoint, seed=seed)
-    origin = f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}" if checkpoint else f"random weights, seed {seed}"
+    origin = (
+        f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
+        if checkpoint
+        else f"random weights, seed {seed}"
+    )
     if recipe.quantised:
         generator = torch.Generator().manual_seed(seed)
         box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.image_size
         model = quantize(model, recipe)
-        calibrate(model, lambda m, x: m(x, box), [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)])
+        calibrate(
+            model, lambda m, x: m(x, box), [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)]
+        )
         origin += "; activation scales from one image of noise: for speed and size only"
     return model.eval(), origin
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
-    parser = argparse.ArgumentParser(prog="python -m qmsam_core.deploy.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.deploy.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", required=True, choices=["litemedsam", "medsam", "nano"])
-    parser.add_argument("--checkpoint", help="float .pth or .safetensors; a quantised checkpoint of this study keeps its own recipe")
+    parser.add_argument(
+        "--checkpoint", help="float .pth or .safetensors; a quantised checkpoint of this study keeps its own recipe"
+    )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
     parser.add_argument("-o", "--output", required=True, type=Path)
     options = parser.parse_args(arguments)

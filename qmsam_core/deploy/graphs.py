@@ -44,10 +44,11 @@ def clean(graph: onnx.ModelProto) -> dict[str, int]:
     """Remove from an exported graph, in place, what changes none of its values.
 
     Integer weights lie inside the range that the `Clip` before their `DequantizeLinear` allows, so the clip does nothing but hide the pattern
-    that OpenVINO's low-precision pass looks for. Initialisers listed as inputs keep ONNX Runtime from folding constants.
+    that OpenVINO's low-precision pass looks for. Initialisers listed as inputs keep ONNX Runtime from folding constants. What is added is told by
+    `shield_norms`.
 
     Returns:
-        How many of each were removed.
+        How many of each were removed or added.
     """
     initialisers = {i.name: i for i in graph.graph.initializer}
     clips = list(needless_clips(graph, initialisers))
@@ -58,7 +59,40 @@ def clean(graph: onnx.ModelProto) -> dict[str, int]:
     inputs = [i for i in graph.graph.input if i.name in initialisers]
     for extra in inputs:
         graph.graph.input.remove(extra)
-    return {"clips": len(clips), "initialisers_as_inputs": len(inputs)}
+    return {"clips": len(clips), "initialisers_as_inputs": len(inputs), "shielded_norms": shield_norms(graph)}
+
+
+def shield_norms(graph: onnx.ModelProto) -> int:
+    """Put an addition of 1e-30, which changes no float32 of any ordinary size, between a quantised convolution without bias and the norm behind it.
+
+    OpenVINO's low-precision pass moves the convolution's dequantisation scale to behind the norm. Measured on trained and untrained networks, the
+    neck's output then deviates by 5 to 10 % (root mean square), whatever the norm's epsilon and the convolution's scale, against 0.002 to 1 % with the
+    addition, past which the pass moves no scale; the convolution stays int8.
+
+    Returns:
+        Number of norms shielded.
+    """
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    readers: dict[str, set[str]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    shielded = 0
+    for place, node in reversed(list(enumerate(graph.graph.node))):
+        quantised = (
+            node.op_type == "Conv"
+            and len(node.input) == 2
+            and getattr(makers.get(node.input[1]), "op_type", "") == "DequantizeLinear"
+        )
+        if quantised and "ReduceMean" in readers.get(node.output[0], ()):
+            output, bare, tiny = node.output[0], f"{node.output[0]}_unshielded", f"{node.output[0]}_tiny"
+            node.output[0] = bare
+            graph.graph.initializer.append(numpy_helper.from_array(np.array(1e-30, np.float32), tiny))
+            graph.graph.node.insert(
+                place + 1, onnx.helper.make_node("Add", [bare, tiny], [output], name=f"{node.name}_shield")
+            )
+            shielded += 1
+    return shielded
 
 
 def needless_clips(graph: onnx.ModelProto, initialisers: dict[str, onnx.TensorProto]) -> Iterator[onnx.NodeProto]:

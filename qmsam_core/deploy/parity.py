@@ -11,12 +11,9 @@ from .engines import Engine
 from .predict import boxes_on_slice
 
 
-def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """One image (1, 3, S, S) and one box (1, 4) end to end, as Tables 5 and 6 time it: low-res mask logits (1, M, M)."""
-    return engine.decode(engine.encode(image), box)
-
-
-def low_res_masks(engine: Engine, case: Case, slices: int = 4, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:
+def low_res_masks(
+    engine: Engine, case: Case, slices: int = 4, interpolation: str = "area"
+) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (n, C, g, g) and low-res logits (boxes, M, M) of at most `slices` evenly spaced slices of a case that a box crosses."""
     crossed = {z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)}
     crossed = {z: boxes for z, boxes in crossed.items() if len(boxes)}
@@ -48,6 +45,18 @@ def parity(reference: Engine, engine: Engine, cases: Sequence[Case], slices: int
                 "logit_error": relative_error(m0, m1),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """One row for each (model, engine) compared: masks, equal pixels over all of them, in the worst case, and the largest errors of a case."""
+    rows = []
+    for (model, engine), table in pairs.items():
+        row = {"model": model, "engine": engine, "masks": table["masks"].sum()}
+        row["equal pixels"] = np.average(table["pixels_equal"], weights=table["masks"])
+        row["equal pixels, worst case"] = table["pixels_equal"].min()
+        row["embedding error"], row["logit error"] = table["embedding_error"].max(), table["logit_error"].max()
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -65,7 +65,9 @@ class Predictor:
         if case.boxes is None:
             raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
         if len(case.boxes) > 255:
-            raise CaseError(case.name, f"has {len(case.boxes)} boxes; expected at most 255, the most that uint8 labels can name")
+            raise CaseError(
+                case.name, f"has {len(case.boxes)} boxes; expected at most 255, the most that uint8 labels can name"
+            )
         started = time.perf_counter()
         self.timing = Timing(boxes=len(case.boxes))
         segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
@@ -93,7 +95,9 @@ class Predictor:
         self.timing.decode += time.perf_counter() - encoded
 
 
-def predict_folder(predictor: Predictor, cases: list[Path], output: Path, log: Callable[[str], None] = print) -> list[dict]:
+def predict_folder(
+    predictor: Predictor, cases: list[Path], output: Path, log: Callable[[str], None] = print
+) -> list[dict]:
     """Segment many cases; one that fails is reported and the rest goes on. Finished outputs are kept, so a second call resumes.
 
     Returns:
@@ -138,9 +142,21 @@ def write_timing(path: Path, rows: list[dict]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 0 when every case is done, 1 when some failed, 2 when nothing could start."""
-    parser = argparse.ArgumentParser(prog="python -m qmsam_core.deploy.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input", required=True, type=Path, help="folder of npz cases; boxes are derived from labels where a case has none")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for <same name>.npz with 'segs', and timing.csv")
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.deploy.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-i",
+        "--input",
+        required=True,
+        type=Path,
+        help="folder of npz cases; boxes are derived from labels where a case has none",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="folder for <same name>.npz with 'segs', and timing.csv"
+    )
     parser.add_argument("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
     parser.add_argument("--engine", default="openvino", choices=ENGINES)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -152,7 +168,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         engine = open_engine(options.engine, options.model, options.threads)
-        rows = predict_folder(Predictor(engine, options.decode_block), tqdm(cases, unit="case"), options.output, tqdm.write)
+        rows = predict_folder(
+            Predictor(engine, options.decode_block), tqdm(cases, unit="case"), options.output, tqdm.write
+        )
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,9 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first_line(error)}); is the download complete?") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint ({first_line(error)}); is the download complete?"
+        ) from error
     except Exception as error:  # pickle.UnpicklingError and its kin: foreign content
         raise CheckpointError(f"{path}: not a plain dict of tensors ({first_line(error)})") from error
     state = state.get("model", state) if isinstance(state, dict) else state
@@ -47,10 +49,16 @@ def load_checkpoint(module: nn.Module, path: str | Path) -> None:
     state = read_state(path)
     own = module.state_dict()
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in own.keys() & state.keys() if state[k].shape != own[k].shape]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own.keys() & state.keys()
+        if state[k].shape != own[k].shape
+    ]
     faults = [some("missing", missing), some("not of this model", foreign), some("wrong shape", sorted(shapes))]
     if any(faults):
-        raise CheckpointError(f"{path}: does not fit {type(module).__name__} ({len(own)} keys): " + "; ".join(f for f in faults if f))
+        raise CheckpointError(
+            f"{path}: does not fit {type(module).__name__} ({len(own)} keys): " + "; ".join(f for f in faults if f)
+        )
     module.load_state_dict(state)
 
 
@@ -69,3 +77,9 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}, part, metadata)
     os.replace(part, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules have the same keys and, bit by bit, the same parameters and buffers."""
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)

@@ -66,7 +66,9 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = CrossAttention(dim, config.heads, 2)
 
-    def forward(self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -106,5 +107,12 @@ def build_model(name: str, image_size: int | None = None, checkpoint: str | Path
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of learned values: parameters, and the random projection that the prompt encoder keeps as a buffer, as Table 1 counts them."""
+    """Number of learned values, buffers not counted, as in Table 1."""
     return sum(p.numel() for p in module.parameters())
+
+
+def parameter_table(models: dict[str, Sam]) -> pd.DataFrame:
+    """Table 1 of these models: columns model, image_encoder, prompt_encoder, mask_decoder."""
+    parts = ("image_encoder", "prompt_encoder", "mask_decoder")
+    rows = [{"model": name, **{p: count_parameters(getattr(m, p)) for p in parts}} for name, m in models.items()]
+    return pd.DataFrame(rows)

@@ -36,7 +36,9 @@ class TinyViTConfig:
 class ConvNorm(nn.Sequential):
     """Convolution without bias, then batch norm (keys `c` and `bn`). `start_at_zero` makes a residual branch begin as nothing."""
 
-    def __init__(self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, start_at_zero: bool = False) -> None:
+    def __init__(
+        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, start_at_zero: bool = False
+    ) -> None:
         super().__init__()
         self.add_module("c", nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False))
         self.add_module("bn", nn.BatchNorm2d(cout))

@@ -1,5 +1,10 @@
 """Quantisation: recipes as data, and the conversion of a float model by replacing its layers."""
 
+import warnings
+
+# Brevitas warns of an optional package for rotations that this study does not use, in red and with a path, in every notebook
+warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found", category=UserWarning)
+
 from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize, scale_parameters
 from .recipes import PARTS, RECIPES, Recipe, find_recipe
 from .storage import describe_model, load_model, save_model

@@ -44,7 +44,9 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     recipe = find_recipe(recipe)
     before = getattr(model, "recipe", None)
     if before not in (None, recipe):
-        raise ValueError(f"model is quantised by recipe {before.name!r} already; expected that or a float model, found {recipe.name!r}")
+        raise ValueError(
+            f"model is quantised by recipe {before.name!r} already; expected that or a float model, found {recipe.name!r}"
+        )
     model = copy.deepcopy(model)
     if not recipe.quantised:
         return model
@@ -78,13 +80,18 @@ def quantisers(recipe: Recipe) -> dict:
 
 
 def quantise_linear(layer: nn.Linear, recipe: Recipe) -> nn.Module:
+    """The quantised layer in a linear layer's place."""
     made = qnn.QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe))
     return take_weights(made, layer)
 
 
 def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe], nn.Module]:
+    """What puts a quantised layer of that kind in a (transposed) convolution's place."""
+
     def convert(layer: nn.Module, recipe: Recipe) -> nn.Module:
-        shape = {k: getattr(layer, k) for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")}
+        shape = {
+            k: getattr(layer, k) for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+        }
         return take_weights(kind(**shape, bias=layer.bias is not None, **quantisers(recipe)), layer)
 
     return convert
@@ -110,7 +117,15 @@ def fold_batch_norm(module: nn.Module) -> None:
     for child in module.modules():
         convolution, norm = getattr(child, "c", None), getattr(child, "bn", None)
         if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
-            weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight,
+                convolution.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
             convolution.weight, convolution.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
             del child.bn
 

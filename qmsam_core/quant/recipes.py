@@ -47,9 +47,19 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("float", weight_bits=None, activation_bits=None, origin="the float model, for comparison"),
-        Recipe("released", percentile=99.999, clean_export=False, origin="as the authors' released code quantises and exports it"),
+        Recipe(
+            "released",
+            percentile=99.999,
+            clean_export=False,
+            origin="as the authors' released code quantises and exports it",
+        ),
         Recipe("paper", origin="the paper's quantisers (section 2.2); export cleaned without changing a value"),
-        Recipe("deploy", per_channel=True, fold_batch_norm=True, origin="ours: batch norm folded, one weight scale a channel"),
+        Recipe(
+            "deploy",
+            per_channel=True,
+            fold_batch_norm=True,
+            origin="ours: batch norm folded, one weight scale a channel",
+        ),
     )
 }
 
@@ -71,7 +81,9 @@ class LearnedScaleActivation(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver
     """Symmetric signed per-tensor activation quantiser; its scale is set from run-time statistics, then learned (straight-through estimator)."""
 
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
-    scaling_stats_momentum = None  # a true mean: Brevitas' running one would leave the first of a few batches most of the weight
+    scaling_stats_momentum = (
+        None  # a true mean: Brevitas' running one would leave the first of a few batches most of the weight
+    )
     scaling_min_val = 1e-10
 
 
@@ -80,7 +92,9 @@ def activation_quantizer(recipe: Recipe):
     statistic = dict(scaling_stats_op=StatsOp.MAX)
     if recipe.percentile is not None:
         statistic = dict(scaling_stats_op=StatsOp.PERCENTILE, high_percentile_q=recipe.percentile)
-    return LearnedScaleActivation.let(bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, **statistic)
+    return LearnedScaleActivation.let(
+        bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, **statistic
+    )
 
 
 def weight_quantizer(recipe: Recipe):

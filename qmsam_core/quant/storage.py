@@ -35,7 +35,9 @@ def describe_model(path: str | Path) -> dict:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["qmsam"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not a model saved by this study ({error}); expected safetensors with a description") from error
+        raise CheckpointError(
+            f"{path}: not a model saved by this study ({error}); expected safetensors with a description"
+        ) from error
 
 
 def load_model(path: str | Path) -> Sam:

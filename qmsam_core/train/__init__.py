@@ -2,10 +2,20 @@
 
 from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
 from .loop import Data, Job, TrainingError, evaluate, fit
-from .pipeline import Teacher, launch_stage, make_data, make_float_baseline, make_teacher, quantise_and_calibrate, run_stage
-from .stages import STAGES, Schedule, Stage, protocol, schedule_of
+from .pipeline import (
+    Teacher,
+    interpolation_of,
+    launch_stage,
+    make_data,
+    make_float_baseline,
+    make_teacher,
+    quantise_and_calibrate,
+    run_stage,
+)
+from .stages import STAGES, Schedule, Stage, protocol, schedule_of, stage_summary
 
 __all__ = [
-    "STAGES", "Data", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "fit", "launch_stage",
-    "make_data", "make_float_baseline", "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
+    "STAGES", "Data", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "fit", "interpolation_of",
+    "launch_stage", "make_data", "make_float_baseline", "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
+    "stage_summary",
 ]  # fmt: skip

@@ -22,7 +22,9 @@ FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder"
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
-    parser = argparse.ArgumentParser(prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("params", type=Path)
     parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
@@ -41,7 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
         files = default_files(params, options.stage)
         chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
         strategy = int(options.strategy) if (options.strategy or "").isdigit() else options.strategy
-        run_stage(params, options.stage, options.data or files["data"], options.output or files["output"], strategy=strategy, log=log, **chosen)
+        run_stage(
+            params,
+            options.stage,
+            options.data or files["data"],
+            options.output or files["output"],
+            strategy=strategy,
+            log=log,
+            **chosen,
+        )
     except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
@@ -54,8 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
 def default_files(params: Params, stage: int) -> dict[str, Path | None]:
     """Where the study's notebooks keep what a stage reads and writes."""
     run = params.run_dir
-    parents = {0: None, 1: run / FOLDERS[0] / "model.safetensors", 2: run / FOLDERS[1] / "model.safetensors", 3: run / FOLDERS[2] / "model.safetensors"}
-    return {"data": run / "00_prepare", "output": run / FOLDERS[stage], "parent": parents[stage], "float_model": parents[1]}
+    parents = {
+        0: None,
+        1: run / FOLDERS[0] / "model.safetensors",
+        2: run / FOLDERS[1] / "model.safetensors",
+        3: run / FOLDERS[2] / "model.safetensors",
+    }
+    return {
+        "data": run / "00_prepare",
+        "output": run / FOLDERS[stage],
+        "parent": parents[stage],
+        "float_model": parents[1],
+    }
 
 
 def log(line: str) -> None:

@@ -48,6 +48,7 @@ class Data:
 
 
 def rank() -> int:
+    """This process among those that train together; 0 when it trains alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -71,7 +72,13 @@ def make_optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.
     return torch.optim.SGD(parameters, schedule.learning_rate, momentum=MOMENTUM)
 
 
-def step_losses(model: nn.Module, batch: dict, job: Job, criterion: nn.Module, teacher: Callable[[Tensor], tuple[Tensor, Tensor]] | None) -> dict[str, Tensor]:
+def step_losses(
+    model: nn.Module,
+    batch: dict,
+    job: Job,
+    criterion: nn.Module,
+    teacher: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
+) -> dict[str, Tensor]:
     """Losses of one batch; their sum is what is descended."""
     images, boxes, masks = (batch[k].to(job.device, non_blocking=True) for k in ("image", "box", "mask"))
     logits, embeddings, _ = model(images, boxes)
@@ -84,8 +91,11 @@ def step_losses(model: nn.Module, batch: dict, job: Job, criterion: nn.Module, t
     return losses
 
 
-def train_epoch(model: nn.Module, data: Data, job: Job, optimizer, teacher, epoch: int, log: Callable[[str], None]) -> dict[str, float]:
-    """One pass over the epoch's sample; returns mean losses, the number of samples seen by all processes, and seconds.
+def train_epoch(
+    model: nn.Module, data: Data, job: Job, optimizer, teacher, epoch: int, log: Callable[[str], None]
+) -> dict[str, float]:
+    """One pass over the epoch's sample; returns mean losses, the number of samples seen by all processes, seconds, and how many
+    of them were spent waiting for samples.
 
     Raises:
         TrainingError: a loss that is not finite, with the names of the samples.
@@ -93,15 +103,27 @@ def train_epoch(model: nn.Module, data: Data, job: Job, optimizer, teacher, epoc
     data.sampler.set_epoch(epoch)
     data.train.set_epoch(epoch)
     world = dist.get_world_size() if dist.is_initialized() else 1
-    loader = DataLoader(data.train, job.batch_size, sampler=data.sampler, num_workers=4 if job.device != "cpu" else 0, pin_memory=job.device != "cpu")
-    steps = len(loader) if world == 1 else max(1, sum(data.sampler.samples.values()) // world // job.batch_size)  # the same number on every rank
+    loader = DataLoader(
+        data.train,
+        job.batch_size,
+        sampler=data.sampler,
+        num_workers=4 if job.device != "cpu" else 0,
+        pin_memory=job.device != "cpu",
+    )
+    steps = (
+        len(loader) if world == 1 else max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
+    )  # the same number on every rank
     criterion = segmentation_loss("loss" in job.released)
-    started, logged, sums, seen = time.perf_counter(), time.perf_counter(), {}, 0
+    started = logged = waiting_since = time.perf_counter()
+    sums, seen, waited = {}, 0, 0.0
     for step, batch in zip(range(steps), loader):
+        waited += time.perf_counter() - waiting_since
         losses = step_losses(model, batch, job, criterion, teacher)
         total = sum(losses.values())
         if not torch.isfinite(total):
-            raise TrainingError(f"stage {job.stage.number}, epoch {epoch}, step {step}: loss is {total.item()} on {', '.join(batch['name'])}; the last good epoch is kept")
+            raise TrainingError(
+                f"stage {job.stage.number}, epoch {epoch}, step {step}: loss is {total.item()} on {', '.join(batch['name'])}; the last good epoch is kept"
+            )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
@@ -110,9 +132,17 @@ def train_epoch(model: nn.Module, data: Data, job: Job, optimizer, teacher, epoc
         seen += len(batch["name"])
         if time.perf_counter() - logged > 30:
             logged = time.perf_counter()
-            log(f"stage {job.stage.number} epoch {epoch}: step {step + 1}/{steps}, loss {sums['loss'] / (step + 1):.4f}")
+            log(
+                f"stage {job.stage.number} epoch {epoch}: step {step + 1}/{steps}, loss {sums['loss'] / (step + 1):.4f}"
+            )
+        waiting_since = time.perf_counter()
     means = {name: value / steps for name, value in sums.items()}
-    return {**means, "samples": seen * world, "seconds": time.perf_counter() - started}
+    return {
+        **means,
+        "samples": seen * world,
+        "seconds": time.perf_counter() - started,
+        "loading_seconds": waited,
+    }
 
 
 @torch.no_grad()
@@ -147,7 +177,9 @@ def load_progress(path: Path, fingerprint: str) -> dict | None:
     return state if state["fingerprint"] == fingerprint else None
 
 
-def fit(model: Sam, data: Data, job: Job, folder: Path, teacher=None, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
+def fit(
+    model: Sam, data: Data, job: Job, folder: Path, teacher=None, log: Callable[[str], None] = print
+) -> tuple[Path, pd.DataFrame]:
     """Train one stage and keep its best epoch.
 
     Args:
@@ -165,10 +197,14 @@ def fit(model: Sam, data: Data, job: Job, folder: Path, teacher=None, log: Calla
     state = load_progress(progress, job.fingerprint)
     history: list[dict] = json.loads(state["history"]) if state else []
     if state:
-        model.load_state_dict(state["model"])  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
+        model.load_state_dict(
+            state["model"]
+        )  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
         log(f"stage {job.stage.number}: resumed after epoch {history[-1]['epoch']}")
     model.to(job.device)
-    optimizer = make_optimizer(freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released), job.schedule)
+    optimizer = make_optimizer(
+        freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released), job.schedule
+    )
     if state:
         optimizer.load_state_dict(state["optimizer"])
     wrapped = DistributedDataParallel(model, find_unused_parameters=True) if dist.is_initialized() else model
@@ -186,7 +222,13 @@ def fit(model: Sam, data: Data, job: Job, folder: Path, teacher=None, log: Calla
             if row["best"]:
                 save_model(model, kept, stage=job.stage.number, epoch=epoch, eval_dsc=row["eval_dsc"], **job.facts)
             write_history(folder, history)
-            save_progress(progress, fingerprint=job.fingerprint, model=model.state_dict(), optimizer=optimizer.state_dict(), history=json.dumps(history))
+            save_progress(
+                progress,
+                fingerprint=job.fingerprint,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                history=json.dumps(history),
+            )
             log(describe(row, job))
         if dist.is_initialized():
             dist.barrier()

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ..data.index import SliceIndex
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
-from ..models import Sam, build_model, load_checkpoint
+from ..models import CONFIGS, Sam, build_model
 from ..params import Params
 from ..provenance import sha256
 from ..quant import calibrate, load_model, quantize, save_model
@@ -27,7 +27,8 @@ from .stages import STAGES, Stage, schedule_of
 
 EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
-FLOAT_BATCH = 16  # the paper gives batch sizes of the quantised stages only
+FLOAT_SAMPLES = 25  # slices a modality and epoch of the float baseline, whatever the size of the data
+FLOAT_BATCH = 8  # the paper gives batch sizes of the quantised stages only
 
 
 class Teacher:
@@ -59,14 +60,14 @@ def make_teacher(params: Params, float_model: Path) -> tuple[Teacher, str]:
     """
     device = device_of(params)
     if params.teacher == "medsam":
-        model = build_model("medsam")
-        load_checkpoint(model, params.teacher_checkpoint)
-        student = build_model(params.model, params.image_size)
-        if (student.config.dim, student.embedding_size) != (model.config.dim, model.embedding_size):
+        student, medsam = CONFIGS[params.model], CONFIGS["medsam"]
+        grids = (params.image_size // student.encoder.stride, medsam.image_size // medsam.encoder.stride)
+        if (student.dim, grids[0]) != (medsam.dim, grids[1]):
             raise ValueError(
-                f"teacher: medsam gives embeddings of {model.config.dim} x {model.embedding_size}^2, the student {params.model} at {params.image_size} px "
-                f"{student.config.dim} x {student.embedding_size}^2; use litemedsam at 256 px, or teacher: self"
+                f"teacher: medsam gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
+                f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
+        model = build_model("medsam", checkpoint=params.teacher_checkpoint)
         return Teacher(model, device), "MedSAM ViT-B"
     return Teacher(load_model(float_model), device), "the float parent"
 
@@ -93,16 +94,23 @@ def make_data(params: Params, stage: Stage, folder: Path, model: Sam, strategy: 
 
     Args:
         folder: of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
-        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule. The float baseline sees every slice.
+        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule. The float baseline, which has everything to
+            learn, takes `FLOAT_SAMPLES` of each modality, again and again where there are fewer.
     """
     train, held_out = (SliceIndex.load(folder / f"index_{part}.npz") for part in ("train", "evaluation"))
-    chosen = strategy or ("all" if stage.number == 0 else params.samples_per_modality or "min")
+    chosen = strategy or (FLOAT_SAMPLES if stage.number == 0 else params.samples_per_modality or "min")
     world = dist.get_world_size() if dist.is_initialized() else 1
     sampler = ModalityBalancedSampler(train, chosen, params.seed, rank(), world)
-    judged = SliceDataset(held_out, EvalTransform(params.image_size, model.mask_size, interpolation_of(params, False)), params.seed)
+    judged = SliceDataset(
+        held_out, EvalTransform(params.image_size, model.mask_size, interpolation_of(params, False)), params.seed
+    )
     fixed = ModalityBalancedSampler(held_out, EVALUATION_SLICES, params.seed)
     transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True))
-    return Data(SliceDataset(train, transform, params.seed), sampler, DataLoader(judged, 8, sampler=sorted(set(fixed.epoch_slices().tolist()))))
+    return Data(
+        SliceDataset(train, transform, params.seed),
+        sampler,
+        DataLoader(judged, 8, sampler=sorted(set(fixed.epoch_slices().tolist()))),
+    )
 
 
 def prepare_model(params: Params, stage: Stage, parent: Path | None, data_folder: Path) -> Sam:
@@ -126,7 +134,9 @@ def quantise_and_calibrate(model: Sam, params: Params, parts: tuple[str, ...], d
     return model
 
 
-def make_float_baseline(params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
+def make_float_baseline(
+    params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print
+) -> tuple[Path, pd.DataFrame]:
     """The float parent of all quantised models: the given checkpoint, or one trained here.
 
     Args:
@@ -139,7 +149,9 @@ def make_float_baseline(params: Params, data_folder: Path, folder: Path, log: Ca
         return launch_stage(params, 0, data_folder, folder, log=log)
     model = build_model(params.model, params.image_size, params.float_checkpoint, params.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, folder / "model.safetensors", origin=params.float_checkpoint or f"random weights, seed {params.seed}")
+    save_model(
+        model, folder / "model.safetensors", origin=params.float_checkpoint or f"random weights, seed {params.seed}"
+    )
     score = evaluate(model, make_data(params, STAGES[0], data_folder, model).evaluation)
     history = [{"stage": 0, "epoch": 0, "eval_dsc": score, "samples": 0, "seconds": 0.0, "best": True}]
     write_history(folder, history)
@@ -184,7 +196,13 @@ def run_stage(
 
 def fingerprint(params: Params, number: int, parent: Path | None, strategy: str | int | None, data_folder: Path) -> str:
     """Identity of a stage's work: interrupted progress is taken up only by the same work."""
-    facts = [params.model_dump(mode="json", exclude={"threads", "benchmark_runs", "decode_block"}), number, strategy, parent and sha256(parent), sha256(data_folder / "index_train.npz")]
+    facts = [
+        params.model_dump(mode="json", exclude={"threads", "benchmark_runs", "decode_block"}),
+        number,
+        strategy,
+        parent and sha256(parent),
+        sha256(data_folder / "index_train.npz"),
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -199,7 +217,16 @@ def launch_stage(params: Params, number: int, data_folder: Path, folder: Path, *
     log = options.get("log", print)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
         yaml.safe_dump(params.model_dump(mode="json"), file)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={params.processes}", "-m", "qmsam_core.train", file.name]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={params.processes}",
+        "-m",
+        "qmsam_core.train",
+        file.name,
+    ]
     command += ["--stage", str(number), "--data", str(data_folder), "-o", str(folder)]
     for name in ("parent", "float_model", "strategy"):
         if options.get(name) is not None:
@@ -209,7 +236,9 @@ def launch_stage(params: Params, number: int, data_folder: Path, folder: Path, *
         for line in done.stdout:
             log(line.rstrip())
         if done.wait():
-            raise RuntimeError(f"stage {number}: torchrun of {params.processes} processes ended with exit code {done.returncode}; see above")
+            raise RuntimeError(
+                f"stage {number}: torchrun of {params.processes} processes ended with exit code {done.returncode}; see above"
+            )
     finally:
         Path(file.name).unlink()
     return folder / "model.safetensors", pd.read_csv(folder / "history.csv")

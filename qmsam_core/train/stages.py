@@ -75,8 +75,10 @@ def schedule_of(stage: Stage, params: Params) -> Schedule:
     """The schedule that the parameters give a stage. The float baseline, trained from nothing, uses AdamW instead of the paper's SGD."""
     if stage.number == 0:
         warmup = max(1, params.float_epochs // 10)
-        return Schedule(2e-3, warmup, params.float_epochs + 1 - warmup, optimizer="adamw")
-    return Schedule(params.learning_rate, params.warmup_epochs, params.annealing_epochs, released="schedule" in params.released)
+        return Schedule(1e-3, warmup, params.float_epochs + 1 - warmup, optimizer="adamw")
+    return Schedule(
+        params.learning_rate, params.warmup_epochs, params.annealing_epochs, released="schedule" in params.released
+    )
 
 
 def protocol(params: Params) -> pd.DataFrame:
@@ -100,3 +102,29 @@ def protocol(params: Params) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+PAPER_HOURS = {1: "5", 2: "2.5", 3: "1"}  # Table 3, on four GPUs
+
+
+def stage_summary(history: pd.DataFrame, dsc_before: float) -> pd.DataFrame:
+    """What one stage spent and reached, beside the paper's budget: quantity, paper, here (text).
+
+    Args:
+        history: of `fit`, of one stage.
+        dsc_before: evaluation DSC of the model that the stage started from, 0..1.
+    """
+    best = history.loc[history["best"], "eval_dsc"].iloc[-1]
+    rows = [
+        ("epochs", "14", str(len(history))),
+        ("samples seen", "", f"{history['samples'].sum():,.0f}"),
+        ("training time (hours)", PAPER_HOURS[int(history["stage"].iloc[0])], f"{history['seconds'].sum() / 3600:.3f}"),
+        (
+            "share of it spent on reading samples",
+            "",
+            f"{history['loading_seconds'].sum() / history['seconds'].sum():.1%}",
+        ),
+        ("DSC on the evaluation slices, before", "", f"{100 * dsc_before:.2f} %"),
+        ("DSC on the evaluation slices, best epoch", "", f"{100 * best:.2f} %"),
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "paper", "here"])

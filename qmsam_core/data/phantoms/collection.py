@@ -11,8 +11,9 @@ from typing import Callable
 
 import numpy as np
 
-from ..archive import atomic_file
-from ..cases import Case, tight_boxes
+from qmsam_core.data.archive import atomic_file
+from qmsam_core.data.cases import Case, tight_boxes
+
 from . import microscopy, optical, radiographs, tomography, waves
 
 SLICES_IN_PAPER = {  # paper Table 2
@@ -91,10 +92,10 @@ def write_phantoms(root: str | os.PathLike, n_cases: int, seed: int, progress: b
     report = _reporter(progress)
     hashes: dict[str, str] = {}
     for done, (name, (modality, case_seed)) in enumerate(wanted.items(), start=1):
-        path = root / name
-        if known.get(name) is None or known[name] != _sha256(path):
-            make_case(modality, case_seed).save(path)
-        hashes[name] = known[name] if known.get(name) and known[name] == _sha256(path) else _sha256(path)
+        hashes[name] = _sha256(root / name)
+        if hashes[name] is None or hashes[name] != known.get(name):
+            make_case(modality, case_seed).save(root / name)
+            hashes[name] = _sha256(root / name)
         if done % 20 == 0 or done == len(wanted):
             _write_manifest(root, hashes | {k: v for k, v in known.items() if k in wanted and k not in hashes})
         report(done, len(wanted))

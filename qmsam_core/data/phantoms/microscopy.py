@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import physics
-from .shapes import Mesh, fractal_noise, label_map, smooth_noise
-
-from .shapes import mesh as make_mesh
+from .shapes import Mesh, fractal_noise, label_map, mesh, smooth_noise
 
 Picture = tuple[np.ndarray, np.ndarray]  # uint8 (H,W,3), labels (H,W)
 _HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])  # optical density per stain in red, green, blue (Ruifrok and Johnston 2001)
@@ -16,7 +14,7 @@ _EOSIN = np.array([0.07, 0.99, 0.11])
 
 def make_microscopy(rng: np.random.Generator, size: int) -> Picture:
     """A field of 10 to 40 nuclei, each its own label, many of them touching."""
-    m = make_mesh((int(size * rng.choice([1.0, 0.8])), size))
+    m = mesh((int(size * rng.choice([1.0, 0.8])), size))
     masks = _nuclei(m, int(rng.integers(10, 41)), rng)
     labels = label_map(m.shape, masks, 20)
     stained = rng.random() < 0.4

@@ -17,7 +17,7 @@ def make_xray(rng: np.random.Generator, size: int) -> Picture:
     heart, lungs = _mediastinum(g, rng), [_lung_field(g, side, rng) for side in (-1, 1)]
     tissue = _torso(g, rng)
     for lung in lungs:
-        tissue -= 0.62 * _thickness(lung) * tissue * rng.uniform(0.85, 1.0)
+        tissue -= 0.7 * _thickness(lung) * tissue * rng.uniform(0.85, 1.0)
     dense = np.clip(_thickness(heart), 0, 1)
     tissue += 0.38 * dense + 0.2 * np.exp(-((g.x / 0.14) ** 2)) * (np.abs(g.y) < 1.3)
     tissue += 0.045 * _vessel_shadows(m, rng) * sum(soft(lung, 0.05) for lung in lungs)
@@ -30,7 +30,7 @@ def make_xray(rng: np.random.Generator, size: int) -> Picture:
     scatter = 0.25 * physics.blur(primary, 0.2 * m.unit)
     film = -np.log(physics.poisson(primary + scatter, 10 ** rng.uniform(3.6, 4.4), rng) + 1e-4)
     film = physics.blur(film, 0.006 * m.unit + 0.3)
-    low, high = np.percentile(film, (1.5, 99.2))
+    low, high = np.percentile(film, (2.5, 99.0))
     picture = np.clip((film - low) / (high - low), 0, 1) ** rng.uniform(0.8, 1.2)
     masks = [inside(np.maximum(lung, 2 - heart)) for lung in lungs] + [inside(heart)]
     labels = label_map(m.shape, masks if rng.random() < 0.75 else masks[:2], 40)
@@ -44,7 +44,7 @@ def _thickness(level: np.ndarray) -> np.ndarray:
 
 def _torso(g: Mesh, rng: np.random.Generator) -> np.ndarray:
     """Relative thickness of chest wall, shoulders, neck and the dense abdomen below the diaphragm."""
-    trunk = _thickness(ellipse(g, (0, 0.35), (rng.uniform(0.86, 0.98), 1.6), power=3.0))
+    trunk = _thickness(ellipse(g, (0, 0.35), (rng.uniform(0.92, 1.04), 1.7), power=3.2))
     shoulders = _thickness(ellipse(g, (0, -0.2), (1.3, 0.75), power=2.6))
     neck = _thickness(ellipse(g, (0, -1.0), (0.26, 0.6)))
     below = 1 / (1 + np.exp(-(g.y - 0.72 + 0.12 * np.cos(4 * (np.abs(g.x) - 0.4))) * 25))
@@ -79,7 +79,7 @@ def _ribs(m: Mesh, rng: np.random.Generator) -> np.ndarray:
     density = np.zeros(m.shape, dtype=np.float32)
     turns = np.linspace(0, 1, 30)
     for side in (-1, 1):
-        for k, top in enumerate(np.arange(-0.82, 0.85, 0.185) + rng.normal(0, 0.01, 10)[: len(np.arange(-0.82, 0.85, 0.185))]):
+        for k, top in enumerate(np.linspace(-0.82, 0.845, 10) + rng.normal(0, 0.01, 10)):
             reach = 0.62 + 0.22 * np.sin((k + 1.5) / 10 * np.pi)
             for drop, weight in ((0.28, 0.5), (-0.55, 0.3)):  # back parts slope down outwards, front parts up to the sternum
                 x = side * (0.05 + reach * np.sin(turns * np.pi / 2)) if drop > 0 else side * (reach + 0.05 - 0.55 * turns)

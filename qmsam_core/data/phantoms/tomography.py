@@ -135,7 +135,7 @@ def _thorax(m: Mesh, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndar
     for vessel in (arch, aorta):
         paint(hu, vessel, 40 + blood, 0.06)
     paint(hu, airway, -980, 0.1)
-    nodules = [_nodule(g, rng) for _ in range(rng.integers(1, 3))]
+    nodules = [np.maximum(_nodule(g, rng), 2.03 - heart) for _ in range(rng.integers(1, 3))]
     for nodule in nodules:
         paint(hu, nodule, 35 + 10 * smooth_noise(m.shape, 2, rng), 0.08)
     return hu, [inside(level) for level in (*lungs, heart, *nodules)]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from . import physics
-from .shapes import Mesh, blob, ellipse, fractal_noise, inside, label_map, lobulated, mesh, smooth_noise, soft
+from .shapes import Mesh, blob, fractal_noise, inside, label_map, lobulated, mesh, smooth_noise, soft
 
 Picture = tuple[np.ndarray, np.ndarray]  # uint8 (H,W,3), labels (H,W)
 
@@ -38,8 +38,8 @@ def _tissue(m: Mesh, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     fat, gland = 0.1 + 0.7 * septa, 0.55 * np.exp(0.45 * fractal_noise(m.shape, 0.1 * m.unit, rng))
     muscle = 0.12 + 0.6 * np.clip(fibres - 0.2, 0, 2)
     first, second = rng.uniform(0.2, 0.35), rng.uniform(0.6, 0.8)
-    step = lambda at: 1 / (1 + np.exp(-(y - at) * 40))  # noqa: E731
-    echo = fat + step(first) * (gland - fat) + step(second) * (muscle - gland)
+    below_first, below_second = (1 / (1 + np.exp(-(y - at) * 40)) for at in (first, second))
+    echo = fat + below_first * (gland - fat) + below_second * (muscle - gland)
     echo = np.where(y < 0.045, 1.2, echo)
     echo += 1.3 * np.exp(-(((y - second) / 0.008) ** 2)) * (0.6 + 0.4 * smooth_noise(m.shape, 0.1 * m.unit, rng))
     return np.maximum(echo, 0.03).astype(np.float32), np.full(m.shape, 1.0, dtype=np.float32)

@@ -1,0 +1,84 @@
+"""Many inputs to a data folder: what is there is kept, what is bad is named and the rest goes on."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterable
+
+from qmsam_core.data.archive import CaseError
+from qmsam_core.data.cases import Case
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input: where it comes from, the case's name, modality and dimension, and what reads it (giving notes beside the case)."""
+
+    source: Path
+    name: str
+    modality: str
+    is_volume: bool
+    read: Callable[[str], tuple[Case, list[str]]]
+
+
+def file_name(name: str, modality: str, is_volume: bool) -> str:
+    """`{2DBox,3DBox}_<Modality>_<name>.npz`; whatever could leave the folder or trouble a shell becomes "_"."""
+    return f"{'3D' if is_volume else '2D'}Box_{modality}_{_safe(name)}.npz"
+
+
+def target_path(out: Path, dataset: str, job: Job) -> Path:
+    """Where a job's case goes: `<out>/<Modality>/<DataSet>/<file>`."""
+    return out / job.modality / dataset / file_name(job.name, job.modality, job.is_volume)
+
+
+def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite: bool = False) -> int:
+    """Write one case a job, a line each; inputs that cannot be used are named on stderr.
+
+    Returns:
+        Exit code: 0 all there, 1 some failed.
+    """
+    counts = {"imported": 0, "kept": 0, "failed": 0}
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        try:
+            if isinstance(job, CaseError):
+                raise job
+            target = target_path(out, dataset, job)
+            if seen.setdefault(target, job.source) != job.source:
+                raise CaseError(job.source, f"gives the same file {target.name} as {seen[target]}; rename one")
+            counts[_import(job, target, overwrite)] += 1
+        except CaseError as error:
+            counts["failed"] += 1
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # malformed headers raise anything inside the readers; one input must not stop the rest
+            counts["failed"] += 1
+            print(f"error: {unexpected(job.source, error)}", file=sys.stderr, flush=True)
+    print(", ".join(f"{number} {what}" for what, number in counts.items()) + f"; data folder {out}")
+    return 1 if counts["failed"] else 0
+
+
+def unexpected(source: Path, error: Exception) -> CaseError:
+    """An error that a reader did not foresee, with the input it came from, on one line."""
+    return CaseError(source, f"cannot be used ({type(error).__name__}: {' '.join(str(error).split())})")
+
+
+def _import(job: Job, target: Path, overwrite: bool) -> str:
+    if target.exists() and not overwrite:
+        print(f"kept {target.name} (exists; --overwrite makes it again)", flush=True)
+        return "kept"
+    started = time.monotonic()
+    case, notes = job.read(target.stem)
+    case.save(target)
+    shape = "x".join(map(str, case.images.shape))
+    spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
+    print(f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, {time.monotonic() - started:.1f} s", flush=True)
+    for note in notes:
+        print(f"  note: {note}", flush=True)
+    return "imported"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "case"

@@ -1,0 +1,84 @@
+"""Volumes on their grid: reading with SimpleITK, turning to axial slices, and whether an image and a mask lie on one grid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from qmsam_core.data.archive import CaseError
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+"""Files with a geometry that SimpleITK reads; NIfTI is what the sub-command is named after."""
+
+GRID_TOLERANCE = 0.1
+"""How far apart the corners of image and mask may lie, in voxels: headers round, another scan is further off than this."""
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK warns on stderr about every rounded header
+
+
+def read_volume(path: str | os.PathLike) -> sitk.Image:
+    """A three-dimensional image of one channel, as stored.
+
+    Raises:
+        CaseError: unreadable, two- or four-dimensional, several channels, or directions that are not at right angles.
+    """
+    path = Path(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    try:
+        reader.ReadImageInformation()
+        size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+        if len(size) == 4 and size[3] == 1:
+            reader.SetExtractSize([*size[:3], 0])
+        elif len(size) != 3:
+            advice = "split it into 3-D volumes" if len(size) > 3 else "use the sub-command 'images'"
+            raise CaseError(path, f"is {len(size)}-D of size {'x'.join(map(str, size))}; expected a 3-D volume ({advice})")
+        if channels != 1:
+            raise CaseError(path, f"has {channels} channels a voxel; expected one grey value or label")
+        return reader.Execute()
+    except RuntimeError as error:
+        raise CaseError(path, f"cannot be read ({reason(error)})") from error
+
+
+def reason(error: RuntimeError) -> str:
+    """What ITK complains about, on one line and without the source file and address it adds."""
+    last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    return re.sub(r"^(?:sitk::|itk::)?(?:ITK )?ERROR:\s*(?:\w+\(0x[0-9a-f]+\):\s*)?", "", last)
+
+
+def axial(image: sitk.Image) -> sitk.Image:
+    """The image with its axes permuted and flipped so that x runs to the left, y to the back and z to the head as nearly as they can."""
+    return sitk.DICOMOrient(image, "LPS")
+
+
+def labels_on(image: sitk.Image, labels: np.ndarray) -> sitk.Image:
+    """Labels (z,y,x) as an image on the grid of `image`."""
+    mask = sitk.GetImageFromArray(labels)
+    mask.CopyInformation(image)
+    return mask
+
+
+def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike) -> None:
+    """Raise `CaseError`, naming the mask's `path`, unless both have one shape and their corners lie together."""
+    if image.GetSize() != mask.GetSize():
+        raise CaseError(path, f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): mask and image do not belong together")
+    ends = [(0, side - 1) for side in image.GetSize()]
+    apart = [np.subtract(image.TransformIndexToPhysicalPoint(c), mask.TransformIndexToPhysicalPoint(c)) for c in itertools.product(*ends)]
+    furthest = max(float(np.linalg.norm(step)) for step in apart)
+    if furthest > GRID_TOLERANCE * min(image.GetSpacing()):
+        found = f"spacing {_numbers(mask.GetSpacing())}, origin {_numbers(mask.GetOrigin())}"
+        expected = f"spacing {_numbers(image.GetSpacing())}, origin {_numbers(image.GetOrigin())}"
+        raise CaseError(path, f"lies up to {furthest:.3g} mm off its image ({found}; the image has {expected}): resample the mask to the image first")
+
+
+def _size(image: sitk.Image) -> str:
+    return "x".join(map(str, image.GetSize()))
+
+
+def _numbers(values) -> str:
+    return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"

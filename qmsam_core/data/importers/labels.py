@@ -1,0 +1,110 @@
+"""Masks of any kind to the labels of a case: which objects, how overlaps are settled, parts and instances."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Iterable, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from qmsam_core.data.archive import CaseError
+from qmsam_core.data.cases import MAX_LABEL
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What to make of a mask.
+
+    Attributes:
+        objects: shell patterns of the names (SEG, RTSTRUCT, folder of masks) or ids (label maps) to keep; () keeps all. Case is ignored.
+        threshold: makes a mask binary, value > threshold; None takes values as label ids.
+        instances: split every label into its connected components (touching corners connect).
+        min_size: drop objects of fewer pixels or voxels.
+    """
+
+    objects: tuple[str, ...] = ()
+    threshold: float | None = None
+    instances: bool = False
+    min_size: int = 1
+
+    def wants(self, name: str) -> bool:
+        """Whether an object of this name is to be kept."""
+        return not self.objects or any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.objects)
+
+
+def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
+    """A mask's values as label ids, int32 of the same shape, 0 background.
+
+    Raises:
+        CaseError: NaN, negative, fractional or too large values, which are no labels without a threshold.
+    """
+    if options.threshold is not None:
+        return (values > options.threshold).astype(np.int32)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise CaseError(path, "holds fractions or NaN; expected label ids (for a probability map or a lossy mask give --threshold)")
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > MAX_LABEL:
+        raise CaseError(path, f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} (is it the mask? else give --threshold)")
+    labels = values.astype(np.int32)
+    if options.objects:
+        labels[np.isin(labels, [number for number in np.unique(labels) if not options.wants(str(number))])] = 0
+    return labels
+
+
+def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+    """Binary masks, one an object, as one label map: the first gets label 1, and so on.
+
+    A voxel of several objects goes to the smallest of them, so that a tumour drawn inside its organ survives.
+
+    Returns:
+        labels: int32 of `shape`.
+        notes: what was lost to overlaps, one line each.
+    """
+    found = [(name, np.flatnonzero(mask)) for name, mask in masks]
+    labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
+    notes = []
+    for number in sorted(range(len(found)), key=lambda k: -len(found[k][1])):
+        name, where = found[number]
+        below = np.unique(labels[where])
+        covered = [found[k - 1][0] for k in below if k > 0]
+        if covered:
+            notes.append(f"{name!r} overlaps {', '.join(map(repr, covered))}: the smaller object keeps the shared voxels")
+        labels[where] = number + 1
+    present = np.unique(labels)
+    notes += [f"{name!r} is wholly covered by smaller objects" for k, (name, where) in enumerate(found, 1) if len(where) and k not in present]
+    return labels.reshape(shape), notes
+
+
+def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
+    """Instances split, small objects dropped, ids 1..N without gaps; uint8 where they fit, else uint16.
+
+    Raises:
+        CaseError: no object is left, or more than a case can hold.
+    """
+    if options.instances:
+        labels = _components(labels)
+    sizes = np.bincount(labels.reshape(-1))
+    keep = np.flatnonzero(sizes >= options.min_size)
+    keep = keep[(keep > 0) & (sizes[keep] > 0)]
+    if not len(keep):
+        least = f" of at least {options.min_size} voxels" if options.min_size > 1 else ""
+        raise CaseError(path, f"has an empty mask: no object{least}{' matching --objects' if options.objects else ''} in it")
+    if len(keep) > MAX_LABEL:
+        raise CaseError(path, f"holds {len(keep):,} objects; at most {MAX_LABEL} fit (give --min-size, or leave out --instances)")
+    table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
+    table[keep] = np.arange(1, len(keep) + 1)
+    return table[labels]
+
+
+def _components(labels: np.ndarray) -> np.ndarray:
+    connected = np.ones((3,) * labels.ndim, dtype=bool)
+    split, count = np.zeros_like(labels, dtype=np.int32), 0
+    for number, where in enumerate(ndimage.find_objects(labels), start=1):
+        if where is not None:
+            parts, found = ndimage.label(labels[where] == number, structure=connected)
+            split[where] += np.where(parts, parts + count, 0).astype(np.int32)
+            count += found
+    return split

@@ -1,0 +1,82 @@
+"""Two-dimensional images and masks: PNG, JPEG, TIFF and BMP, gray or colour, 8 or 16 bits, read with OpenCV as stored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from qmsam_core.data.archive import CaseError
+
+from .intensity import check_finite, stretched
+from .labels import LabelOptions, label_map
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_LOSSY_VALUES = 256  # distinct colours above which a colour mask is a photograph
+
+
+def read_image(path: str | os.PathLike, percentiles: tuple[float, float]) -> np.ndarray:
+    """An image as (H,W,3) uint8 RGB: 8 bits as they are, more bits stretched between percentiles; gray copied to three channels.
+
+    Raises:
+        CaseError: unreadable, several pages, NaN, or constant where it has to be stretched.
+    """
+    pixels = _decoded(path)
+    if pixels.ndim == 3:
+        pixels = pixels[..., 2::-1]  # BGR or BGRA; transparency says nothing about the object
+    check_finite(pixels, path)
+    if pixels.dtype != np.uint8:
+        pixels = stretched(pixels, percentiles, path)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def read_mask(path: str | os.PathLike, options: LabelOptions) -> np.ndarray:
+    """A mask as label ids, int32 (H,W). In a colour-coded mask every colour but black is an object, numbered by its RGB value.
+
+    Raises:
+        CaseError: unreadable, lossy (JPEG) without a threshold, fractions, or a photograph in place of a mask.
+    """
+    lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    if lossy and options.threshold is None:
+        raise CaseError(path, "is a JPEG mask, whose compression blurs labels; expected PNG or TIFF (for one object give --threshold 127)")
+    pixels = _decoded(path)
+    if pixels.ndim == 3:
+        pixels = _without_colour(pixels[..., :3], path, options.threshold is not None)
+    return label_map(pixels, options, path)
+
+
+def _decoded(path: str | os.PathLike) -> np.ndarray:
+    """Pixels as stored, (H,W) or (H,W,3 or 4) in OpenCV's order blue, green, red. EXIF rotation is ignored."""
+    name = os.fspath(path)
+    try:
+        pages = cv2.imcount(name, cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imread(name, cv2.IMREAD_UNCHANGED) if pages == 1 else None
+    except cv2.error as error:
+        raise CaseError(path, f"cannot be read ({' '.join(str(error).split())})") from error
+    if pages > 1:
+        raise CaseError(path, f"has {pages} pages; expected one image a file")
+    if pixels is None:
+        raise CaseError(path, f"cannot be read as an image (damaged, or none of {', '.join(IMAGE_SUFFIXES)})")
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise CaseError(path, f"has {pixels.shape[2]} channels; expected gray, RGB or RGBA")
+    return pixels
+
+
+def _without_colour(pixels: np.ndarray, path: str | os.PathLike, to_threshold: bool) -> np.ndarray:
+    if to_threshold:
+        return pixels.max(axis=2)
+    if (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    if pixels.dtype != np.uint8:
+        raise CaseError(path, f"is a colour mask of {pixels.dtype}; expected 8 bits a channel, or labels in one channel")
+    codes = pixels.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+    colours = np.unique(codes)
+    if len(colours) > _LOSSY_VALUES:
+        raise CaseError(path, f"has {len(colours):,} colours; expected one an object (is it the mask? for one object give --threshold)")
+    return np.searchsorted(np.union1d([0], colours), codes).astype(np.int32)

@@ -1,0 +1,53 @@
+"""DICOM SEG to voxels, with highdicom: segments are placed on the series' grid by position, whatever slices the file holds."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterator
+
+import highdicom as hd
+import numpy as np
+import SimpleITK as sitk
+
+from qmsam_core.data.archive import CaseError
+
+_GRID_TOLERANCE = 1e-3  # of the affine's entries, mm: SEG files keep positions as rounded decimal strings
+
+
+def segments(path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True) -> Iterator[tuple[str, np.ndarray]]:
+    """Each segment in the order of its number: label and bool mask (z,y,x) on the grid of `image`. Fractional segments are cut at a half.
+
+    Args:
+        path: the SEG file; binary, fractional or label map.
+        image: the series it belongs to.
+        frame_of_reference: UID of the series' coordinate system; "" checks nothing.
+        wanted: which segments to read, by label.
+
+    Raises:
+        CaseError: no SEG file, another coordinate system, or a grid that is not the series'.
+    """
+    try:
+        file = hd.seg.segread(path)
+    except Exception as error:  # highdicom raises whatever its parts raise on a damaged or foreign file
+        raise CaseError(path, f"is no readable DICOM SEG file ({_line(error)})") from error
+    found = str(file.get("FrameOfReferenceUID", ""))
+    if frame_of_reference and found and found != frame_of_reference:
+        raise CaseError(path, f"lies in coordinate system {found}, the series in {frame_of_reference}: it belongs to another scan")
+    grid = hd.Volume.from_simpleitk(image).get_geometry()
+    for number in file.segment_numbers:
+        name = str(file.get_segment_description(number).SegmentLabel)
+        if wanted(name):
+            yield name, _on_grid(file, number, grid, name, path)
+
+
+def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> np.ndarray:
+    try:
+        volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
+        matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
+    except Exception as error:
+        raise CaseError(path, f"segment {name!r} does not lie on the series' grid ({_line(error)}): resample it, or give its own series") from error
+    return np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)  # highdicom orders a grid made from ITK as x, y, z
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

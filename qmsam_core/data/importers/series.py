@@ -1,0 +1,202 @@
+"""DICOM folders: which series and masks are in them, and a series as a volume, refusing what would come out distorted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from qmsam_core.data.archive import CaseError
+
+from .grids import reason
+
+MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
+"""DICOM's modality and the study's name for those that come as volumes."""
+
+_HEADER = [
+    "Modality", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
+]  # fmt: skip
+_SPACING_TOLERANCE = 0.02  # of a slice distance; positions are rounded decimals
+_DRIFT_TOLERANCE = 0.1  # of a slice distance, sideways: more is a tilted gantry
+_SAME_DIRECTION = 1e-3
+
+
+@dataclass
+class DicomFolder:
+    """What a folder holds: headers by image series, and the files of masks.
+
+    Attributes:
+        path: the folder.
+        series: SeriesInstanceUID -> headers, each with `filename`.
+        masks: headers of SEG and RTSTRUCT files.
+    """
+
+    path: Path
+    series: dict[str, list[pydicom.Dataset]] = field(default_factory=dict)
+    masks: list[pydicom.Dataset] = field(default_factory=list)
+
+    @classmethod
+    def scan(cls, folder: str | os.PathLike) -> DicomFolder:
+        """Read the headers of every DICOM file in and below `folder`; other files are passed over."""
+        found = cls(Path(folder))
+        for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".")):
+            header = _header(path)
+            if header is None:
+                continue
+            if header.get("Modality") in ("SEG", "RTSTRUCT"):
+                found.masks.append(header)
+            elif "Rows" in header:
+                found.series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
+        return found
+
+    @staticmethod
+    def read_mask(path: Path) -> pydicom.Dataset | None:
+        """Header of a SEG or RTSTRUCT file; None for anything else."""
+        header = _header(path) if path.is_file() else None
+        return header if header is not None and header.get("Modality") in ("SEG", "RTSTRUCT") else None
+
+    def mask(self) -> pydicom.Dataset:
+        """The one SEG or RTSTRUCT file. Raises `CaseError` where there is none or more than one."""
+        if not self.masks:
+            raise CaseError(self.path, "holds no mask; expected one SEG or RTSTRUCT file with the series, or a mask as second argument")
+        if len(self.masks) > 1:
+            names = ", ".join(Path(m.filename).name for m in self.masks[:4])
+            raise CaseError(self.path, f"holds {len(self.masks)} masks ({names}); give the one to use as second argument")
+        return self.masks[0]
+
+    def image_series(self, mask: pydicom.Dataset | None = None) -> list[pydicom.Dataset]:
+        """Headers of the image series: the only one, or the one that `mask` refers to.
+
+        Raises:
+            CaseError: no image series, or several and no telling which.
+        """
+        if not self.series:
+            raise CaseError(self.path, "holds no DICOM image series")
+        chosen = self.series
+        if len(chosen) > 1 and mask is not None:
+            wanted = _referenced_series(mask)
+            chosen = {uid: headers for uid, headers in self.series.items() if uid in wanted}
+        if len(chosen) != 1:
+            kinds = "; ".join(f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files" for uid, h in self.series.items())
+            raise CaseError(self.path, f"mixes {len(self.series)} image series ({kinds}); expected one, or a mask that refers to one of them")
+        return next(iter(chosen.values()))
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether an image or a mask lies directly in the folder (a DICOMDIR does not count)."""
+    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
+    return any(header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header) for header in map(_header, files))
+
+
+def modality_of(headers: list[pydicom.Dataset]) -> str | None:
+    """The study's name of the series' modality; None where it is none of CT, MR and PET."""
+    return MODALITIES.get(str(headers[0].get("Modality", "")))
+
+
+def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
+    """The series as a volume of float32 (HU for CT: the rescale is applied slice by slice), slices sorted along their normal.
+
+    Raises:
+        CaseError: colour, no positions, slices of different size or direction, missing or repeated slices, a tilted gantry, unreadable pixels.
+    """
+    first = headers[0]
+    if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise CaseError(folder, f"holds {first.get('PhotometricInterpretation')} images; export them as PNG and use the sub-command 'images'")
+    if int(first.get("NumberOfFrames", 1) or 1) > 1:
+        return _multi_frame(headers, folder)
+    ordered, step = _ordered(headers, folder)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([os.fspath(h.filename) for h in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise CaseError(folder, f"has a slice that cannot be read ({reason(error)})") from error
+    rows, columns = _directions(ordered[0])
+    row_spacing, column_spacing = (float(v) for v in ordered[0].PixelSpacing)
+    image.SetSpacing((column_spacing, row_spacing, step))
+    image.SetOrigin([float(v) for v in ordered[0].ImagePositionPatient])
+    image.SetDirection(np.column_stack([rows, columns, np.cross(rows, columns)]).ravel().tolist())
+    return image
+
+
+def _header(path: Path) -> pydicom.Dataset | None:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
+    except (pydicom.errors.InvalidDicomError, EOFError):
+        return None
+    except Exception as error:  # a damaged file must not be left out in silence: a slice would be missing
+        raise CaseError(path, f"is a damaged DICOM file ({' '.join(str(error).split())})") from error
+
+
+def _referenced_series(mask: pydicom.Dataset) -> set[str]:
+    """Series UIDs named by a SEG (directly) or an RTSTRUCT (frame of reference, study, series)."""
+    found = {str(item.get("SeriesInstanceUID", "")) for item in mask.get("ReferencedSeriesSequence", [])}
+    for frame in mask.get("ReferencedFrameOfReferenceSequence", []):
+        for study in frame.get("RTReferencedStudySequence", []):
+            found |= {str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence", [])}
+    return found
+
+
+def _directions(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(header.ImageOrientationPatient, dtype=float)
+    return values[:3], values[3:]
+
+
+def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom.Dataset], float]:
+    """Headers sorted along the slices' normal, and the distance between slices in mm."""
+    for header in headers:
+        if any(header.get(key) is None for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")):
+            raise CaseError(header.filename, "has no position, orientation or pixel spacing; expected slices of a CT, MR or PET volume")
+    _check_alike(headers, folder)
+    rows, columns = _directions(headers[0])
+    normal = np.cross(rows, columns)
+    places = np.array([h.ImagePositionPatient for h in headers], dtype=float)
+    order = np.argsort(places @ normal, kind="stable")
+    ordered = [headers[k] for k in order]
+    if len(ordered) == 1:
+        return ordered, float(headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness") or 1.0)
+    return ordered, _slice_distance(places[order], normal, ordered, folder)
+
+
+def _check_alike(headers: list[pydicom.Dataset], folder: Path) -> None:
+    first = headers[0]
+    for header in headers[1:]:
+        if (header.Rows, header.Columns) != (first.Rows, first.Columns):
+            raise CaseError(folder, f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels in one series")
+        for key in ("ImageOrientationPatient", "PixelSpacing"):
+            if not np.allclose(np.array(header[key].value, float), np.array(first[key].value, float), atol=_SAME_DIRECTION):
+                raise CaseError(folder, f"has slices of different {key} in one series ({Path(header.filename).name}); take out the localizer")
+
+
+def _slice_distance(places: np.ndarray, normal: np.ndarray, ordered: list[pydicom.Dataset], folder: Path) -> float:
+    steps = np.diff(places @ normal)
+    usual = float(np.median(steps))
+    repeated = np.flatnonzero(steps < 1e-3)
+    if len(repeated):
+        names = " and ".join(Path(ordered[repeated[0] + k].filename).name for k in (0, 1))
+        raise CaseError(folder, f"has several slices at one position ({names}): a 4-D or repeated series; split it into volumes")
+    odd = np.flatnonzero(np.abs(steps - usual) > _SPACING_TOLERANCE * usual)
+    if len(odd):
+        raise CaseError(folder, f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next where {usual:.3g} mm is usual")
+    drift = np.linalg.norm(np.diff(places, axis=0) - steps[:, None] * normal, axis=1).max()
+    if drift > _DRIFT_TOLERANCE * usual:
+        raise CaseError(folder, f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); resample the series to a straight grid first")
+    return float((places @ normal)[[0, -1]] @ [-1, 1]) / len(steps)
+
+
+def _multi_frame(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
+    """An enhanced (multi-frame) image: highdicom sorts the frames and checks that they are evenly spaced."""
+    if len(headers) > 1:
+        raise CaseError(folder, f"has {len(headers)} multi-frame files in one series; expected one")
+    try:
+        return sitk.Cast(hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32)
+    except Exception as error:  # whatever highdicom's parts raise on frames without positions, gaps or an unknown compression
+        raise CaseError(headers[0].filename, f"is a multi-frame file that is no regular volume ({' '.join(str(error).split())})") from error

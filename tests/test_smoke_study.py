@@ -1,0 +1,126 @@
+"""The whole study on the smoke profile through the runner, and what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def study(*arguments):
+    command = [sys.executable, "-m", "qmsam_core.study", "params/smoke.yaml", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One complete run in a folder of its own; the tests below read what it left."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    # shorter than the profile, the same code: training length is not what is tested here
+    faster = [
+        f"--set={setting}"
+        for setting in (
+            "phantom_cases=55",
+            "float_epochs=6",
+            "warmup_epochs=1",
+            "annealing_epochs=2",
+            "benchmark_runs=3",
+        )
+    ]
+    options = [f"--set=outputs_root={outputs}", *faster]
+    done = study(*options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return outputs / "smoke", options
+
+
+def test_every_notebook_leaves_what_it_declares(run):
+    folder, _ = run
+    assert NOTEBOOKS == sorted(path.parent.name for path in folder.glob("*/run.json"))
+    for name in NOTEBOOKS:
+        declared = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["metadata"]["qmsam"]["outputs"]
+        assert all((folder / name / output).exists() for output in declared)
+        assert (folder / name / "report.html").stat().st_size > 10_000
+
+
+def test_all_ten_tables_and_three_figures_are_there_with_the_paper_beside(run):
+    folder, _ = run
+    tables = {
+        f"table{n}" for path in folder.glob("*/table*.csv") for n in [path.stem.split("_")[0].removeprefix("table")]
+    }
+    assert tables == {f"table{n}" for n in range(1, 11)}
+    assert {path.stem for path in folder.glob("*/fig*.png")} == {"fig1", "fig2", "fig3"}
+    for path in folder.glob("*/table*.csv"):
+        columns = " ".join(pd.read_csv(path).columns)
+        assert "paper" in columns and "here" in columns, path
+
+
+def test_the_ellipse_and_post_training_quantisation_stand_beside_the_stages(run):
+    folder, _ = run
+    scores = pd.read_csv(folder / "07_validation" / "scores.csv")
+    assert set(scores["arm"]) == {"Baseline", "Stage 1", "Stage 2", "Stage 3", "Post-training", "Ellipse"}
+    assert scores["modality"].nunique() == 11
+    assert scores[["dsc", "nsd"]].stack().between(0, 1).all()
+
+
+@pytest.mark.parametrize("model, least", [("float", 0.9999), ("int8", 0.995)])
+def test_engines_agree_with_pytorch(run, model, least):
+    folder, _ = run
+    parity = pd.read_csv(folder / "05_export" / "parity.csv").set_index(["model", "engine"])["equal pixels"]
+    assert (parity[model] >= least).all(), parity
+
+
+def test_the_index_links_every_report(run):
+    folder, _ = run
+    page = (folder / "index.html").read_text()
+    assert all(f"{name}/report.html" in page for name in NOTEBOOKS)
+    assert "http://" not in page and 'src="http' not in page
+
+
+def test_a_second_run_finds_everything_up_to_date(run):
+    folder, options = run
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+    done = study(*options)
+    assert done.returncode == 0 and done.stdout.count("up to date") == len(NOTEBOOKS)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+
+
+def no_npz(folder):
+    (folder / "CT").mkdir(parents=True)
+    (folder / "CT" / "3DBox_CT_1.npz").write_text("no zip")
+
+
+def no_images(folder):
+    import numpy as np
+
+    (folder / "CT").mkdir(parents=True)
+    np.savez(folder / "CT" / "3DBox_CT_1.npz", gts=np.zeros((2, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "make, setting, words",
+    [
+        (None, "learning_rate=fast", "learning_rate"),
+        (None, "data_root={folder}", "data"),
+        (lambda folder: folder.mkdir(), "data_root={folder}", "data"),
+        (no_npz, "data_root={folder}", "3DBox_CT_1.npz"),
+        (no_images, "data_root={folder}", "imgs"),
+    ],
+    ids=["wrong parameter", "missing folder", "empty folder", "no npz", "no imgs"],
+)
+def test_bad_input_gets_one_line_and_leaves_earlier_outputs_alone(run, tmp_path, make, setting, words):
+    folder, options = run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    if make:
+        make(tmp_path / "data")
+    done = study(*options, "--set", setting.format(folder=tmp_path / "data"))
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
