@@ -212,7 +212,7 @@ def test_evaluation_is_the_mean_over_modalities_and_leaves_modes_alone():
 
 
 def test_training_fits_a_few_rectangles(data, tmp_path):
-    path, history = run_stage(params(float_epochs=40), 0, data, tmp_path)
+    path, history = run_stage(params(float_epochs=8), 0, data, tmp_path)
     assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
     assert describe_model(path)["recipe"] == "float"
 
