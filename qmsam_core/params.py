@@ -43,7 +43,7 @@ class Params(BaseModel):
     profile: str = Field("smoke", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run and its folder")
     outputs_root: str = Field("outputs", min_length=1, description="folder of all runs")
     seed: int = Field(0, ge=0, lt=2**32, description="of python, numpy and torch")
-    threads: int = Field(2, ge=1, description="CPU threads of torch and of the engines")
+    threads: int = Field(1, ge=1, description="CPU threads of torch and of the engines")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
     data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
     phantom_cases: int = Field(110, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
