@@ -5,7 +5,6 @@ Neither loads anything from the network: no fonts, no scripts. TeX between dolla
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
 
+from qmsam_core.evaluate.tables import rendered
 from qmsam_core.params import Params
 from qmsam_core.provenance import CPU_FEATURES, write_atomic
 
@@ -74,10 +74,8 @@ def scale_of(params: Params) -> str:
 
 
 def table_html(path: Path) -> str:
-    """A result table as HTML: thousands grouped, other numbers with four significant digits, gaps as a dash."""
-    frame = pd.read_csv(path)
-    shown = frame.map(_number).rename(columns=lambda name: "" if str(name).startswith("Unnamed") else name)
-    return shown.to_html(index=False, border=0, escape=True, na_rep="–")
+    """A result table as HTML, its numbers written as the notebooks write them: shares in percent, counts grouped, gaps as a dash."""
+    return rendered(pd.read_csv(path)).to_html(index=False, border=0, escape=True)
 
 
 def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -94,14 +92,6 @@ def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _tagged(book: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.4g}"
 
 
 def _row(run_dir: Path, entry: Entry) -> dict[str, Any]:

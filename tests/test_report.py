@@ -78,7 +78,7 @@ def test_table_numbers(tmp_path):
 def test_index(project):
     folder = project / "outputs" / "smoke" / "00_make"
     folder.mkdir(parents=True)
-    pd.DataFrame({"modality": ["CT"], "DSC paper": [89.35], "DSC here": [80.0]}).to_csv(
+    pd.DataFrame({"modality": ["CT"], "dsc paper": [0.8935], "dsc here": [0.8]}).to_csv(
         folder / "table7.csv", index=False
     )
     (folder / "fig1.png").write_bytes(b"png")
@@ -100,7 +100,7 @@ def test_index(project):
     assert loads_from_network(page) == [] and "<script" not in page
     for part in (
         "Table 7 &lt;here&gt;",
-        "89.35",
+        "89.35 %",
         'href="00_make/report.html"',
         'src="00_make/fig1.png"',
         "not run",

@@ -241,7 +241,8 @@ def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]
         return "{:,.1f}".format
     if "seconds" in words:
         largest = values.max()
-        return f"{{:,.{3 if largest < 20 else 2 if largest < 100 else 1}f}}".format
+        decimals = next((d for limit, d in ((0.1, 4), (20, 3), (100, 2)) if largest < limit), 1)
+        return f"{{:,.{decimals}f}}".format
     if words & {"ratio", "speedup"}:
         return "{:.2f}×".format
     if words & _SHARES:
