@@ -57,6 +57,13 @@ def test_counts_keep_the_order_of_table_2_and_grow():
     assert all(a <= b for a, b in zip(case_counts(60).values(), case_counts(61).values()))
 
 
+def test_counts_can_follow_table_2_in_proportion():
+    slices = {m: (n - 3) * (14 if m in ("CT", "MR", "PET") else 1) for m, n in case_counts(100_000, imbalance=1).items()}
+    assert slices["CT"] / slices["MR"] == pytest.approx(1218411 / 236804, rel=0.01)
+    assert slices["CT"] / slices["Microscopy"] == pytest.approx(1218411 / 1000, rel=0.01)
+    assert len(set(case_counts(330, imbalance=0).values())) <= 3  # volumes count their slices
+
+
 def test_folder_is_made_once_and_mended(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr("qmsam_core.data.phantoms.collection.make_case", lambda m, s: made.append(m) or make_case(m, s, size=48))

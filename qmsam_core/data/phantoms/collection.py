@@ -59,21 +59,27 @@ def make_case(modality: str, seed: int, size: int | None = None) -> Case:
     return Case(name, images, tight_boxes(labels)[1], labels, np.asarray(spacing[0] if spacing else np.ones(3), dtype=np.float64))
 
 
-def case_counts(n_cases: int) -> dict[str, int]:
-    """Cases a modality: three each, the rest so that numbers of slices follow the square root of the paper's Table 2.
+def case_counts(n_cases: int, imbalance: float = 0.5) -> dict[str, int]:
+    """Cases a modality: three each, the rest so that numbers of slices follow the paper's Table 2 to the power `imbalance`.
 
-    The root keeps Table 2's order and most of its imbalance; its plain proportions (1200 to 1) would leave the rare modalities with
-    three images in any folder one would care to make. Fewer than 33 cases are raised to 33. Counts grow with `n_cases` in every
-    modality, so a larger folder contains a smaller one.
+    At 1 they are in the paper's own proportions (1200 to 1), which leaves the rare modalities with three images in any folder of a few hundred
+    cases; the root keeps Table 2's order and most of its imbalance; at 0 all are alike. Fewer than 33 cases are raised to 33. Counts
+    grow with `n_cases` in every modality, so a larger folder contains a smaller one.
     """
     counts = dict.fromkeys(MODALITIES, LEAST_CASES)
-    share = {m: n**0.5 / (_MEAN_SLICES if m in VOLUMES else 1) for m, n in SLICES_IN_PAPER.items()}
+    share = {m: n**imbalance / (_MEAN_SLICES if m in VOLUMES else 1) for m, n in SLICES_IN_PAPER.items()}
     for _ in range(n_cases - LEAST_CASES * len(MODALITIES)):
         counts[max(MODALITIES, key=lambda m: share[m] / (counts[m] - LEAST_CASES + 1))] += 1
     return counts
 
 
-def write_phantoms(root: str | os.PathLike, n_cases: int, seed: int, progress: bool | Callable[[int, int], None] = False) -> Path:
+def write_phantoms(
+    root: str | os.PathLike,
+    n_cases: int,
+    seed: int,
+    progress: bool | Callable[[int, int], None] = False,
+    imbalance: float = 0.5,
+) -> Path:
     """Fill a folder with phantoms, `<root>/<Modality>/Phantom<Modality>/{2DBox,3DBox}_*.npz`, and return it.
 
     Files already there and right (same content hash, made by the same code) are kept; files of an earlier call that no longer
@@ -81,12 +87,12 @@ def write_phantoms(root: str | os.PathLike, n_cases: int, seed: int, progress: b
 
     Args:
         root: made if missing.
-        n_cases: in all, see `case_counts`.
+        n_cases, imbalance: how many in all and of each modality, see `case_counts`.
         seed: at least 0.
         progress: True prints a line every 20 cases; or a function of (cases done, cases in all).
     """
     root = Path(root)
-    wanted = _wanted(n_cases, seed)
+    wanted = _wanted(case_counts(n_cases, imbalance), seed)
     known = _read_manifest(root)
     _remove_leftovers(root, known, wanted)
     report = _reporter(progress)
@@ -102,10 +108,10 @@ def write_phantoms(root: str | os.PathLike, n_cases: int, seed: int, progress: b
     return root
 
 
-def _wanted(n_cases: int, seed: int) -> dict[str, tuple[str, int]]:
+def _wanted(counts: dict[str, int], seed: int) -> dict[str, tuple[str, int]]:
     """File name below the root -> modality and seed of the case."""
     wanted = {}
-    for modality, count in case_counts(n_cases).items():
+    for modality, count in counts.items():
         kind = "3DBox" if modality in VOLUMES else "2DBox"
         for k in range(count):
             case_seed = seed * 1_000_000 + k
