@@ -23,6 +23,7 @@ from qmsam_core.train import (
     launch_stage,
     loop,
     make_data,
+    make_float_baseline,
     make_teacher,
     mask_iou,
     protocol,
@@ -281,3 +282,12 @@ def test_a_stage_s_summary_counts_all_epochs_and_shows_the_best():
     rows = stage_summary(history, 0.25).set_index("quantity")
     assert rows["here"].tolist() == ["2", "20", "1.000", "10.0%", "25.00 %", "50.00 %"]
     assert rows.loc["training time (hours)", "paper"] == "2.5"
+
+
+def test_a_given_checkpoint_is_the_float_baseline_as_it_is(data, tmp_path):
+    torch.save(build_model("nano", 32, seed=5).state_dict(), tmp_path / "given.pth")
+    setup = params(float_checkpoint=str(tmp_path / "given.pth"))
+    path, history = make_float_baseline(setup, data, tmp_path / "float")
+    assert digest(load_model(path)) == digest(build_model("nano", 32, seed=5))
+    assert len(history) == 1 and describe_model(path)["eval_dsc"] == history["eval_dsc"].iloc[0]
+    assert pd.read_csv(tmp_path / "float" / "history.csv")["best"].tolist() == [True]

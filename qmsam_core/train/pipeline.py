@@ -149,10 +149,9 @@ def make_float_baseline(
         return launch_stage(params, 0, data_folder, folder, log=log)
     model = build_model(params.model, params.image_size, params.float_checkpoint, params.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(
-        model, folder / "model.safetensors", origin=params.float_checkpoint or f"random weights, seed {params.seed}"
-    )
     score = evaluate(model, make_data(params, STAGES[0], data_folder, model).evaluation)
+    origin = params.float_checkpoint or f"random weights, seed {params.seed}"
+    save_model(model, folder / "model.safetensors", origin=origin, stage=0, eval_dsc=score)
     history = [{"stage": 0, "epoch": 0, "eval_dsc": score, "samples": 0, "seconds": 0.0, "best": True}]
     write_history(folder, history)
     return folder / "model.safetensors", pd.DataFrame(history)
