@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from qmsam_core.phases import parse_phases
+
 Switch = Literal["loss", "schedule", "checkpoint", "distillation", "frozen_statistics", "resize"]
 
 
@@ -32,6 +34,11 @@ def _sequence_to_tuple(value: Any) -> Any:
 def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ValueError("a switch is named twice")
+    return value
+
+
+def _phases(value: tuple[str, ...]) -> tuple[str, ...]:
+    parse_phases(value)
     return value
 
 
@@ -56,11 +63,13 @@ class Params(BaseModel):
     float_checkpoint: str | None = Field(
         None, min_length=1, description="weights of the float baseline; None trains it here"
     )
-    float_epochs: int = Field(24, ge=0, description="epochs of the float baseline when it is trained here")
-    teacher: Literal["self", "medsam"] = Field(
-        "self", description="who distils: self (float baseline) or medsam (ViT-B)"
+    float_data: Literal["data", "open"] = Field(
+        "data", description="trains it: data, or open (licences) and phantoms"
     )
-    teacher_checkpoint: str | None = Field(None, min_length=1, description="weights of the teacher medsam")
+    float_phases: Annotated[tuple[str, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_phases)] = Field(
+        ("64 px, 16 images, 400 steps",), description="how the float baseline is trained here"
+    )
+    teacher: str = Field("self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path")
     recipe: Literal["paper", "released", "deploy"] = Field("paper", description="quantisers: paper, released or deploy")
     released: Annotated[tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)] = Field(
         (), description="what to do as the released code does; none is the paper"
@@ -80,10 +89,8 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
-        if self.teacher == "medsam" and self.teacher_checkpoint is None:
-            raise ValueError(
-                "teacher: medsam needs teacher_checkpoint, the path of medsam_vit_b.pth; or choose teacher: self"
-            )
+        if self.float_data == "open" and self.data_root is None:
+            raise ValueError("float_data: open chooses among the cases of data_root, which is not given; give it, or float_data: data")
         if self.data_root is not None and not self.data_label:
             raise ValueError(
                 f"data_root: found '{self.data_root}', a path without a folder name; give the data set's own folder"

@@ -23,13 +23,8 @@ from traitlets.config import Config
 from qmsam_core.freshness import checkpoints, fingerprint, read_record, stale_because, store
 from qmsam_core.notebooks import Notebook, NotebookError, find_notebooks
 from qmsam_core.params import Params, ParamsError, parse_override
-from qmsam_core.provenance import ProvenanceError, project_root
+from qmsam_core.provenance import MALLOC, ProvenanceError, project_root
 from qmsam_core.report import Entry, write_index, write_report
-
-MALLOC = {  # else glibc returns training's large blocks to the system at every step, and page faults double its time
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-}
 
 KERNEL = Config(KernelManager={"transport": "ipc"})  # sockets in files: no ports to race for, no open network
 

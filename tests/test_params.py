@@ -65,7 +65,10 @@ def test_paper_profile_has_table_3():
         ("released", ["loss", "loss"], ["named twice"]),
         ("data_root", "", ["not empty, or null"]),
         ("data_root", "/", ["without a folder name"]),
-        ("teacher", "medsam", ["needs teacher_checkpoint"]),
+        ("teacher", "", ["not empty"]),
+        ("float_phases", ["64 px"], ["float_phases", "'64 px, 16 images, 45 minutes'"]),
+        ("float_phases", ["64 px, 8 images, 5 steps", "96 px, 8 images, 5 minutes"], ["one unit"]),
+        ("float_data", "open", ["data_root", "not given"]),
         ("seed", None, ["found nothing"]),
     ],
 )

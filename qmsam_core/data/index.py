@@ -6,6 +6,7 @@ there is one). Volumes count as one sample a slice (paper sections 2.1 and 3.1, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from bisect import bisect_right
@@ -189,16 +190,32 @@ class SliceIndex:
             rows.sort(key=lambda row: self._records[row].name)
             rng = np.random.default_rng((seed, zlib.crc32(modality.encode())))
             held_out = min(max(1, round(len(rows) * eval_fraction)), len(rows) - 1)
-            evaluation.update(_draw_groups(self._grouped(rows), held_out, rng))
+            groups = list(self._grouped(rows).values())
+            evaluation.update(_take_groups([groups[k] for k in rng.permutation(len(groups))], held_out))
         training = [row for row in range(len(self._records)) if row not in evaluation]
         return self.subset(training), self.subset(sorted(evaluation))
 
-    def _grouped(self, rows: Sequence[int]) -> list[list[int]]:
-        """Rows of one modality by patient or volume, in the order of their first case."""
+    def hold_out(self, fraction: float = 0.2) -> tuple[SliceIndex, SliceIndex]:
+        """The rest and a testing index that is never trained or chosen on, by case within each modality.
+
+        Groups of cases (`data.groups`) are taken in the order of a hash of their name while that brings their number nearer to the fraction,
+        so the part depends on no seed and is the same in every run on the same data. Two or more groups give at least one to each side.
+        """
+        held: list[int] = []
+        for modality in self.modalities:
+            rows = [row for row, name in enumerate(self._modalities) if name == modality]
+            groups = sorted(self._grouped(rows).items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
+            wanted = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
+            held += _take_groups([group for _, group in groups], wanted)
+        inside = set(held)
+        return self.subset(row for row in range(len(self._records)) if row not in inside), self.subset(sorted(inside))
+
+    def _grouped(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        """Rows of one modality by the name of their patient or volume, in the order of their first case."""
         groups: dict[str, list[int]] = {}
         for row, key in zip(rows, case_groups([self._records[row].name for row in rows])):
             groups.setdefault(key, []).append(row)
-        return list(groups.values())
+        return groups
 
     @cached_property
     def _label_ids(self) -> np.ndarray:
@@ -216,16 +233,15 @@ class SliceIndex:
             raise ValueError(f"the index of {self.root} was built without labels: build it with scan_labels=True")
 
 
-def _draw_groups(groups: list[list[int]], held_out: int, rng: np.random.Generator) -> list[int]:
-    """Rows of groups drawn at random while that brings their number nearer to `held_out`; at least one group where any is wanted."""
-    drawn: list[int] = []
-    order = rng.permutation(len(groups))
-    for k in order:
-        if abs(len(drawn) + len(groups[k]) - held_out) < abs(len(drawn) - held_out):
-            drawn += groups[k]
-    if held_out and not drawn:  # every group is more than twice as large as asked
-        drawn = min((groups[k] for k in order), key=len)
-    return drawn
+def _take_groups(groups: list[list[int]], held_out: int) -> list[int]:
+    """Rows of groups, taken in order while that brings their number nearer to `held_out`; at least one group where any is wanted."""
+    taken: list[int] = []
+    for group in groups:
+        if abs(len(taken) + len(group) - held_out) < abs(len(taken) - held_out):
+            taken += group
+    if held_out and not taken:  # every group is more than twice as large as asked
+        taken = min(groups, key=len)
+    return taken
 
 
 def _unchanged(path: Path, record: FileRecord) -> bool:

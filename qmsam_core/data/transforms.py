@@ -87,6 +87,16 @@ class Geometry:
         square[: len(rows), : len(columns)] = mask[np.ix_(rows, columns)]
         return square
 
+    def kept_mask(self, mask: np.ndarray, out: int | None = None) -> np.ndarray:
+        """Binary mask uint8 (out,out) of an object (H,W); where nearest neighbour loses a small one, every pixel it touches instead."""
+        out = self.size if out is None else out
+        square = (self.mask(mask, out) != 0).astype(np.uint8)
+        if not square.any():
+            rows, columns = np.nonzero(mask)
+            factor = self.scale * out / self.size
+            square[np.minimum((rows * factor).astype(int), out - 1), np.minimum((columns * factor).astype(int), out - 1)] = 1
+        return square
+
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N,4) from image to model pixels, float32 (N,4)."""
         return (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale).astype(np.float32)
@@ -186,8 +196,8 @@ class EvalTransform:
         geometry = self.geometry(image)
         return (
             geometry.image(image, self.interpolation, self.order),
-            mask_box(_kept_mask(geometry, mask, self.size)),
-            _kept_mask(geometry, mask, self.mask_size),
+            mask_box(geometry.kept_mask(mask)),
+            geometry.kept_mask(mask, self.mask_size),
         )
 
 
@@ -213,16 +223,6 @@ class TrainTransform(EvalTransform):
         amount = BASELINE_JITTER * self.size if self.box_jitter is None else self.box_jitter
         geometry = self.geometry(image)
         return image_in, jitter_box(box, amount, geometry.new_width, geometry.new_height, rng), mask_in
-
-
-def _kept_mask(geometry: Geometry, mask: np.ndarray, out: int) -> np.ndarray:
-    """Binary mask at `out` px; where nearest neighbour loses a small object, every pixel it touches instead."""
-    square = (geometry.mask(mask, out) != 0).astype(np.uint8)
-    if not square.any():
-        rows, columns = np.nonzero(mask)
-        factor = geometry.scale * out / geometry.size
-        square[np.minimum((rows * factor).astype(int), out - 1), np.minimum((columns * factor).astype(int), out - 1)] = 1
-    return square
 
 
 def _nearest(side: int, new_side: int, size: int, out: int) -> np.ndarray:

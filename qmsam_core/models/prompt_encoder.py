@@ -17,7 +17,8 @@ class RandomPositions(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """(..., 2) x, y in 0..1 -> (..., 2 * features)."""
-        angles = 2 * math.pi * ((2 * coordinates - 1) @ self.positional_encoding_gaussian_matrix)
+        with torch.autocast(coordinates.device.type, enabled=False):  # bf16 cannot tell neighbouring pixels apart
+            angles = 2 * math.pi * ((2 * coordinates - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([angles.sin(), angles.cos()], -1)
 
 
@@ -26,13 +27,17 @@ class PromptEncoder(nn.Module):
 
     Args:
         dim: channels C of the embedding.
-        image_size: side in px of the model's input, by which coordinates are scaled.
-        grid: side of the image embedding in cells.
+
+    Attributes:
+        image_size: side in px of the model's input, by which coordinates are scaled; set by the model.
+        grid: side of the image embedding in cells; set by the model.
     """
 
-    def __init__(self, dim: int, image_size: int, grid: int, mask_channels: int = 16) -> None:
+    image_size: int
+    grid: int
+
+    def __init__(self, dim: int, mask_channels: int = 16) -> None:
         super().__init__()
-        self.image_size, self.grid = image_size, grid
         self.pe_layer = RandomPositions(dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)

@@ -54,15 +54,29 @@ class Sam(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_size = config.image_size
-        self.embedding_size = config.image_size // config.encoder.stride
-        self.mask_size = 4 * self.embedding_size
         if isinstance(config.encoder, ViTConfig):
             self.image_encoder: nn.Module = ViT(config.encoder, config.dim, config.image_size)
         else:
             self.image_encoder = TinyViT(config.encoder, config.dim)
-        self.prompt_encoder = PromptEncoder(config.dim, config.image_size, self.embedding_size)
+        self.prompt_encoder = PromptEncoder(config.dim)
         self.mask_decoder = MaskDecoder(config.dim, config.decoder)
+        self.set_image_size(config.image_size)
+
+    def set_image_size(self, size: int) -> None:
+        """Work at another input size from here on, a multiple of 16 px; the weights of TinyViT models serve at any.
+
+        Raises:
+            ValueError: a size the network cannot have.
+        """
+        if size % 16 or size < 32:
+            raise ValueError(f"image_size = {size}; expected a multiple of 16, at least 32 px")
+        if isinstance(self.config.encoder, ViTConfig) and size != self.config.image_size:
+            raise ValueError(f"image_size = {size}; {self.config.name} has positions for {self.config.image_size} px only")
+        self.config = replace(self.config, image_size=size)
+        self.image_size = size
+        self.embedding_size = size // self.config.encoder.stride
+        self.mask_size = 4 * self.embedding_size
+        self.prompt_encoder.image_size, self.prompt_encoder.grid = size, self.embedding_size
 
     def decode(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """One mask for each pair of embedding (N, C, g, g), or (1, C, g, g) for all, and box (N, 4) in model px.
@@ -74,9 +88,13 @@ class Sam(nn.Module):
         return self.mask_decoder(image, self.prompt_encoder.image_positions(), sparse)
 
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, S, S) in 0..1, one box (B, 4) each -> mask logits (B, 1, M, M), embeddings (B, C, g, g), predicted IoU (B, 1)."""
+        """Images (B, 3, S, S) in 0..1, one box (B, 4) or K boxes (B, K, 4) each -> mask logits (N, 1, M, M), embeddings (B, C, g, g), predicted IoU (N, 1).
+
+        N is B, or B * K with the boxes of an image next to each other.
+        """
         embeddings = self.image_encoder(images)
-        masks, iou = self.decode(embeddings, boxes)
+        repeated = embeddings if boxes.ndim == 2 else embeddings.repeat_interleave(boxes.shape[1], 0)
+        masks, iou = self.decode(repeated, boxes.reshape(-1, 4))
         return masks, embeddings, iou
 
 
@@ -95,8 +113,6 @@ def build_model(name: str, image_size: int | None = None, checkpoint: str | Path
         raise ValueError(f"model = {name!r}; expected one of {', '.join(CONFIGS)}")
     config = CONFIGS[name]
     size = image_size or config.image_size
-    if size % 16 or size < 32:
-        raise ValueError(f"image_size = {size}; expected a multiple of 16, at least 32 px")
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     model = Sam(replace(config, image_size=size)).eval()

@@ -1,8 +1,9 @@
 """One training stage without a notebook, on any number of processes.
 
+    python -m qmsam_core.train params/pretrain.yaml --stage 0 --set data_root=<folder>
     torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1
 
-Files are where the notebooks leave and expect them, unless named otherwise.
+Files are where the notebooks leave and expect them, unless named otherwise. Stage 0 splits the data first, where notebook 00 has not.
 """
 
 import argparse
@@ -13,7 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ..data.parts import make_parts
+from ..data.phantoms import write_phantoms
 from ..params import Params, parse_override
+from ..provenance import MALLOC
 from .loop import rank
 from .pipeline import run_stage
 
@@ -34,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strategy", help="min, tenth, all or a number of slices a modality")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args(arguments)
+    if arguments is None:
+        keep_memory()
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
@@ -42,11 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(max(1, params.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         files = default_files(params, options.stage)
         chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
+        data = options.data or files["data"]
+        if options.stage == 0 and not (data / "index_train.npz").is_file() and rank() == 0:
+            make_parts(params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed), data, params.eval_fraction, params.seed, params.eval_cases)
+        if dist.is_initialized():
+            dist.barrier()
         strategy = int(options.strategy) if (options.strategy or "").isdigit() else options.strategy
         run_stage(
             params,
             options.stage,
-            options.data or files["data"],
+            data,
             options.output or files["output"],
             strategy=strategy,
             log=log,
@@ -59,6 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
+
+
+def keep_memory() -> None:
+    """Start again with malloc settings that keep freed blocks in the process: they are read before Python starts."""
+    if any(name not in os.environ for name in MALLOC):
+        os.environ.update(MALLOC)
+        os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.train", *sys.argv[1:]])
 
 
 def default_files(params: Params, stage: int) -> dict[str, Path | None]:

@@ -52,6 +52,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
     """Freeze every module that is not named: no gradients, and batch-norm statistics that do not move, unless they drift as in the released code.
 
@@ -63,13 +68,6 @@ def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool =
         if name in trains:
             getattr(model, name).train()
     return [p for p in model.parameters() if p.requires_grad]
-
-
-def make_optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD with momentum (Table 3), or AdamW for a model trained from nothing."""
-    if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=0.01)
-    return torch.optim.SGD(parameters, schedule.learning_rate, momentum=MOMENTUM)
 
 
 def step_losses(
@@ -102,7 +100,7 @@ def train_epoch(
     """
     data.sampler.set_epoch(epoch)
     data.train.set_epoch(epoch)
-    world = dist.get_world_size() if dist.is_initialized() else 1
+    world = world_size()
     loader = DataLoader(
         data.train,
         job.batch_size,
@@ -147,7 +145,10 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
-    """Mean DSC at the low-res mask's size: over the slices of a modality, then over modalities unweighted. The model's modes are left as found."""
+    """Mean DSC at the low-res mask's size: over the slices of a modality, then over modalities unweighted. The model's modes are left as found.
+
+    Processes that train together each judge their own batches and must all call this; each gets the mean over all of them.
+    """
     modes = {m: m.training for m in model.modules()}
     model.eval()
     scores: dict[str, list[float]] = {}
@@ -159,6 +160,10 @@ def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
             scores.setdefault(modality, []).append(value)
     for module, mode in modes.items():
         module.training = mode
+    if dist.is_initialized():
+        parts: list[dict] = [{} for _ in range(world_size())]
+        dist.all_gather_object(parts, scores)
+        scores = {m: sum((part.get(m, []) for part in parts), []) for m in sorted(set().union(*parts))}
     return sum(sum(v) / len(v) for v in scores.values()) / max(len(scores), 1)
 
 
@@ -202,9 +207,8 @@ def fit(
         )  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
         log(f"stage {job.stage.number}: resumed after epoch {history[-1]['epoch']}")
     model.to(job.device)
-    optimizer = make_optimizer(
-        freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released), job.schedule
-    )
+    learning = freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released)
+    optimizer = torch.optim.SGD(learning, job.schedule.learning_rate, momentum=MOMENTUM)
     if state:
         optimizer.load_state_dict(state["optimizer"])
     wrapped = DistributedDataParallel(model, find_unused_parameters=True) if dist.is_initialized() else model
@@ -214,8 +218,8 @@ def fit(
             group["lr"] = rate
         row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
         row |= train_epoch(wrapped, data, job, optimizer, teacher, epoch, log)
+        row["eval_dsc"] = evaluate(model, data.evaluation, job.device)
         if rank() == 0:
-            row["eval_dsc"] = evaluate(model, data.evaluation, job.device)
             best = max([h["eval_dsc"] for h in history], default=-1.0)
             row["best"] = row["eval_dsc"] > best or "checkpoint" in job.released
             history.append(row)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def segmentation_loss(released: bool = False) -> nn.Module:
     """Loss of low-res mask logits (B, 1, M, M) against masks 0/1 of the same shape, averaged over the batch.
 
-    The paper says Dice + focal; the released code computes Dice with squared terms + binary cross-entropy.
+    The paper says Dice + focal, without weights; the released code computes Dice with squared terms + binary cross-entropy.
     """
     if released:
         return DiceCELoss(sigmoid=True, squared_pred=True)
@@ -31,6 +31,13 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     a, b = logits.detach() > 0, masks > 0.5
     union = (a | b).flatten(1).sum(1)
     return ((a & b).flatten(1).sum(1) / union.clamp(min=1)).mean()
+
+
+def predicted_iou_loss(guessed: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean squared error of the predicted IoU (N, 1) against that of the masks from logits (N, 1, M, M), binarised at 0, with the truth."""
+    a, b = logits.detach() > 0, masks > 0.5
+    union = (a | b).flatten(1).sum(1)
+    return nn.functional.mse_loss(guessed[:, 0], (a & b).flatten(1).sum(1) / union.clamp(min=1))
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tensor:

@@ -16,19 +16,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.index import SliceIndex
+from ..data.licences import SOURCES, read_sources, source_of
+from ..data.phantoms import write_phantoms
+from ..data.prompts import PromptDataset
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
 from ..models import CONFIGS, Sam, build_model
 from ..params import Params
+from ..phases import parse_phases
 from ..provenance import sha256
 from ..quant import calibrate, load_model, quantize, save_model
-from .loop import Data, Job, evaluate, fit, rank, write_history
-from .stages import STAGES, Stage, schedule_of
+from .loop import Data, Job, evaluate, fit, rank, world_size, write_history
+from .pretrain import PROMPTS, Pretraining, pretrain
+from .stages import STAGES, schedule_of
 
 EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
-FLOAT_SAMPLES = 25  # slices a modality and epoch of the float baseline, whatever the size of the data
-FLOAT_BATCH = 8  # the paper gives batch sizes of the quantised stages only
 
 
 class Teacher:
@@ -59,15 +62,15 @@ def make_teacher(params: Params, float_model: Path) -> tuple[Teacher, str]:
         ValueError: MedSAM's embedding grid does not have the student's shape; CheckpointError: its file does not fit.
     """
     device = device_of(params)
-    if params.teacher == "medsam":
+    if params.teacher != "self":
         student, medsam = CONFIGS[params.model], CONFIGS["medsam"]
         grids = (params.image_size // student.encoder.stride, medsam.image_size // medsam.encoder.stride)
         if (student.dim, grids[0]) != (medsam.dim, grids[1]):
             raise ValueError(
-                f"teacher: medsam gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
+                f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
                 f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
-        model = build_model("medsam", checkpoint=params.teacher_checkpoint)
+        model = build_model("medsam", checkpoint=params.teacher)
         return Teacher(model, device), "MedSAM ViT-B"
     return Teacher(load_model(float_model), device), "the float parent"
 
@@ -89,49 +92,80 @@ def interpolation_of(params: Params, training: bool) -> str:
     return "nearest" if training else "cubic"
 
 
-def make_data(params: Params, stage: Stage, folder: Path, model: Sam, strategy: str | int | None = None) -> Data:
-    """Training slices, the epoch's sampler and the evaluation batches of a stage.
+def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int) -> DataLoader:
+    """This process's share of the fixed slices by which epochs are judged, at an input size; `folder` holds `index_evaluation.npz`."""
+    held_out = SliceIndex.load(folder / "index_evaluation.npz")
+    judged = SliceDataset(held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed)
+    fixed = ModalityBalancedSampler(held_out, EVALUATION_SLICES, params.seed)
+    slices = sorted(set(fixed.epoch_slices().tolist()))
+    return DataLoader(judged, 8, sampler=slices[rank() :: world_size()])
+
+
+def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | None = None) -> Data:
+    """Training slices, the epoch's sampler and the evaluation batches of a quantised stage.
 
     Args:
         folder: of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
-        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule. The float baseline, which has everything to
-            learn, takes `FLOAT_SAMPLES` of each modality, again and again where there are fewer.
+        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule.
     """
-    train, held_out = (SliceIndex.load(folder / f"index_{part}.npz") for part in ("train", "evaluation"))
-    chosen = strategy or (FLOAT_SAMPLES if stage.number == 0 else params.samples_per_modality or "min")
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    sampler = ModalityBalancedSampler(train, chosen, params.seed, rank(), world)
-    judged = SliceDataset(
-        held_out, EvalTransform(params.image_size, model.mask_size, interpolation_of(params, False)), params.seed
+    train = SliceIndex.load(folder / "index_train.npz")
+    sampler = ModalityBalancedSampler(
+        train, strategy or params.samples_per_modality or "min", params.seed, rank(), world_size()
     )
-    fixed = ModalityBalancedSampler(held_out, EVALUATION_SLICES, params.seed)
     transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True))
-    return Data(
-        SliceDataset(train, transform, params.seed),
-        sampler,
-        DataLoader(judged, 8, sampler=sorted(set(fixed.epoch_slices().tolist()))),
-    )
-
-
-def prepare_model(params: Params, stage: Stage, parent: Path | None, data_folder: Path) -> Sam:
-    """The model a stage starts from: the parent's, quantised where the stage says, its new scales set from training slices.
-
-    Raises:
-        CheckpointError: a parent that is missing or does not fit.
-    """
-    if parent is None:
-        return build_model(params.model, params.image_size, params.float_checkpoint, params.seed)
-    model = load_model(parent)
-    return quantise_and_calibrate(model, params, stage.quantises, data_folder) if stage.quantises else model
+    evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)
+    return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)
 
 
 def quantise_and_calibrate(model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path) -> Sam:
     """Quantise parts of a model by the parameters' recipe and set the new scales from training slices; without further training this is post-training quantisation."""
     model = quantize(model, params.recipe, parts)
-    data = make_data(params, STAGES[1], data_folder, model)
+    data = make_data(params, data_folder, model)
     loader = DataLoader(data.train, CALIBRATION_BATCH, sampler=data.sampler.epoch_slices().tolist())
     calibrate(model, lambda m, batch: m(batch["image"], batch["box"]), loader)
     return model
+
+
+def float_sources(params: Params, data_folder: Path) -> list[SliceIndex]:
+    """What the float baseline learns from: the training part; or, for a checkpoint to give away, its openly licensed cases, and phantoms.
+
+    Raises:
+        ValueError: `float_data: open` on data whose sources are not stated, or not open.
+    """
+    train = SliceIndex.load(data_folder / "index_train.npz")
+    if params.float_data == "data":
+        return [train]
+    sources = read_sources(train.root)
+    names = [Path(path).relative_to(train.root).as_posix() for path in train.cases["path"]]
+    found = [source_of(name, sources) for name in names]
+    rows = [number for number, source in enumerate(found) if source is not None and source["open"]]
+    if not rows:
+        raise ValueError(f"float_data: open, but {train.root / SOURCES} names no case under an open licence; use float_data: data")
+    phantoms = SliceIndex.build(data_folder / "float_phantoms", cache=data_folder / "float_phantoms_index.npz")
+    return [train.subset(rows), phantoms]
+
+
+def train_float(
+    params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print
+) -> tuple[Path, pd.DataFrame]:
+    """Train the float baseline from nothing by the parameters' phases, in this process (one of several under torchrun); see `pretrain`."""
+    if params.float_data == "open" and rank() == 0:
+        log(f"drawing {params.phantom_cases} phantoms, or keeping those already there")
+        write_phantoms(data_folder / "float_phantoms", params.phantom_cases, params.seed + 1, imbalance=0)
+    if dist.is_initialized():
+        dist.barrier()
+    sources, device = float_sources(params, data_folder), device_of(params)
+    model = build_model(params.model, params.image_size, None, params.seed)
+    masks = model.mask_size / model.image_size
+    work = Pretraining(
+        parse_phases(params.float_phases),
+        lambda size: PromptDataset(sources, size, round(masks * size), PROMPTS, params.seed),
+        lambda size: evaluation_batches(params, data_folder, size, round(masks * size)),
+        fingerprint(params, 0, None, None, data_folder),
+        device,
+        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed},
+    )
+    return pretrain(model, work, folder, log)
 
 
 def make_float_baseline(
@@ -140,16 +174,16 @@ def make_float_baseline(
     """The float parent of all quantised models: the given checkpoint, or one trained here.
 
     Args:
-        data_folder: of notebook 00. folder: gets `model.safetensors`, and `history.csv` with one row an epoch, a single one for a given checkpoint.
+        data_folder: of notebook 00. folder: gets `model.safetensors`, and `history.csv` with one row an evaluation, a single one for a given checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or of another model.
     """
-    if params.float_checkpoint is None and params.float_epochs > 0:
+    if params.float_checkpoint is None and params.float_phases:
         return launch_stage(params, 0, data_folder, folder, log=log)
     model = build_model(params.model, params.image_size, params.float_checkpoint, params.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    score = evaluate(model, make_data(params, STAGES[0], data_folder, model).evaluation)
+    score = evaluate(model, evaluation_batches(params, data_folder, model.image_size, model.mask_size))
     origin = params.float_checkpoint or f"random weights, seed {params.seed}"
     save_model(model, folder / "model.safetensors", origin=origin, stage=0, eval_dsc=score)
     history = [{"stage": 0, "epoch": 0, "eval_dsc": score, "samples": 0, "seconds": 0.0, "best": True}]
@@ -170,24 +204,31 @@ def run_stage(
     """Run one stage in this process (one of several under torchrun).
 
     Args:
-        number: 0 to 3, see `STAGES`.
-        data_folder: of notebook 00. folder: gets checkpoint and history, see `fit`.
-        parent: checkpoint to start from; None only for stage 0.
+        number: 0 for the float baseline, which needs no parent, or 1 to 3, see `STAGES`.
+        data_folder: of notebook 00. folder: gets checkpoint and history, see `fit` and `pretrain`.
+        parent: checkpoint to start from.
         float_model: the float parent, teacher of stage one where no MedSAM is given.
         strategy: see `make_data`.
 
     Returns:
         Path of the checkpoint that goes on, and the history.
+
+    Raises:
+        CheckpointError: a parent that is missing or does not fit.
     """
-    stage = STAGES[number]
     folder.mkdir(parents=True, exist_ok=True)
-    model = prepare_model(params, stage, parent, data_folder)
-    data = make_data(params, stage, data_folder, model, strategy)
+    if number == 0:
+        return train_float(params, data_folder, folder, log)
+    stage = STAGES[number]
+    model = load_model(parent)
+    if stage.quantises:
+        model = quantise_and_calibrate(model, params, stage.quantises, data_folder)
+    data = make_data(params, data_folder, model, strategy)
     teacher, taught_by = None, ""
     if stage.distils or (number == 3 and "distillation" in params.released):
         teacher, taught_by = make_teacher(params, float_model)
     job = Job(
-        stage, schedule_of(stage, params), FLOAT_BATCH if number == 0 else params.batch_size[number - 1], fingerprint(params, number, parent, strategy, data_folder),
+        stage, schedule_of(params), params.batch_size[number - 1], fingerprint(params, number, parent, strategy, data_folder),
         device_of(params), params.released, {"teacher": taught_by} if taught_by else {},
     )  # fmt: skip
     return fit(model, data, job, folder, teacher, log)

@@ -16,7 +16,7 @@ class Stage:
     """What one stage quantises, trains and learns from.
 
     Attributes:
-        number: 0 for the float baseline, 1 to 3 as in the paper.
+        number: 1 to 3, as in the paper.
         quantises: parts that become quantised at its start. trains: modules that learn; all others are frozen, batch-norm statistics included.
         distils: whether the teacher's embeddings enter the loss.
     """
@@ -31,7 +31,6 @@ class Stage:
 STAGES = {
     stage.number: stage
     for stage in (
-        Stage(0, "float baseline", (), MODULES),
         Stage(1, "quantised image encoder", ("encoder",), ("image_encoder",), distils=True),
         Stage(2, "quantised mask decoder", ("decoder",), ("mask_decoder",)),
         Stage(3, "end to end", (), MODULES),
@@ -51,7 +50,6 @@ class Schedule:
     learning_rate: float
     warmup: int
     annealing: int
-    optimizer: str = "sgd"
     first: float = 0.01
     last: float = 0.001
     released: bool = False
@@ -71,11 +69,8 @@ class Schedule:
         return self.learning_rate * (self.last + (1 - self.last) * cosine)
 
 
-def schedule_of(stage: Stage, params: Params) -> Schedule:
-    """The schedule that the parameters give a stage. The float baseline, trained from nothing, uses AdamW instead of the paper's SGD."""
-    if stage.number == 0:
-        warmup = max(1, params.float_epochs // 10)
-        return Schedule(1e-3, warmup, params.float_epochs + 1 - warmup, optimizer="adamw")
+def schedule_of(params: Params) -> Schedule:
+    """The schedule that the parameters give the quantised stages."""
     return Schedule(
         params.learning_rate, params.warmup_epochs, params.annealing_epochs, released="schedule" in params.released
     )
@@ -85,7 +80,7 @@ def protocol(params: Params) -> pd.DataFrame:
     """Table 3 as these parameters set it: one row a stage, with the columns of the paper's table except the training time."""
     rows = []
     for number in (1, 2, 3):
-        schedule = schedule_of(STAGES[number], params)
+        schedule = schedule_of(params)
         rows.append(
             {
                 "stage": number,
@@ -93,7 +88,7 @@ def protocol(params: Params) -> pd.DataFrame:
                 "pretrained_model": f"{params.model} ({'given checkpoint' if params.float_checkpoint else 'trained in notebook 00'})",
                 "world_size": params.processes,
                 "samples_per_modality": params.samples_per_modality or "smallest modality",
-                "optimizer": schedule.optimizer.upper(),
+                "optimizer": "SGD",
                 "momentum": MOMENTUM,
                 "epochs": schedule.epochs,
                 "learning_rate": schedule.learning_rate,

@@ -1,0 +1,40 @@
+"""The three parts of a data set: what is trained on, what choices are made on, and what nothing is chosen on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .index import SliceIndex
+
+TESTING_SHARE = 0.2
+PARTS = ("train", "evaluation", "testing")
+
+
+def make_parts(root: str | os.PathLike, folder: Path, eval_fraction: float, seed: int, eval_cases: int = 0) -> tuple[SliceIndex, dict[str, SliceIndex]]:
+    """Index a data folder, split it, and save each part.
+
+    The testing part is a fifth of the cases, by a hash of their group (`SliceIndex.hold_out`): the same in every run, so that nobody trains on it
+    by changing a seed. The paper's testing set is the challenge's hidden one.
+
+    Args:
+        root: folder with `<Modality>/**/*.npz`. folder: gets `index_<part>.npz` and the index's cache.
+        eval_fraction: share of the rest held out for choosing epochs (paper section 3.1: one tenth), drawn by `seed`.
+        eval_cases: evaluation and testing cases a modality at most; 0 takes all.
+
+    Returns:
+        The index of all cases, and the parts by name.
+
+    Raises:
+        DataFolderError: no usable case.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    index = SliceIndex.build(root, cache=folder / "index_cache.npz")
+    rest, testing = index.hold_out(TESTING_SHARE)
+    train, evaluation = rest.split(eval_fraction, seed)
+    if eval_cases:
+        evaluation, testing = (part.subset(part.cases.groupby("modality").head(eval_cases).index) for part in (evaluation, testing))
+    parts = dict(zip(PARTS, (train, evaluation, testing)))
+    for name, part in parts.items():
+        part.save(folder / f"index_{name}.npz")
+    return index, parts

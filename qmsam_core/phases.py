@@ -1,0 +1,60 @@
+"""How long a model is trained from nothing, at which resolutions, and the learning rate along the way."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PHASE = r"(\d+) px, (\d+) images, (\d+(?:\.\d+)?) (steps|minutes)"
+"""One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes`."""
+
+WARM_UP, LAST = 0.03, 0.01  # share of the whole training; learning rate at its end as a share of the peak
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Training at one resolution: side of the input in px, images a step over all processes, and its length, by the clock or in steps."""
+
+    size: int
+    images: int
+    length: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Phase:
+        """Read `64 px, 16 images, 45 minutes`. Raises ValueError for anything else, and for sizes the network cannot have."""
+        found = re.fullmatch(PHASE, text)
+        if not found:
+            raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps'")
+        phase = cls(int(found[1]), int(found[2]), float(found[3]), found[4])
+        if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0:
+            raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
+        return phase
+
+    def done(self, steps: int, seconds: float) -> float:
+        """Share of the phase that is over after so many steps and seconds, 0..1."""
+        return min(1.0, (steps if self.unit == "steps" else seconds / 60) / self.length)
+
+
+def parse_phases(texts: Sequence[str]) -> tuple[Phase, ...]:
+    """Read a list of phases; all must be given in the same unit, so that their shares of the whole are known in advance."""
+    phases = tuple(Phase.parse(text) for text in texts)
+    if len({phase.unit for phase in phases}) > 1:
+        raise ValueError("phases in steps and in minutes: expected one unit for all of them")
+    return phases
+
+
+def overall(phases: Sequence[Phase], number: int, done: float) -> float:
+    """Share of the whole training that is over when `done` of phase `number` is, 0..1."""
+    lengths = [phase.length for phase in phases]
+    return (sum(lengths[:number]) + done * lengths[number]) / sum(lengths)
+
+
+def rate(peak: float, share: float) -> float:
+    """Learning rate when `share` of the training is over: linear warm-up over its first 3 %, then half a cosine to 1 % of `peak`."""
+    if share < WARM_UP:
+        return peak * (0.01 + 0.99 * share / WARM_UP)
+    cosine = 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+    return peak * (LAST + (1 - LAST) * cosine)

@@ -1,0 +1,252 @@
+"""Training a float model from nothing, at rising resolution: what stage 0 is where no checkpoint is given.
+
+The network runs at any input size, and a step at 64 px costs about a twelfth of one at 256 px. So the box and the common shapes are learned
+small, borders and tiny objects at full size. Every image asks about several objects, since its embedding serves all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Sampler
+
+from ..data.prompts import PromptDataset
+from ..models import Sam
+from ..phases import Phase, overall, rate
+from ..quant import save_model
+from .loop import (
+    TrainingError,
+    evaluate,
+    load_progress,
+    rank,
+    save_progress,
+    world_size,
+    write_history,
+)
+from .losses import predicted_iou_loss, segmentation_loss
+from .precision import autocast_for, channels_last
+
+PEAK_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+LARGEST_GRADIENT = 1.0
+PROMPTS = 4
+EVALUATIONS = 6  # a phase
+SAVE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What `pretrain` needs to know besides the model.
+
+    Attributes:
+        phases: resolutions in order, see `Phase`.
+        samples: gives the training samples at an input size. evaluation: gives evaluation batches at an input size, this process's share.
+        fingerprint: identity of the work; progress of another is not taken up.
+        facts: written into the checkpoint's description.
+    """
+
+    phases: Sequence[Phase]
+    samples: Callable[[int], PromptDataset]
+    evaluation: Callable[[int], DataLoader]
+    fingerprint: str
+    device: str = "cpu"
+    facts: dict = field(default_factory=dict)
+
+
+class Stream(Sampler[int]):
+    """Numbers of samples from `start` on, without end: this process's own among all that train together."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.start + rank()
+        while True:
+            yield number
+            number += world_size()
+
+
+def average_weights(average: Tensor, new: Tensor, count: Tensor) -> Tensor:
+    """Exponential moving average over the last hundred steps or so; over a tenth of the steps taken while they are fewer than a thousand."""
+    return torch.lerp(average, new, max(1 / (1 + 0.1 * float(count)), 0.01)) if average.is_floating_point() else new
+
+
+class Trainer:
+    """Model, its moving average, optimiser and clock of one pretraining; see `pretrain`."""
+
+    def __init__(self, model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None]) -> None:
+        self.work, self.folder, self.log = work, folder, log
+        self.model = channels_last(model.to(work.device).train())
+        self.average = AveragedModel(self.model, avg_fn=average_weights, use_buffers=True).eval()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        self.mask_loss = segmentation_loss()
+        self.history: list[dict] = []
+        self.phase = self.steps = self.samples = 0  # steps of this phase, samples of all
+        self.seconds = self.earlier = 0.0  # of this phase, of the phases before
+        self.resume()
+        self.wrapped = DistributedDataParallel(self.model, find_unused_parameters=True) if dist.is_initialized() else self.model
+        self.saved = time.perf_counter()
+
+    def resume(self) -> None:
+        """Take up progress of the same work, if there is any."""
+        state = load_progress(self.folder / "progress.pt", self.work.fingerprint)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = json.loads(state["history"])
+        for name in ("phase", "steps", "samples", "seconds", "earlier"):
+            setattr(self, name, state[name])
+        self.log(f"float training: resumed in phase {self.phase + 1} at step {self.steps}")
+
+    def save(self) -> None:
+        """Write all that resuming needs, from the first process."""
+        if rank() == 0:
+            save_progress(
+                self.folder / "progress.pt", fingerprint=self.work.fingerprint, model=self.model.state_dict(), average=self.average.state_dict(),
+                optimizer=self.optimizer.state_dict(), history=json.dumps(self.history), phase=self.phase, steps=self.steps, samples=self.samples,
+                seconds=self.seconds, earlier=self.earlier,
+            )  # fmt: skip
+        self.saved = time.perf_counter()
+
+    def run(self) -> None:
+        """All phases that are left."""
+        while self.phase < len(self.work.phases):
+            self.run_phase(self.work.phases[self.phase])
+            self.earlier += self.seconds
+            self.phase, self.steps, self.seconds = self.phase + 1, 0, 0.0
+            self.save()
+
+    def run_phase(self, phase: Phase) -> None:
+        """One resolution, from wherever it stands to its end."""
+        self.model.set_image_size(phase.size)
+        self.average.module.set_image_size(phase.size)
+        batch = max(1, phase.images // world_size())
+        workers = {"num_workers": 6, "pin_memory": True} if self.work.device != "cpu" else {}
+        loader = DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **workers)
+        begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
+        means, waited, waiting_since = [], 0.0, time.perf_counter()
+        for sample in loader:
+            waited += time.perf_counter() - waiting_since
+            done = phase.done(self.steps, self.shared_seconds(begun))
+            if done >= 1:
+                break
+            means.append(self.step(sample, rate(PEAK_RATE, overall(self.work.phases, self.phase, done))))
+            self.steps, self.samples = self.steps + 1, self.samples + batch * world_size()
+            if time.perf_counter() - logged > 30:
+                logged = time.perf_counter()
+                self.log(f"{phase.size} px: {100 * done:.0f} %, step {self.steps}, loss {sum(means) / len(means):.4f}")
+            if int(EVALUATIONS * phase.done(self.steps, self.seconds)) > int(EVALUATIONS * done):
+                self.judge(phase, means, begun, waited)
+                means, waited = [], 0.0
+            elif time.perf_counter() - self.saved > SAVE_SECONDS:
+                self.save()
+            waiting_since = time.perf_counter()
+        if means:
+            self.judge(phase, means, begun, waited)
+
+    def shared_seconds(self, begun: float) -> float:
+        """Seconds of this phase by the first process's clock, so that all processes decide alike."""
+        clock = torch.tensor([time.perf_counter() - begun], dtype=torch.float64)
+        if dist.is_initialized():
+            clock = clock.to(self.work.device)
+            dist.broadcast(clock, 0)
+        self.seconds = clock.item()
+        return self.seconds
+
+    def step(self, sample: dict, learning_rate: float) -> float:
+        """One step down the gradient; returns the loss. Raises TrainingError where it is not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        images, boxes, masks = (sample[k].to(self.work.device, non_blocking=True) for k in ("image", "boxes", "masks"))
+        with autocast_for(self.model, self.work.device):
+            logits, _, guessed = self.wrapped(channels_last(images), boxes)
+        logits, masks = logits.float(), masks.flatten(0, 1)
+        loss = self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"float training, step {self.steps}: loss is {loss.item()} on {', '.join(sample['name'])}; progress is kept")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        return loss.item()
+
+    def judge(self, phase: Phase, losses: list[float], begun: float, waited: float) -> None:
+        """Evaluate the averaged weights; a row of the history, the curves so far, and progress saved."""
+        score = evaluate(self.average.module, self.work.evaluation(phase.size), self.work.device)
+        self.shared_seconds(begun)
+        row = {
+            "stage": 0, "epoch": len(self.history), "image_size": phase.size, "step": self.steps,
+            "learning_rate": self.optimizer.param_groups[0]["lr"], "loss": sum(losses) / len(losses), "samples": self.samples - self.seen_before(),
+            "seconds": self.earlier + self.seconds - self.spent_before(), "loading_seconds": waited, "eval_dsc": score, "best": True,
+        }  # fmt: skip
+        self.history = [{**earlier, "best": False} for earlier in self.history] + [row]
+        self.save()
+        if rank() == 0:
+            write_history(self.folder, self.history)
+            draw_curves(self.folder, self.history)
+        self.log(
+            f"{phase.size} px, step {self.steps}: loss {row['loss']:.4f}, eval DSC {100 * score:.2f} %, {self.samples} images, "
+            f"{(self.earlier + self.seconds) / 60:.1f} min"
+        )
+
+    def seen_before(self) -> int:
+        """Samples that earlier rows of the history count."""
+        return sum(row["samples"] for row in self.history)
+
+    def spent_before(self) -> float:
+        """Seconds that earlier rows of the history count."""
+        return sum(row["seconds"] for row in self.history)
+
+
+def draw_curves(folder: Path, history: list[dict]) -> None:
+    """`curves.png`, to be looked at while training runs."""
+    from ..evaluate.figures import training_curves  # not needed by a training process that only steps
+
+    part = folder / "curves.part.png"
+    training_curves(pd.DataFrame(history)).savefig(part, dpi=110)
+    part.replace(folder / "curves.png")
+
+
+def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
+    """Train all weights of a float model and keep the moving average of the last ones.
+
+    AdamW, warm-up and cosine over all phases, gradients clipped, Dice + focal + the error of the predicted IoU. No choice is made on the
+    evaluation slices: they show where training stands.
+
+    Args:
+        model: trained in place; its input size changes with the phases and is its own again at the end.
+        work: see `Pretraining`. Progress left in `folder` by an interrupted run of the same work is taken up.
+        folder: gets `model.safetensors`, `history.csv`, `curves.png`, and `progress.pt` while running.
+
+    Returns:
+        Path of the checkpoint, and the history, one row an evaluation.
+
+    Raises:
+        TrainingError: a loss that is not finite, with the samples' names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    size, kept = model.image_size, folder / "model.safetensors"
+    trainer = Trainer(model, work, folder, log)
+    trainer.run()
+    if rank() == 0:
+        final = trainer.average.module
+        final.set_image_size(size)
+        score = trainer.history[-1]["eval_dsc"]
+        save_model(final, kept, stage=0, eval_dsc=score, samples=trainer.samples, seconds=round(trainer.earlier), **work.facts)
+        (folder / "progress.pt").unlink(missing_ok=True)
+    if dist.is_initialized():
+        dist.barrier()
+    return kept, pd.DataFrame(trainer.history)

@@ -1,0 +1,157 @@
+"""Training a float model from nothing: phases, the learning rate, what is learned, and interruptions."""
+
+import pandas as pd
+import pytest
+import torch
+from small_data import write_data
+
+from qmsam_core.data.parts import make_parts
+from qmsam_core.models import build_model, same_weights
+from qmsam_core.params import Params
+from qmsam_core.phases import Phase, overall, parse_phases, rate
+from qmsam_core.quant import describe_model, load_model
+from qmsam_core.train import TrainingError, launch_stage
+from qmsam_core.train import pretrain as pretraining
+from qmsam_core.train.losses import predicted_iou_loss
+from qmsam_core.train.pipeline import float_sources, train_float
+
+PHASES = ["32 px, 4 images, 12 steps", "48 px, 2 images, 6 steps"]
+
+
+def params(**changes):
+    return Params.check({"image_size": 64, "float_phases": PHASES, "threads": 1} | changes, "test")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_parts(write_data(root / "cases", 6), root / "prepared", 0.25, 0)
+    return root / "prepared"
+
+
+# Phases and the learning rate ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_phase_reads_as_it_is_written():
+    assert Phase.parse("128 px, 8 images, 2.5 minutes") == Phase(128, 8, 2.5, "minutes")
+    assert Phase.parse("128 px, 8 images, 2.5 minutes").done(10, 75.0) == 0.5
+    assert Phase.parse("64 px, 16 images, 40 steps").done(10, 1e9) == 0.25
+
+
+@pytest.mark.parametrize("text", ["", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps"])
+def test_a_phase_that_cannot_be_is_refused(text):
+    with pytest.raises(ValueError, match="phase"):
+        Phase.parse(text)
+
+
+def test_the_rate_rises_once_and_falls_over_all_phases():
+    phases = parse_phases(["64 px, 1 images, 30 steps", "128 px, 1 images, 10 steps"])
+    assert overall(phases, 0, 1.0) == overall(phases, 1, 0.0) == 0.75
+    assert overall(phases, 1, 1.0) == 1.0
+    rates = [rate(1e-3, k / 1000) for k in range(1001)]
+    assert rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(1e-5) and max(rates) == pytest.approx(1e-3)
+    peak = rates.index(max(rates))
+    assert peak == 30 and sorted(rates[:peak]) == rates[:peak] and sorted(rates[peak:], reverse=True) == rates[peak:]
+
+
+# Training -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_predicted_iou_is_judged_by_the_true_one():
+    logits, masks = torch.full((1, 1, 2, 2), -1.0), torch.zeros(1, 1, 2, 2)
+    logits[0, 0, 0] = 1.0  # two pixels, of which the truth has one
+    masks[0, 0, 0, 0] = 1.0
+    assert predicted_iou_loss(torch.tensor([[0.5]]), logits, masks) == 0
+    assert predicted_iou_loss(torch.tensor([[1.0]]), logits, masks) == 0.25
+
+
+def test_phases_change_the_size_and_the_model_leaves_at_its_own(data, tmp_path):
+    path, history = train_float(params(), data, tmp_path)
+    assert history["image_size"].tolist() == [32] * 6 + [48] * 6
+    assert history["samples"].sum() == 12 * 4 + 6 * 2
+    assert describe_model(path)["image_size"] == 64 and describe_model(path)["phases"] == PHASES
+    assert history["best"].tolist() == [False] * 11 + [True]
+    assert (tmp_path / "curves.png").stat().st_size > 1000 and not (tmp_path / "progress.pt").exists()
+    assert pd.read_csv(tmp_path / "history.csv")["eval_dsc"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("steps", [3, 14])  # in the first phase, and in the second
+def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monkeypatch, steps):
+    whole, _ = train_float(params(), data, tmp_path / "whole")
+    taken, step = 0, pretraining.Trainer.step
+
+    def killed(self, *arguments):
+        nonlocal taken
+        taken += 1
+        if taken > steps:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(pretraining, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(pretraining.Trainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_float(params(), data, tmp_path / "killed")
+    assert (tmp_path / "killed" / "progress.pt").is_file()
+    monkeypatch.setattr(pretraining.Trainer, "step", step)
+    lines = []
+    resumed, history = train_float(params(), data, tmp_path / "killed", log=lines.append)
+    assert any("resumed" in line for line in lines)
+    assert same_weights(load_model(resumed), load_model(whole))
+    assert history["samples"].sum() == 12 * 4 + 6 * 2
+
+
+def test_progress_of_other_work_is_not_taken_up(data, tmp_path):
+    train_float(params(seed=1, float_phases=["32 px, 2 images, 2 steps"]), data, tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    torch.save({"fingerprint": "another"}, tmp_path / "b" / "progress.pt")
+    lines = []
+    train_float(params(seed=1, float_phases=["32 px, 2 images, 2 steps"]), data, tmp_path / "b", log=lines.append)
+    assert not any("resumed" in line for line in lines)
+    assert same_weights(*(load_model(tmp_path / x / "model.safetensors") for x in "ab"))
+
+
+def test_two_processes_share_the_steps(data, tmp_path):
+    _, history = launch_stage(params(processes=2, float_phases=["32 px, 4 images, 6 steps"]), 0, data, tmp_path, log=lambda line: None)
+    assert history["samples"].sum() == 6 * 4 and len(history) == 6
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "PEAK_RATE", float("inf"))
+    with pytest.raises(TrainingError, match=r"step \d+: loss is nan on .*Box_"):
+        train_float(params(), data, tmp_path)
+
+
+# What it learns from ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_open_data_are_those_whose_licence_says_so_and_phantoms(tmp_path):
+    root = write_data(tmp_path / "cases", 6)
+    (root / "SOURCES.md").write_text("## US: 6\n\n| files | licence as stated |\n|---|---|\n| `2DBox_US_` | CC0 |\n\n## CT: 6\n\n| files | licence as stated |\n|---|---|\n| `3DBox_CT_` | CC BY-NC 4.0 |\n")
+    make_parts(root, tmp_path, 0.25, 0)
+    (tmp_path / "float_phantoms").symlink_to(write_data(tmp_path / "phantoms", 1))
+    setup = params(data_root=str(root), float_data="open")
+    cases, phantoms = float_sources(setup, tmp_path)
+    assert cases.modalities == ["US"] and phantoms.modalities == ["CT", "US"]
+    (root / "SOURCES.md").unlink()
+    with pytest.raises(ValueError, match="names no case under an open licence"):
+        float_sources(setup, tmp_path)
+
+
+def test_the_model_of_another_size_has_the_same_weights():
+    model, other = build_model("nano", 64), build_model("nano", 128)
+    model.set_image_size(128)
+    images, boxes = torch.rand(1, 3, 128, 128), torch.tensor([[10.0, 20, 60, 90]])
+    assert torch.equal(model(images, boxes)[0], other(images, boxes)[0])
+    for size in (100, 16):
+        with pytest.raises(ValueError, match=f"image_size = {size}"):
+            model.set_image_size(size)
+    with pytest.raises(ValueError, match="nano_vit has positions for 256 px only"):
+        build_model("nano_vit").set_image_size(128)
+
+
+def test_several_boxes_an_image_are_the_boxes_one_by_one():
+    model = build_model("nano", 64)
+    images, boxes = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 4) * 60
+    together = model(images, boxes)[0].view(2, 3, 1, 64, 64)
+    for k in range(3):
+        assert torch.allclose(together[:, k], model(images, boxes[:, k])[0], atol=1e-5)

@@ -1,0 +1,89 @@
+"""Samples of several boxes an image, and the views they are taken from."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_data import write_data
+
+from qmsam_core.data import SliceIndex
+from qmsam_core.data.augment import Intensities, loosen_box, present_labels, random_view
+from qmsam_core.data.prompts import PromptDataset
+from qmsam_core.data.transforms import mask_box
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return SliceIndex.build(write_data(tmp_path_factory.mktemp("cases")))
+
+
+def picture(height=90, width=70):
+    labels = np.zeros((height, width), np.uint8)
+    labels[10:30, 5:25], labels[60:61, 50:51] = 3, 7
+    image = np.repeat((labels * 20)[..., None], 3, 2).astype(np.uint8)
+    return image, labels
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_view_holds_an_object_and_image_and_labels_stay_together(seed):
+    image, labels = random_view(*picture(), np.random.default_rng(seed), whole=0.2)
+    assert labels.max() > 0 and image.shape == (*labels.shape, 3)
+    assert np.array_equal(image[..., 0], labels * 20)
+    assert min(labels.shape) >= 32
+
+
+def test_a_whole_view_keeps_every_pixel():
+    image, labels = picture()
+    seen, seen_labels = random_view(image, labels, np.random.default_rng(0), whole=1.0)
+    assert sorted(seen_labels.shape) == [70, 90] and seen_labels.sum() == labels.sum()
+
+
+def test_labels_present():
+    assert present_labels(picture()[1]).tolist() == [3, 7]
+    assert present_labels(np.full((2, 2), 4)).tolist() == [4]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_loose_box_stays_near_and_inside(seed):
+    box = np.array([10, 20, 29, 59], np.float32)
+    loose = loosen_box(box, 64, 62, 5.0, np.random.default_rng(seed))
+    shift = (loose - box) * (-1, -1, 1, 1)
+    assert (shift[[0, 2]] <= 2 + 1e-5).all() and (shift[[1, 3]] <= 4 + 1e-5).all() and (shift >= -4 / 3 - 1e-5).all()
+    assert loose[0] < loose[2] and loose[3] <= 61
+
+
+def test_intensities_stay_in_range_and_follow_the_draws():
+    content = torch.rand(3, 20, 30)
+    for seed in range(30):
+        changed = [Intensities()(content.clone(), np.random.default_rng(seed)) for _ in range(2)]
+        assert torch.equal(*changed)
+        assert changed[0].shape == (3, 20, 30) and changed[0].min() >= 0 and changed[0].max() <= 1
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_only(index):
+    one, two, other = (PromptDataset([index], 64, 64, seed=seed) for seed in (0, 0, 1))
+    one[3]
+    assert all(torch.equal(one[8][key], two[8][key]) for key in ("image", "boxes", "masks"))
+    assert not torch.equal(one[8]["boxes"], other[8]["boxes"])
+
+
+def test_boxes_fit_their_masks_and_objects_come_once_before_any_comes_twice(index):
+    samples = PromptDataset([index], 64, 64, prompts=3)
+    for number in range(20):
+        sample = samples[number]
+        assert sample["image"].shape == (3, 64, 64) and sample["boxes"].shape == (3, 4) and sample["masks"].shape == (3, 1, 64, 64)
+        for box, mask in zip(sample["boxes"].numpy(), sample["masks"][:, 0].numpy()):
+            assert np.abs(box - mask_box(mask)).max() <= 6.5
+        assert not torch.equal(sample["masks"][0], sample["masks"][1]) or len(sample["masks"].unique(dim=0)) == 1
+
+
+def test_modalities_take_turns_and_sources_share_them(index):
+    only_us = index.subset([row for row, m in enumerate(index.cases["modality"]) if m == "US"])
+    samples = PromptDataset([index, only_us], 32, 32)
+    assert [samples[n]["modality"] for n in range(4)] == ["CT", "US", "CT", "US"]
+
+
+def test_no_object_anywhere_is_an_error():
+    with pytest.raises(ValueError, match="no slice with an object"):
+        PromptDataset([], 32, 32)
