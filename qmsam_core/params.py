@@ -61,7 +61,7 @@ class Params(BaseModel):
         64, ge=32, le=1024, multiple_of=16, description="px, side of the network's input; paper 256"
     )
     float_checkpoint: str | None = Field(
-        None, min_length=1, description="weights of the float baseline; None trains it here"
+        None, min_length=1, description="weights of the float baseline: path or open; None trains it"
     )
     float_data: Literal["data", "open"] = Field(
         "data", description="trains it: data, or open (licences) and phantoms"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_data import write_data
 
-from qmsam_core.data import SliceIndex
-from qmsam_core.data.augment import Intensities, loosen_box, present_labels, random_view
+from qmsam_core.data import Case, SliceIndex
+from qmsam_core.data.augment import Intensities, View, loosen_box, present_labels
 from qmsam_core.data.prompts import PromptDataset
 from qmsam_core.data.transforms import mask_box
 
@@ -25,18 +25,42 @@ def picture(height=90, width=70):
     return image, labels
 
 
+def seen(seed, whole, image, labels):
+    view = View.draw(labels, np.random.default_rng(seed), whole)
+    return view, *view.of(image, labels)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_a_view_holds_an_object_and_image_and_labels_stay_together(seed):
-    image, labels = random_view(*picture(), np.random.default_rng(seed), whole=0.2)
+    _, image, labels = seen(seed, 0.2, *picture())
     assert labels.max() > 0 and image.shape == (*labels.shape, 3)
     assert np.array_equal(image[..., 0], labels * 20)
     assert min(labels.shape) >= 32
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_a_box_moves_with_the_view(seed):
+    view, _, labels = seen(seed, 0.3, *picture())
+    if (labels == 3).any():
+        assert view.box(np.array([5, 10, 24, 29]), labels.shape).tolist() == mask_box(labels == 3).tolist()
+
+
 def test_a_whole_view_keeps_every_pixel():
     image, labels = picture()
-    seen, seen_labels = random_view(image, labels, np.random.default_rng(0), whole=1.0)
+    _, _, seen_labels = seen(0, 1.0, image, labels)
     assert sorted(seen_labels.shape) == [70, 90] and seen_labels.sum() == labels.sum()
+
+
+def test_half_of_a_volume_s_boxes_are_those_of_the_whole_volume(tmp_path):
+    labels = np.zeros((3, 64, 64), np.uint8)
+    labels[0, 10:20, 10:20] = labels[1, 5:30, 12:40] = labels[2, 15:18, 15:50] = 1
+    Case("3DBox_CT_0", np.zeros((3, 64, 64), np.uint8), None, labels, np.ones(3)).with_boxes().save(tmp_path / "CT" / "3DBox_CT_0.npz")
+    samples = PromptDataset([SliceIndex.build(tmp_path)], 64, 64, prompts=1, whole=1.0)
+    areas = []
+    for number in range(40):
+        x_min, y_min, x_max, y_max = samples[number]["boxes"][0].tolist()
+        areas.append(round((x_max - x_min + 1) * (y_max - y_min + 1)))
+    assert 10 <= areas.count(25 * 40) <= 30  # rows 5 to 29, columns 10 to 49, however mirrored
 
 
 def test_labels_present():

@@ -6,6 +6,8 @@ Crops matter most. A view of a part of the slice, enlarged to the network's inpu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from monai.transforms import Compose, RandAdjustContrast, RandGaussianNoise, RandGaussianSmooth, RandScaleIntensity, RandShiftIntensity
@@ -17,30 +19,54 @@ SMALLEST_VIEW = 32
 """Pixels: no view of a slice is narrower, unless the slice is."""
 
 
-def random_view(
-    image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, whole: float = 0.5, smallest: float = 0.25
-) -> tuple[np.ndarray, np.ndarray]:
-    """The slice, or a square part of it that holds an object's pixel; mirrored and transposed at random.
+@dataclass(frozen=True)
+class View:
+    """A part of a slice, perhaps transposed and mirrored: pixels from `top`, `left` on, at most `side` of them each way."""
 
-    Args:
-        image: uint8 (H,W,3). labels: (H,W), with at least one object.
-        whole: probability of the whole slice.
-        smallest: least side of a view as a share of the slice's longer side; sides are drawn evenly on a log scale.
+    top: int
+    left: int
+    side: int
+    transposed: bool
+    mirrored: tuple[bool, bool]
 
-    Returns:
-        image (h,w,3) and labels (h,w), contiguous.
-    """
-    height, width = labels.shape
-    if rng.random() >= whole:
-        side = int(max(height, width) * np.exp(rng.uniform(np.log(smallest), 0)))
-        side = max(side, SMALLEST_VIEW)
-        rows, columns = np.nonzero(labels == rng.choice(present_labels(labels)))
-        k = rng.integers(len(rows))
-        top, left = (_start(centre[k], side, full, rng) for centre, full in ((rows, height), (columns, width)))
-        image, labels = (a[top : top + side, left : left + side] for a in (image, labels))
-    if rng.random() < 0.5:
-        image, labels = image.transpose(1, 0, 2), labels.T
-    return flip_sample(image, labels, *(rng.random(2) < 0.5))
+    @classmethod
+    def draw(cls, labels: np.ndarray, rng: np.random.Generator, whole: float = 0.5, smallest: float = 0.25) -> View:
+        """The whole slice, or a square part of it that holds a pixel of an object; mirrored and transposed at random.
+
+        Args:
+            labels: (H,W), with at least one object.
+            whole: probability of the whole slice.
+            smallest: least side of a view as a share of the slice's longer side; sides are drawn evenly on a log scale.
+        """
+        height, width = labels.shape
+        top, left, side = 0, 0, max(height, width)
+        if rng.random() >= whole:
+            side = max(int(side * np.exp(rng.uniform(np.log(smallest), 0))), SMALLEST_VIEW)
+            rows, columns = np.nonzero(labels == rng.choice(present_labels(labels)))
+            k = rng.integers(len(rows))
+            top, left = _start(rows[k], side, height, rng), _start(columns[k], side, width, rng)
+        transposed, horizontal, vertical = (bool(draw) for draw in rng.random(3) < 0.5)
+        return cls(top, left, side, transposed, (horizontal, vertical))
+
+    def of(self, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is seen of an image (H,W,3) and labels (H,W): (h,w,3) and (h,w), contiguous."""
+        rows, columns = slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+        image, labels = image[rows, columns], labels[rows, columns]
+        if self.transposed:
+            image, labels = image.transpose(1, 0, 2), labels.T
+        return flip_sample(image, labels, *self.mirrored)
+
+    def box(self, box: np.ndarray, seen: tuple[int, int]) -> np.ndarray:
+        """A box (4,) of the slice in the view's pixels, cut off at its border; `seen` is the view's (h,w). Maxima inclusive, float32."""
+        x_min, y_min, x_max, y_max = np.asarray(box, dtype=np.float64) - (self.left, self.top, self.left, self.top)
+        if self.transposed:
+            x_min, y_min, x_max, y_max = y_min, x_min, y_max, x_max
+        last_y, last_x = seen[0] - 1, seen[1] - 1
+        if self.mirrored[0]:
+            x_min, x_max = last_x - x_max, last_x - x_min
+        if self.mirrored[1]:
+            y_min, y_max = last_y - y_max, last_y - y_min
+        return np.clip([x_min, y_min, x_max, y_max], 0, [last_x, last_y, last_x, last_y]).astype(np.float32)
 
 
 def _start(inside: int, side: int, full: int, rng: np.random.Generator) -> int:

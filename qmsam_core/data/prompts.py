@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .augment import Intensities, loosen_box, present_labels, random_view
+from .augment import Intensities, View, loosen_box, present_labels
+from .cases import tight_boxes
 from .index import SliceIndex
 from .slices import read_labelled_slice
 from .transforms import BASELINE_JITTER, EvalTransform, mask_box
 from .volumes import DEFAULT_CACHE_BYTES, SliceReader
+
+VOLUME_BOXES = 0.5
+"""Share of a volume's samples whose boxes are those of the whole volume, too large on most slices: what 3-D prompts are."""
 
 
 class PromptDataset(Dataset):
@@ -28,7 +32,7 @@ class PromptDataset(Dataset):
         size: side of the network's input, pixels. mask_size: side of its masks.
         prompts: boxes a sample, K; an object may be asked about more than once, with another box.
         seed: of all draws.
-        whole: share of samples that show the whole slice, see `random_view`.
+        whole: share of samples that show the whole slice, see `View.draw`.
         least_pixels: objects cut down to fewer by the view are not asked about, where there are others.
     """
 
@@ -48,6 +52,7 @@ class PromptDataset(Dataset):
             raise ValueError("no slice with an object in any source: nothing to train on")
         self.modalities = sorted(self._pools)
         self._reader = SliceReader(DEFAULT_CACHE_BYTES)
+        self._around: dict[tuple[int, int], dict[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return 2**62
@@ -64,8 +69,11 @@ class PromptDataset(Dataset):
         number, rows = pools[rng.integers(len(pools))]
         i = int(rng.choice(rows))
         index = self.sources[number]
-        image, labels = random_view(*read_labelled_slice(index, i, self._reader), rng, self.whole)
-        boxes, masks = self._ask(labels, rng)
+        image, labels = read_labelled_slice(index, i, self._reader)
+        view = View.draw(labels, rng, self.whole)
+        image, labels = view.of(image, labels)
+        around = self._volume_boxes(number, i) if rng.random() < VOLUME_BOXES else {}
+        boxes, masks = self._ask(labels, {label: view.box(box, labels.shape) for label, box in around.items()}, rng)
         ref = index[i]
         return {
             "image": self._picture(image, rng),
@@ -75,8 +83,28 @@ class PromptDataset(Dataset):
             "name": f"{ref.path.stem}:{ref.z}",
         }
 
-    def _ask(self, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (K,4) and masks (K,1,M,M) of objects drawn from a view; each object once before any comes twice."""
+    def _volume_boxes(self, number: int, i: int) -> dict[int, np.ndarray]:
+        """For slice `i` of a volume the box of each label over all slices, as a 3-D prompt gives it (paper section 2.3); nothing for an image."""
+        index = self.sources[number]
+        case, _ = index.locate(i)
+        if not index.is_volume(case):
+            return {}
+        if (number, case) not in self._around:
+            around: dict[int, np.ndarray] = {}
+            first = i - index[i].z
+            for other in range(first, first + int(index.cases["n_slices"].iloc[case])):
+                plane = self._reader.read(index[other].path, "gts", other - first) if index.labels_on(other) else np.zeros((1, 1), int)
+                for label, box in zip(*tight_boxes(plane)):
+                    known = around.get(label, box)
+                    around[int(label)] = np.concatenate([np.minimum(known[:2], box[:2]), np.maximum(known[2:], box[2:])])
+            self._around[number, case] = around
+        return self._around[number, case]
+
+    def _ask(self, labels: np.ndarray, around: dict[int, np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (K,4) and masks (K,1,M,M) of objects drawn from a view; each object once before any comes twice.
+
+        `around` holds boxes, in the view's pixels, that are to be used as they are instead of an object's own on the slice.
+        """
         geometry = self.transform.geometry(labels)
         small = geometry.mask(labels, self.transform.size)
         ids = present_labels(small)
@@ -88,7 +116,10 @@ class PromptDataset(Dataset):
             full = geometry.kept_mask(labels == label, self.transform.size)
             mask = full if self.transform.mask_size == self.transform.size else geometry.kept_mask(labels == label, self.transform.mask_size)
             most = BASELINE_JITTER * self.transform.size
-            boxes.append(loosen_box(mask_box(full), geometry.new_width, geometry.new_height, most, rng))
+            if label in around:
+                boxes.append(geometry.boxes(around[label])[0])
+            else:
+                boxes.append(loosen_box(mask_box(full), geometry.new_width, geometry.new_height, most, rng))
             masks.append(mask[None].astype(np.float32))
         return np.stack(boxes), np.stack(masks)
 

@@ -69,12 +69,15 @@ def some(what: str, items: list[str], most: int = 3) -> str:
     return f"{len(items)} {what}: {', '.join(items[:most])}" + (", ..." if len(items) > most else "")
 
 
-def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> str:
-    """Write a module's state as safetensors, atomically; returns the SHA-256 of the file."""
+def save_checkpoint(
+    module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = None
+) -> str:
+    """Write a module's state as safetensors, atomically, its floating-point tensors as `dtype` where one is given; returns the SHA-256 of the file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}, part, metadata)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    save_file({k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}, part, metadata)
     os.replace(part, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from .bundled import BUNDLED, bundled_checkpoint
 from .checkpoints import load_checkpoint
 from .mask_decoder import DecoderConfig, MaskDecoder
 from .prompt_encoder import PromptEncoder
@@ -104,7 +105,7 @@ def build_model(name: str, image_size: int | None = None, checkpoint: str | Path
     Args:
         name: a key of `CONFIGS`.
         image_size: side of the input in px, a multiple of 16; None takes the configuration's. The weights of TinyViT models serve at any size.
-        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; None draws random weights from `seed`.
+        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; `open` for the bundled weights (litemedsam); None draws random weights from `seed`.
 
     Raises:
         ValueError: an unknown name, a size the network cannot have, or (CheckpointError) a file that does not fit.
@@ -118,7 +119,7 @@ def build_model(name: str, image_size: int | None = None, checkpoint: str | Path
     model = Sam(replace(config, image_size=size)).eval()
     torch.random.set_rng_state(state)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        load_checkpoint(model, bundled_checkpoint(name) if checkpoint == BUNDLED else checkpoint)
     return model
 
 

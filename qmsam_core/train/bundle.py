@@ -1,0 +1,126 @@
+"""Make the checkpoint that is given away: half-precision weights, scores on cases it has never seen, and a model card.
+
+python -m qmsam_core.train.bundle outputs/pretrain-open_pack -o outputs/pretrained
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import torch
+
+from ..data import Case, SliceIndex
+from ..data.licences import read_sources, source_of
+from ..deploy import Predictor, PyTorchEngine
+from ..evaluate import inscribed_ellipse, score_cases
+from ..evaluate.intervals import paired_differences
+from ..evaluate.tables import spread_per_modality
+from ..models import build_model, load_checkpoint, save_checkpoint
+from ..models.bundled import FOLDER, NAME
+from ..provenance import environment, write_atomic
+from ..quant import describe_model
+
+LOADER = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
+ARMS = {"model": "LiteMedSAM, open", "ellipse": "ellipse in the box"}
+
+
+def score_unseen(checkpoint: Path, testing: SliceIndex, log: Callable[[str], None] = print) -> pd.DataFrame:
+    """DSC and NSD of every testing case at the network's own size, of the model and of the ellipse inscribed in each box.
+
+    Returns:
+        One row a case and arm (`ARMS`): the columns of `score_cases`, and `arm`.
+    """
+    model = build_model("litemedsam")
+    load_checkpoint(model, checkpoint)
+    predictor, rows = Predictor(PyTorchEngine(model)), []
+    for number, (path, modality) in enumerate(zip(testing.cases["path"], testing.cases["modality"]), 1):
+        case = Case.load(path).with_boxes()
+        for arm, segs in ((ARMS["model"], predictor.segment(case)), (ARMS["ellipse"], inscribed_ellipse(case))):
+            rows.append(score_cases([(case, segs, modality)]).assign(arm=arm))
+        if number % 10 == 0 or number == len(testing.cases):
+            log(f"scored {number} of {len(testing.cases)} cases")
+    return pd.concat(rows, ignore_index=True)
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Modality by modality and on average: cases, DSC of both arms with the model's 95 % interval, their paired difference with its own; percent."""
+    arms = {arm: scores[scores["arm"] == arm].drop(columns="arm") for arm in ARMS.values()}
+    model, ellipse = (spread_per_modality(arms[ARMS[arm]]).set_index("modality") for arm in ("model", "ellipse"))
+    paired = paired_differences(*arms.values()).set_index("modality")
+    table = pd.DataFrame({"cases": model["cases"], "DSC": 100 * model["mean"], "low": 100 * model["low"], "high": 100 * model["high"]})
+    table["ellipse"] = 100 * ellipse["mean"]
+    for name in ("difference", "difference_low", "difference_high"):
+        table[name] = 100 * paired[name]
+    return table.reset_index()
+
+
+def bundle(run: Path, output: Path, log: Callable[[str], None] = print) -> Path:
+    """Write `litemedsam_open.safetensors`, `.json`, `.md` and `_unseen.csv`; the weights last, so that a failure leaves what was there.
+
+    Args:
+        run: folder of a finished run of the profile `pretrain`.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        CheckpointError: the run's float model is missing or no full-size LiteMedSAM.
+    """
+    trained = run / "00_prepare" / "float" / "model.safetensors"
+    facts = describe_model(trained)
+    model = build_model("litemedsam")
+    load_checkpoint(model, trained)
+    output.mkdir(parents=True, exist_ok=True)
+    weights = output / f"{NAME}.safetensors"
+    part = weights.with_name(f"{NAME}.new.safetensors")
+    digest = save_checkpoint(model, part, dtype=torch.float16)
+    train, testing = (SliceIndex.load(run / "00_prepare" / f"index_{name}.npz") for name in ("train", "testing"))
+    scores = score_unseen(part, testing, log)
+    names = {index: [Path(p).relative_to(index.root).as_posix() for p in index.cases["path"]] for index in (train, testing)}
+    history = pd.read_csv(run / "00_prepare" / "float" / "history.csv")
+    card = jinja2.Environment(loader=LOADER, trim_blocks=True, lstrip_blocks=True).get_template("model_card.md.j2")
+    text = card.render(
+        name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, environment=environment(), history=history,
+        sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
+        table=summary(scores).round(1).to_dict("records"), images=int(history["samples"].sum()), hours=history["seconds"].sum() / 3600,
+        steps=int(history.groupby("image_size")["step"].max().sum()),
+    )  # fmt: skip
+    write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))
+    write_atomic(output / f"{NAME}.md", lambda file: file.write_text(text, encoding="utf-8"))
+    write_atomic(output / f"{NAME}.json", lambda file: file.write_text(json.dumps({"sha256": digest, **facts}, indent=2) + "\n"))
+    part.replace(weights)
+    return weights
+
+
+def used_sources(names: list[str], root: Path) -> pd.DataFrame:
+    """The openly licensed sources that cases below `root` come from: modality, source, licence, cases."""
+    stated = read_sources(root)
+    rows = [row for name in names if (row := source_of(name, stated)) is not None and row["open"]]
+    if not rows:
+        return pd.DataFrame(columns=["modality", "source", "licence", "cases"])
+    return pd.DataFrame(rows).groupby(["modality", "source", "licence"], as_index=False).size().rename(columns={"size": "cases"})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
+    parser = argparse.ArgumentParser(prog="python -m qmsam_core.train.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=FOLDER)
+    options = parser.parse_args(arguments)
+    try:
+        path = bundle(options.run, options.output)
+    except (ValueError, OSError) as error:
+        print(f"bundle: {error}", file=sys.stderr)
+        return 2
+    print(path.with_suffix(".md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The checkpoint that is given away: made from a run, checked on loading, its card telling what it is."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+import torch
+from small_data import write_data
+
+from qmsam_core.data.parts import make_parts
+from qmsam_core.models import CheckpointError, build_model
+from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
+from qmsam_core.quant import save_model
+from qmsam_core.train.bundle import bundle, main
+
+SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle of random weights from a run on three tiny cases a modality."""
+    root = tmp_path_factory.mktemp("run")
+    (write_data(root / "cases", 3) / "SOURCES.md").write_text(SOURCES)
+    make_parts(root / "cases", root / "00_prepare", 0.5, 0)
+    model = build_model("litemedsam", seed=3)
+    facts = {"phases": ["64 px, 16 images, 5 steps"], "seed": 0, "float_data": "open", "eval_dsc": 0.25}
+    save_model(model, root / "00_prepare" / "float" / "model.safetensors", stage=0, **facts)
+    history = [{"image_size": 64, "step": 5, "samples": 80, "seconds": 36.0, "learning_rate": 1e-3, "loss": 0.9, "eval_dsc": 0.25}]
+    pd.DataFrame(history).to_csv(root / "00_prepare" / "float" / "history.csv", index=False)
+    bundle(root, root / "pretrained", log=lambda line: None)
+    return root / "pretrained", model
+
+
+def test_the_weights_are_the_model_s_in_half_precision(made, monkeypatch):
+    folder, model = made
+    path = bundled_checkpoint(folder=folder)
+    assert 15e6 < path.stat().st_size < 22e6
+    monkeypatch.setattr("qmsam_core.models.sam.bundled_checkpoint", lambda name: path)
+    loaded = build_model("litemedsam", checkpoint="open").state_dict()
+    assert all(value.dtype == loaded[key].dtype for key, value in model.state_dict().items())
+    assert all(torch.allclose(value, loaded[key], rtol=1e-3, atol=1e-6) for key, value in model.state_dict().items())
+
+
+def test_the_card_tells_scores_data_and_what_it_is_not(made):
+    folder, _ = made
+    card = (folder / "litemedsam_open.md").read_text()
+    scores = pd.read_csv(folder / "litemedsam_open_unseen.csv")
+    facts = json.loads((folder / "litemedsam_open.json").read_text())
+    assert scores.groupby("arm").size().tolist() == [2, 2]  # one testing case of each modality
+    for text in ("no clinical model", "not** the public LiteMedSAM", "| US | 1 |", "Set U | CC0", "phantoms only", "64 px, 16 images, 5 steps", facts["sha256"]):
+        assert text in card
+    assert facts["sha256"] == hashlib.sha256((folder / "litemedsam_open.safetensors").read_bytes()).hexdigest()
+    assert "{{" not in card and "nan" not in card.lower().replace("nano", "")
+
+
+def test_a_file_that_was_changed_is_refused(made, tmp_path):
+    folder, _ = made
+    for name in ("litemedsam_open.safetensors", "litemedsam_open.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with (tmp_path / "litemedsam_open.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(CheckpointError, match="SHA-256 is .* expected"):
+        bundled_checkpoint(folder=tmp_path)
+    (tmp_path / "litemedsam_open.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        bundled_checkpoint(folder=tmp_path)
+
+
+def test_other_models_have_no_bundled_weights():
+    with pytest.raises(CheckpointError, match="litemedsam, not of nano"):
+        build_model("nano", checkpoint="open")
+
+
+def test_a_run_without_a_model_is_one_line(tmp_path, capsys):
+    assert main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (FOLDER / "litemedsam_open.safetensors").is_file(), reason="no bundled checkpoint yet")
+def test_the_bundled_checkpoint_loads_and_beats_the_ellipse():
+    model = build_model("litemedsam", checkpoint="open")
+    assert model.image_size == 256
+    scores = pd.read_csv(FOLDER / "litemedsam_open_unseen.csv")
+    means = scores.groupby(["arm", "modality"])["dsc"].mean().groupby("arm").mean()
+    assert means["LiteMedSAM, open"] > means["ellipse in the box"]
