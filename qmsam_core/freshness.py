@@ -38,8 +38,16 @@ def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
 
 def checkpoints(root: Path, params: Params) -> dict[str, Path]:
     """The checkpoint files the parameters name, by the parameter's name."""
-    values = params.model_dump()
-    return {name: root / value for name, value in values.items() if name.endswith("_checkpoint") and value}
+    files = {}
+    if params.float_checkpoint == "open":
+        from qmsam_core.models.bundled import FOLDER, NAME  # loads PyTorch, which the runner can mostly do without
+
+        files["float_checkpoint"] = FOLDER / f"{NAME}.safetensors"
+    elif params.float_checkpoint:
+        files["float_checkpoint"] = root / params.float_checkpoint
+    if params.teacher != "self":
+        files["teacher"] = root / params.teacher
+    return files
 
 
 def stale_because(root: Path, params: Params, notebook: Notebook) -> str:

@@ -162,7 +162,7 @@ def _kernel_environment(threads: int) -> Iterator[None]:
     """What the kernel inherits: malloc and thread settings, and this interpreter before any other `python3` kernel."""
     here = os.path.join(sys.prefix, "share", "jupyter")
     path = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
-    settings = {**MALLOC, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "JUPYTER_PATH": path}
+    settings = {**MALLOC, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "JUPYTER_PATH": path, "QMSAM_HEADLESS": "1"}
     before = {name: os.environ.get(name) for name in (*settings, "JUPYTER_RUNTIME_DIR")}
     with TemporaryDirectory(prefix="study") as sockets:  # a short path: a socket's may have some 100 characters
         os.environ.update(settings, JUPYTER_RUNTIME_DIR=sockets)
@@ -206,7 +206,7 @@ def _check_outputs(book: Notebook, folder: Path, started: float, params: Params)
 def check_sources(root: Path, params: Params) -> None:
     """Raise `StudyError` if the data folder, a case in it, a checkpoint or the device is not there."""
     lines = [
-        f"{name}: {path} not found; download the checkpoint to there"
+        f"{name}: {path} not found; put the checkpoint there (the public ones: README of bowang-lab/MedSAM, branches main and LiteMedSAM)"
         for name, path in checkpoints(root, params).items()
         if not path.is_file()
     ]

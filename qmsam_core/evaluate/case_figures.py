@@ -61,10 +61,10 @@ def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
         len(rows), columns, width=cell * columns + 0.2, height=(cell + 0.28) * len(rows) + 0.25, squeeze=False
     )
     for axes, row in zip(grid, rows):
-        _picture(axes[0], row.image, row.boxes)
+        draw_slice(axes[0], row.image, row.boxes)
         axes[0].set_ylabel(_shortened(row.title), fontsize=9)
         for panel, name in zip(axes[1:], panels):
-            _picture(panel, row.image, row.boxes, row.masks[name], _close_up(row))
+            draw_slice(panel, row.image, row.boxes, row.masks[name], _close_up(row))
             panel.set_xlabel(f"DSC {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
     for panel, name in zip(grid[0], ["image and box", *panels]):
         panel.set_title(name)
@@ -89,7 +89,7 @@ def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] 
         z = fullest_slice(cases[i])
         image, labels = cases[i].images, cases[i].labels
         image, labels = (image, labels) if z is None else (image[z], None if labels is None else labels[z])
-        _picture(axes, image, boxes_on(cases[i], z), labels)
+        draw_slice(axes, image, boxes_on(cases[i], z), labels)
         _square(axes, image)
         axes.set_title(titles[i] if z is None else f"{titles[i]}, z = {z}", fontsize=11)
     return figure
@@ -114,14 +114,14 @@ def boxes_on(case: Any, z: int | None) -> np.ndarray:
     return met[:, [0, 1, 3, 4]]
 
 
-def _picture(
+def draw_slice(
     axes: Axes,
     image: np.ndarray,
     boxes: np.ndarray,
     labels: np.ndarray | None = None,
     view: tuple[slice, slice] | None = None,
 ) -> None:
-    """Image in grey or colour, boxes and objects outlined; `view` is what to show of it, rows and columns.
+    """Draw a slice uint8 (H,W) or (H,W,3), its boxes (N,4) and objects (labels (H,W)) outlined; `view` is what to show of it, rows and columns.
 
     Coordinates are those of the full image, a pixel's centre at whole numbers.
     """
