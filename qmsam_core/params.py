@@ -67,7 +67,7 @@ class Params(BaseModel):
         "data", description="trains it: data, or open (licences) and phantoms"
     )
     float_phases: Annotated[tuple[str, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_phases)] = Field(
-        ("64 px, 16 images, 400 steps",), description="how the float baseline is trained here"
+        ("64 px, 8 images, 450 steps",), description="how the float baseline is trained here"
     )
     teacher: str = Field("self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path")
     recipe: Literal["paper", "released", "deploy"] = Field("paper", description="quantisers: paper, released or deploy")

@@ -183,6 +183,18 @@ def test_two_large_groups_give_one_to_each_side():
     assert (len(train), len(evaluation)) == (9, 4)
 
 
+def test_a_fifth_is_held_out_by_a_hash_of_the_group():
+    records = [FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1) for v in range(100, 112) for z in range(v % 3 + 2)]
+    records += [FileRecord(f"US/2DBox_US_S_{k}x.npz", 1, 1, n_slices=1) for k in range(50)] + [FileRecord("CT/one.npz", 1, 1, n_slices=3)]
+    rest, held = SliceIndex("root", records).hold_out()
+    assert set(rest.cases.path).isdisjoint(held.cases.path) and len(rest) + len(held) == 36 + 50 + 3
+    assert held.cases.modality.value_counts().to_dict() == {"US": 10, "MR": pytest.approx(36 / 5, abs=2)}
+    volumes = [{re.sub(r"_\d+\.npz", "", p) for p in part.cases.path if "Heart" in p} for part in (rest, held)]
+    assert not volumes[0] & volumes[1]
+    elsewhere = SliceIndex("another", records[::-1]).hold_out()[1]  # neither the folder nor the order of the files matters
+    assert {Path(p).name for p in elsewhere.cases.path} == {Path(p).name for p in held.cases.path}
+
+
 def test_split_refuses_impossible_fractions():
     with pytest.raises(ValueError, match="eval_fraction 0.6"):
         SliceIndex("root", [FileRecord("CT/a.npz", 1, 1, n_slices=1)]).split(0.6, 0)

@@ -1,0 +1,162 @@
+"""The paper's claims beside what a run found, each as one number, on one page: what holds here, what does not, and what a run this size cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .paper_tables import PAPER
+from .tables import balance
+
+TABLES = {  # what is read, by name: notebook and file
+    "table5": "06_engine_speed/table5.csv",
+    "table6": "06_engine_speed/table6.csv",
+    "table7": "07_validation/table7_dsc.csv",
+    "paired": "07_validation/paired_stage3.csv",
+    "scores": "07_validation/scores.csv",
+    "table8": "07_validation/table8.csv",
+    "table9": "08_ablation/table9_dsc.csv",
+    "table10": "09_testing/table10_dsc.csv",
+    "table10_seconds": "09_testing/table10_seconds.csv",
+    "disk": "01_data_audit/disk_by_modality.csv",
+}
+
+Numbers = tuple[float, float]  # the paper's, ours
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of the paper and the number that carries it.
+
+    Attributes:
+        says: the claim. where: in the paper. unit: `points` (of DSC, a difference, 0 is neutral) or `x` (a ratio, 1 is neutral).
+        numbers: gives the paper's number (NaN where it has none) and ours from the tables.
+        holds_above: the claim holds where the number is above this; for claims of "no loss" a little below neutral.
+        less_is_more: the claim is that the number is below `holds_above`.
+    """
+
+    says: str
+    where: str
+    unit: str
+    numbers: Callable[[Mapping[str, pd.DataFrame]], Numbers]
+    holds_above: float
+    less_is_more: bool = False
+
+
+def _average(table: pd.DataFrame, column: str, row: str = "Average") -> float:
+    return float(table.set_index("modality").loc[row, column])
+
+
+def _difference(name: str, first: str, second: str, metric: str = "dsc") -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+    """First arm minus second on average, in points, of a table written by `across`."""
+
+    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+        pairs = []
+        for source in ("paper", "here"):
+            columns = [f"{arm} {metric} {source}" for arm in (first, second)]
+            known = all(column in tables[name] for column in columns)
+            pairs.append(100 * float(np.subtract(*(_average(tables[name], c) for c in columns))) if known else float("nan"))
+        return pairs[0], pairs[1]
+
+    return numbers
+
+
+def _spread(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    """Standard deviation of the DSC over modalities, stage 3 minus baseline, points."""
+    spreads = []
+    for table in (PAPER["table7"], _long(tables["table7"])):
+        std = balance(table).set_index("arm")["dsc std"]
+        spreads.append(100 * float(std["Stage 3"] - std["Baseline"]))
+    return spreads[0], spreads[1]
+
+
+def _long(table: pd.DataFrame) -> pd.DataFrame:
+    """Arms below each other again, our values only: modality, arm, dsc."""
+    columns = {c: c.removesuffix(" dsc here") for c in table if c.endswith(" dsc here")}
+    return table[["modality", *columns]].rename(columns=columns).melt("modality", var_name="arm", value_name="dsc")
+
+
+def _gain(name: str) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+    """Float over int8 on OpenVINO, in time."""
+
+    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+        seconds = tables[name].set_index(["precision", "engine"])
+        return tuple(float(seconds.loc[("float", "OpenVINO"), f"seconds {s}"] / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"]) for s in ("paper", "here"))
+
+    return numbers
+
+
+def _speed_up(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    """Median speed-up of single cases."""
+    return tuple(float(tables["table8"][f"speed-up {source}"].median()) for source in ("paper", "here"))
+
+
+def _testing_time(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    return tuple(
+        _average(tables["table10_seconds"], f"Baseline seconds {source}") / _average(tables["table10_seconds"], f"Proposed seconds {source}")
+        for source in ("paper", "here")
+    )
+
+
+def _more_samples(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    """The paper's sampling minus the ablation's, stage 3."""
+    return tuple(
+        100 * (_average(tables["table9"], f"Stage 3 dsc {source}", "Proposed") - _average(tables["table9"], f"Stage 3 dsc {source}"))
+        for source in ("paper", "here")
+    )
+
+
+def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    return 10e12 / 160e9, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
+
+
+CLAIMS = (
+    Claim("quantised with little loss: DSC of stage 3 minus baseline", "Table 7", "points", _difference("table7", "Stage 3", "Baseline"), -1.0),
+    Claim("the same on the testing set: proposed minus baseline", "Table 10", "points", _difference("table10", "Proposed", "Baseline"), -1.0),
+    Claim("more even over modalities: standard deviation of the DSC, stage 3 minus baseline", "Table 7", "points", _spread, 0.0, less_is_more=True),
+    Claim("fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "points", _difference("table7", "Stage 3", "Stage 1"), 0.0),
+    Claim("training is needed: stage 3 minus post-training quantisation", "not shown", "points", _difference("table7", "Stage 3", "Post-training"), 0.0),
+    Claim("the image is used: baseline minus the ellipse in the box", "not shown", "points", _difference("table7", "Baseline", "Ellipse"), 0.0),
+    Claim("few samples of each modality are enough: balanced minus a tenth of each", "Table 9", "points", _more_samples, -1.0),
+    Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", _gain("table5"), 1.0),
+    Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", _gain("table6"), 1.0),
+    Claim("whole cases are faster than the baseline's way, median", "Table 8", "x", _speed_up, 1.0),
+    Claim("and so is the testing set, mean", "Table 10", "x", _testing_time, 1.0),
+    Claim("reading in place saves disk: unpacked over stored", "section 2.1", "x", _disk, 1.0),
+)  # fmt: skip
+
+
+def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every claim with the paper's number and ours: claim, where, paper, here (text with unit), and whether it holds in each.
+
+    `tables` are those of `TABLES`, as the notebooks wrote them. The first claim's verdict asks the paired interval too: one that reaches across
+    the limit cannot be told.
+    """
+    rows = []
+    for claim in CLAIMS:
+        paper, here = claim.numbers(tables)
+        verdict = _verdict(claim, here)
+        if claim is CLAIMS[0]:
+            average = tables["paired"].set_index("modality").loc["Average"]
+            low, high = 100 * average["difference_low"], 100 * average["difference_high"]
+            verdict = "cannot be told" if low < claim.holds_above < high else verdict
+        rows.append(
+            {"claim": claim.says, "where": claim.where, "paper": _text(paper, claim.unit), "here": _text(here, claim.unit),
+             "holds in the paper": _verdict(claim, paper), "holds here": verdict}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _verdict(claim: Claim, number: float) -> str:
+    if np.isnan(number):
+        return "not shown"
+    return "yes" if (number < claim.holds_above) == claim.less_is_more and number != claim.holds_above else "no"
+
+
+def _text(number: float, unit: str) -> str:
+    if np.isnan(number):
+        return "not shown"
+    return f"{number:+.2f} points" if unit == "points" else f"{number:.2f}x"

@@ -1,0 +1,33 @@
+"""The three parts of a data set."""
+
+import pandas as pd
+from small_data import write_data
+
+from qmsam_core.data import SliceIndex
+from qmsam_core.data.parts import PARTS, make_parts
+
+
+def names(part):
+    return set(part.cases["path"])
+
+
+def test_parts_are_saved_disjoint_and_complete(tmp_path):
+    index, parts = make_parts(write_data(tmp_path / "cases", 10), tmp_path / "out", 0.25, 0)
+    assert tuple(parts) == PARTS
+    assert {len(parts[name].cases) for name in ("testing", "evaluation")} == {4}  # 2 of 10, then 2 of 8, in both modalities
+    assert set().union(*(names(part) for part in parts.values())) == names(index)
+    assert sum(len(part.cases) for part in parts.values()) == len(index.cases)
+    for name, part in parts.items():
+        pd.testing.assert_frame_equal(SliceIndex.load(tmp_path / "out" / f"index_{name}.npz").cases, part.cases)
+
+
+def test_the_seed_changes_the_evaluation_part_and_never_the_testing_part(tmp_path):
+    data = write_data(tmp_path / "cases", 10)
+    made = [make_parts(data, tmp_path / str(seed), 0.25, seed)[1] for seed in range(4)]
+    assert len({frozenset(names(parts["testing"])) for parts in made}) == 1
+    assert len({frozenset(names(parts["evaluation"])) for parts in made}) > 1
+
+
+def test_small_parts_on_request(tmp_path):
+    _, parts = make_parts(write_data(tmp_path / "cases", 10), tmp_path / "out", 0.25, 0, eval_cases=1)
+    assert len(parts["testing"].cases) == len(parts["evaluation"].cases) == 2 and len(parts["train"].cases) == 12
