@@ -20,6 +20,9 @@ from qmsam_core.evaluate.tables import rendered
 from qmsam_core.params import Params
 from qmsam_core.provenance import CPU_FEATURES, write_atomic
 
+CLAIMS = "/claims.csv"
+"""The table that opens the index: what the paper claims and what the run found."""
+
 LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
 
 
@@ -52,12 +55,14 @@ def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
     page = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
         "index.html.j2"
     )
+    comparisons = list(_listed(run_dir, entries, "comparisons"))
     text = page.render(
         label=params.label,
         scale=scale_of(params),
         facts=_facts(params, entries),
         entries=[_row(run_dir, entry) for entry in entries],
-        comparisons=list(_listed(run_dir, entries, "comparisons")),
+        claims=[item for item in comparisons if item["path"].endswith(CLAIMS)],
+        comparisons=[item for item in comparisons if not item["path"].endswith(CLAIMS)],
         figures=list(_listed(run_dir, entries, "figures")),
         table_html=lambda path: table_html(run_dir / path),
     )
