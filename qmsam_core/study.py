@@ -26,8 +26,6 @@ from qmsam_core.params import Params, ParamsError, parse_override
 from qmsam_core.provenance import MALLOC, ProvenanceError, project_root
 from qmsam_core.report import Entry, write_index, write_report
 
-KERNEL = Config(KernelManager={"transport": "ipc"})  # sockets in files: no ports to race for, no open network
-
 
 class StudyError(RuntimeError):
     """The study cannot start; the message has one line a problem."""
@@ -143,10 +141,12 @@ def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None
     from papermill import PapermillExecutionError, execute_notebook
 
     values = params.model_dump(mode="json")
-    with _kernel_environment(params.threads):
+    with _kernel_environment(params.threads) as sockets:
+        # sockets in files: no ports to race for, no open network; left to itself the kernel puts them into the current folder
+        kernel = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
         try:
             execute_notebook(
-                book.path, output, values, kernel_name="python3", cwd=root, progress_bar=False, config=KERNEL
+                book.path, output, values, kernel_name="python3", cwd=root, progress_bar=False, config=kernel
             )
         except PapermillExecutionError as error:
             raise NotebookFailure(
@@ -158,8 +158,8 @@ def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None
 
 
 @contextmanager
-def _kernel_environment(threads: int) -> Iterator[None]:
-    """What the kernel inherits: malloc and thread settings, and this interpreter before any other `python3` kernel."""
+def _kernel_environment(threads: int) -> Iterator[str]:
+    """What the kernel inherits: malloc and thread settings, and this interpreter before any other `python3` kernel; gives a folder for its sockets."""
     here = os.path.join(sys.prefix, "share", "jupyter")
     path = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
     settings = {**MALLOC, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "JUPYTER_PATH": path, "QMSAM_HEADLESS": "1"}
@@ -167,7 +167,7 @@ def _kernel_environment(threads: int) -> Iterator[None]:
     with TemporaryDirectory(prefix="study") as sockets:  # a short path: a socket's may have some 100 characters
         os.environ.update(settings, JUPYTER_RUNTIME_DIR=sockets)
         try:
-            yield
+            yield sockets
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)

@@ -228,3 +228,9 @@ def test_interrupt_leaves_no_half_notebook(small_study, monkeypatch, capsys):
     monkeypatch.setattr(study, "_papermill", interrupted)
     assert run() == 130 and "interrupted" in capsys.readouterr().err
     assert list(Path("outputs/smoke/00_make").iterdir()) == []
+
+
+def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
+    before = set(small_study.iterdir())
+    assert run() == 0
+    assert {path.name for path in set(small_study.iterdir()) - before} == {"outputs"}
