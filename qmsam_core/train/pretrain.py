@@ -1,6 +1,6 @@
 """Training a float model from nothing, at rising resolution: what stage 0 is where no checkpoint is given.
 
-The network runs at any input size, and a step at 64 px costs about a twelfth of one at 256 px. So the box and the common shapes are learned
+The network runs at any input size, and an image of 48 px costs about a twentieth of one of 256 px. So the box and the common shapes are learned
 small, borders and tiny objects at full size. Every image asks about several objects, since its embedding serves all of them.
 """
 

@@ -20,7 +20,7 @@ from qmsam_core.provenance import MALLOC
 from qmsam_core.train import segmentation_loss
 from qmsam_core.train.precision import autocast_for, channels_last
 
-BATCH = {64: 16, 128: 8, 256: 2}
+BATCH = {48: 16, 64: 16, 112: 8, 128: 8, 256: 2}
 ARMS = {  # layout, bf16, fused optimiser, boxes an image
     "float32, one box an image": (False, False, False, 1),
     "+ channels last": (True, False, False, 1),
