@@ -12,7 +12,7 @@ from qmsam_core.data.parts import make_parts
 from qmsam_core.models import CheckpointError, build_model
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
 from qmsam_core.quant import save_model
-from qmsam_core.train.bundle import bundle, main
+from qmsam_core.bundle import bundle, main
 
 SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
 

@@ -1,6 +1,6 @@
 """Make the checkpoint that is given away: half-precision weights, scores on cases it has never seen, and a model card.
 
-python -m qmsam_core.train.bundle outputs/pretrain-open_pack -o outputs/pretrained
+python -m qmsam_core.bundle outputs/pretrain-open_pack -o outputs/pretrained
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import jinja2
 import pandas as pd
 import torch
 
-from ..data import Case, SliceIndex
-from ..data.licences import read_sources, source_of
-from ..deploy import Predictor, PyTorchEngine
-from ..evaluate import inscribed_ellipse, score_cases
-from ..evaluate.intervals import paired_differences
-from ..evaluate.tables import spread_per_modality
-from ..models import build_model, load_checkpoint, save_checkpoint
-from ..models.bundled import FOLDER, NAME
-from ..provenance import environment, write_atomic
-from ..quant import describe_model
+from .data import Case, SliceIndex
+from .data.licences import read_sources, source_of
+from .deploy import Predictor, PyTorchEngine
+from .evaluate import inscribed_ellipse, score_cases
+from .evaluate.intervals import paired_differences
+from .evaluate.tables import spread_per_modality
+from .models import build_model, load_checkpoint, save_checkpoint
+from .models.bundled import FOLDER, NAME
+from .provenance import environment, write_atomic
+from .quant import describe_model
 
-LOADER = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
+LOADER = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
 ARMS = {"model": "LiteMedSAM, open", "ellipse": "ellipse in the box"}
 
 
@@ -109,7 +109,7 @@ def used_sources(names: list[str], root: Path) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
-    parser = argparse.ArgumentParser(prog="python -m qmsam_core.train.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m qmsam_core.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)

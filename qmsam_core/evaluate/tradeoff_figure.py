@@ -1,0 +1,54 @@
+"""Accuracy against size and against time, every way of making the model in one picture."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_grid
+
+
+def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
+    """Mean DSC of each way against its size (left) and its time for an image and a box (right).
+
+    Args:
+        ways: one row each with name, family (its colour and mark), dsc (0..1), mb, ms; ms is NaN where no engine runs it in integers. A way named
+            `float` is drawn as a line too: what nothing should fall below.
+        ellipse: DSC of the ellipse in the box, 0..1, drawn as a line where given.
+    """
+    figure, (left, right) = new_figure(1, 2, width=1.15 * WIDTH, height=4.6, sharey=True)
+    for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
+        _points(axes, ways.dropna(subset=[column, "dsc"]), column)
+        axes.set(xlabel=label, xscale="log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="minor", labelsize=8)
+        axes.margins(x=0.25, y=0.12)
+        quiet_grid(axes, "y")
+        for name, value in (("float", _of_float(ways)), ("ellipse in the box", ellipse)):
+            if value is not None:
+                axes.axhline(100 * value, color=QUIET, linewidth=1, linestyle="--" if name == "float" else ":", zorder=0)
+                axes.annotate(name, (0, 100 * value), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, color=QUIET)
+    left.set_ylabel("mean DSC (%)")
+    handles = dict(zip(*reversed(left.get_legend_handles_labels())))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=10)
+    return figure
+
+
+def _of_float(ways: pd.DataFrame) -> float | None:
+    found = ways.loc[ways["name"] == "float", "dsc"]
+    return float(found.iloc[0]) if len(found) else None
+
+
+def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
+    """A mark for each way, with its name beside it; names of neighbours alternate sides."""
+    families = list(dict.fromkeys(ways["family"]))
+    for number, row in enumerate(ways.sort_values("dsc", ascending=False).to_dict("records")):
+        place = families.index(row["family"])
+        axes.scatter(row[column], 100 * row["dsc"], color=STRONG[place % len(STRONG)], marker=MARKERS[place % len(MARKERS)], s=46, label=row["family"], zorder=3)
+        side = 1 if number % 2 else -1
+        axes.annotate(
+            row["name"], (row[column], 100 * row["dsc"]), (7 * side, 0), textcoords="offset points", fontsize=7.5, va="center",
+            ha="left" if side > 0 else "right", color=INK,
+        )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Recipes beyond the paper's, one step from it each, for the picture of accuracy against speed and size (notebook 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from .recipes import PARTS, RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe, the parts of the model it quantises, and the question it belongs to.
+
+    Attributes:
+        runs_in_int8: whether an engine can run it in integers, so that its time can be measured.
+    """
+
+    name: str
+    family: str
+    recipe: Recipe
+    parts: tuple[str, ...] = tuple(PARTS)
+
+    @property
+    def runs_in_int8(self) -> bool:
+        return self.recipe.weight_bits == self.recipe.activation_bits == 8
+
+
+def _changed(name: str, family: str, parts: tuple[str, ...] = tuple(PARTS), **changes: object) -> Variant:
+    return Variant(name, family, replace(RECIPES["paper"], name="paper", **changes), parts)
+
+
+VARIANTS = (
+    _changed("8 bit, the paper's", "bit width"),
+    _changed("6 bit", "bit width", weight_bits=6, activation_bits=6),
+    _changed("4 bit", "bit width", weight_bits=4, activation_bits=4),
+    _changed("4-bit weights", "bit width", weight_bits=4),
+    _changed("a scale a channel", "quantisers", per_channel=True),
+    _changed("batch norm folded", "quantisers", fold_batch_norm=True),
+    _changed("unsigned where positive", "quantisers", unsigned=True),
+    Variant("all three", "quantisers", RECIPES["deploy"]),
+    _changed("encoder only", "parts", parts=("encoder",)),
+    _changed("decoder only", "parts", parts=("decoder",)),
+)
+
+
+def packed_megabytes(model: nn.Module) -> float:
+    """Size of a model's parameters and buffers in 10^6 bytes with every quantised weight packed at its bit width; all else float32."""
+    bits = {id(layer.weight): layer.weight_quant_bits for layer in model.modules() if hasattr(layer, "weight_quant_bits")}
+    values = {id(v): v for v in (*model.parameters(), *model.buffers()) if v.is_floating_point()}
+    return sum(v.numel() * bits.get(key, 32) for key, v in values.items()) / 8e6

@@ -1,0 +1,43 @@
+"""Recipes beyond the paper's, their sizes, and the picture of all of them."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from qmsam_core.evaluate.tradeoff_figure import tradeoff_figure
+from qmsam_core.models import build_model
+from qmsam_core.quant import calibrate, quantize
+from qmsam_core.quant.variants import VARIANTS, packed_megabytes
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_every_variant_quantises_its_parts_and_still_runs(variant):
+    model = quantize(build_model("nano", 64), variant.recipe, variant.parts)
+    images, boxes = torch.rand(2, 3, 64, 64), torch.tensor([[5.0, 5, 50, 50]] * 2)
+    calibrate(model, lambda m, x: m(x, boxes), [images])
+    assert torch.isfinite(model.eval()(images, boxes)[0]).all()
+    assert model.quantised_parts == tuple(sorted(variant.parts))
+    assert variant.runs_in_int8 == (variant.name not in ("6 bit", "4 bit", "4-bit weights"))
+
+
+def test_sizes_follow_the_bit_widths():
+    plain = build_model("nano", 64)
+    values = sum(v.numel() for v in (*plain.parameters(), *plain.buffers()) if v.is_floating_point())
+    assert packed_megabytes(plain) == pytest.approx(4e-6 * values)
+    sizes = {v.name: packed_megabytes(quantize(build_model("nano", 64), v.recipe, v.parts)) for v in VARIANTS}
+    assert sizes["4 bit"] < sizes["6 bit"] < sizes["8 bit, the paper's"] < packed_megabytes(plain)
+    assert sizes["4 bit"] == pytest.approx(sizes["4-bit weights"])
+    assert sizes["8 bit, the paper's"] < min(sizes["encoder only"], sizes["decoder only"])
+    saved = {bits: packed_megabytes(plain) - sizes[name] for bits, name in ((8, "8 bit, the paper's"), (4, "4 bit"))}
+    assert saved[4] / saved[8] == pytest.approx(28 / 24, rel=0.01)
+
+
+def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
+    ways = pd.DataFrame(
+        {"name": ["float", "8 bit", "4 bit"], "family": ["float", "bits", "bits"], "dsc": [0.8, 0.79, 0.5], "mb": [40.0, 10, 5], "ms": [300.0, 100, math.nan]}
+    )
+    left, right = tradeoff_figure(ways, ellipse=0.7).axes
+    assert {text.get_text() for text in left.texts} >= {"float", "8 bit", "4 bit", "ellipse in the box"}
+    assert "4 bit" not in {text.get_text() for text in right.texts}
