@@ -16,7 +16,6 @@ TABLES = {  # what is read, by name: notebook and file
     "table6": "06_engine_speed/table6.csv",
     "table7": "07_validation/table7_dsc.csv",
     "paired": "07_validation/paired_stage3.csv",
-    "scores": "07_validation/scores.csv",
     "table8": "07_validation/table8.csv",
     "table9": "08_ablation/table9_dsc.csv",
     "table10": "09_testing/table10_dsc.csv",
