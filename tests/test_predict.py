@@ -22,6 +22,7 @@ from qmsam_core.deploy.masks import MaskPainter, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
 from qmsam_core.deploy.plan import boxes_on_slice, follow, plan
 from qmsam_core.deploy.predict import main as predict_command
+from qmsam_core.deploy.ways import AuthorsWay, BaselineWay, run_way
 
 
 class BoxEngine:
@@ -267,6 +268,30 @@ def test_the_propagated_box_has_the_baseline_s_margin_at_any_scale():
     assert follow(np.array([10, 20, 29, 39]), Geometry.of(512, 512, 256)).tolist() == [2, 7, 17, 22]
     assert follow(np.array([10, 20, 29, 39]), Geometry.of(128, 128, 256)).tolist() == [17, 37, 62, 82]
     assert follow(np.array([0, 0, 255, 255]), Geometry.of(256, 256, 256)).tolist() == [0, 0, 256, 256]
+
+
+# The ways of Table 8 --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_every_box():
+    case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
+    theirs, ours = DriftEngine(), DriftEngine()
+    np.testing.assert_array_equal(BaselineWay(theirs).segment(case), Predictor(ours, propagate=True).segment(case))
+    assert (theirs.encoded, ours.encoded) == (9 + 6 + 2, 10) and theirs.decoded == [1] * 17
+
+
+@pytest.mark.parametrize("boxes, depth", [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 3], [20, 20, 2, 40, 40, 5]], 6)])
+def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
+    case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
+    np.testing.assert_array_equal(AuthorsWay(theirs).segment(case), Predictor(ours).segment(case))
+    assert theirs.encoded == ours.encoded
+
+
+def test_the_ways_run_from_file_to_file(folder, model):
+    for way in ("baseline", "authors", "ours"):
+        target = folder / f"{way}.npz"
+        assert run_way(way, model, folder / "in" / "3DBox_X_1.npz", target, 1, 2**31) > 0
+        assert read_segmentation(target).shape == (4, 40, 56)
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------------------------------
