@@ -199,6 +199,6 @@ def read_timing(path: Path) -> Iterator[dict]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line."""
-    text = " ".join(str(error).split())
+    """The message of an error in one line, without the path where it names its file apart."""
+    text = " ".join(str(getattr(error, "message", error)).split())
     return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
