@@ -1,23 +1,17 @@
 """Exports and engines against PyTorch, and the predictor on whole cases."""
 
-import json
 
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_data import rectangle_case
 
-from qmsam_core.data import Case, CaseError, read_segmentation
-from qmsam_core.deploy import ENGINES, OpenVinoEngine, Predictor, PyTorchEngine, one_box, open_engine, parity
+from qmsam_core.deploy import OpenVinoEngine, PyTorchEngine, one_box, open_engine, parity
 from qmsam_core.deploy.export import ExportError, export_model, read_export
-from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.graphs import clean
 from qmsam_core.deploy.parity import relative_error
-from qmsam_core.deploy.predict import boxes_on_slice, predict_folder
-from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize
 
@@ -173,155 +167,6 @@ def test_parity_of_an_engine_with_itself_is_perfect(exports):
     table = parity(engine, engine, [rectangle_case("3DBox_CT_a", 1, True), rectangle_case("2DBox_US_a", 2, False)])
     assert table["masks"].tolist() == [6, 2]  # three slices of two objects, two objects
     assert (table["pixels_equal"] == 1).all() and (table["logit_error"] == 0).all()
-
-
-# Predictor ----------------------------------------------------------------------------------------------------------------------------------
-
-
-class BoxEngine:
-    """An engine whose mask is the box itself; counts its calls."""
-
-    name, image_size, mask_size = "box", 64, 64
-
-    def __init__(self):
-        self.encoded, self.decoded = 0, []
-
-    def encode(self, images):
-        self.encoded += 1
-        return np.zeros((1, 4, 16, 16), np.float32)
-
-    def decode(self, embedding, boxes):
-        self.decoded.append(len(boxes))
-        y, x = np.mgrid[:64, :64]
-        inside = [(x >= b[0] - 0.5) & (x <= b[2] + 0.5) & (y >= b[1] - 0.5) & (y <= b[3] + 0.5) for b in boxes]
-        return np.where(inside, 1.0, -1.0).astype(np.float32)
-
-
-def plain_case(boxes, shape=(64, 64), depth=0):
-    images = np.zeros((depth, *shape) if depth else (*shape, 3), np.uint8)
-    return Case("3DBox_CT_x" if depth else "2DBox_US_x", images, np.array(boxes), None, np.ones(3))
-
-
-def test_a_box_becomes_its_label_and_the_later_box_wins():
-    segs = Predictor(BoxEngine()).segment(plain_case([[8, 8, 30, 30], [20, 20, 40, 40]]))
-    assert segs.dtype == np.uint8 and segs.shape == (64, 64)
-    assert (segs[10, 10], segs[25, 25], segs[35, 35], segs[5, 5], segs[50, 50]) == (1, 2, 2, 0, 0)
-
-
-def test_z_limits_belong_to_the_box():
-    boxes = np.array([[1, 1, 2, 5, 5, 4], [1, 1, 4, 5, 5, 6]])
-    assert [boxes_on_slice(boxes, z)[0].tolist() for z in range(1, 8)] == [[], [0], [0], [0, 1], [1], [1], []]
-
-
-def test_a_slice_is_encoded_once_for_all_its_boxes_and_empty_slices_never():
-    engine = BoxEngine()
-    segs = Predictor(engine).segment(
-        plain_case([[8, 8, 2, 30, 30, 3], [20, 20, 3, 40, 40, 4], [1, 1, 3, 9, 9, 3]], depth=8)
-    )
-    assert engine.encoded == 3 and engine.decoded == [1, 3, 1]
-    assert [sorted(set(plane.flat) - {0}) for plane in segs] == [[], [], [1], [1, 2, 3], [2], [], [], []]
-
-
-def test_the_baseline_encodes_for_every_box_with_the_same_result():
-    case = plain_case([[8, 8, 2, 30, 30, 3], [20, 20, 3, 40, 40, 4]], depth=6)
-    ours, theirs = BoxEngine(), BoxEngine()
-    a, b = Predictor(ours).segment(case), Predictor(theirs, share_embedding=False).segment(case)
-    assert np.array_equal(a, b) and (ours.encoded, theirs.encoded) == (3, 4)
-
-
-@pytest.mark.parametrize("block", [1, 2, 3, 100])
-def test_blocks_of_boxes_change_nothing_but_the_calls(block):
-    boxes = [[k, k, k + 12, k + 9] for k in range(0, 35, 5)]
-    engine = BoxEngine()
-    segs = Predictor(engine, decode_block=block).segment(plain_case(boxes))
-    assert np.array_equal(segs, Predictor(BoxEngine()).segment(plain_case(boxes)))
-    assert sum(engine.decoded) == 7 and max(engine.decoded) == min(block, 7)
-
-
-def test_masks_come_back_to_the_image_s_own_size():
-    segs = Predictor(BoxEngine()).segment(plain_case([[40, 10, 159, 49]], shape=(100, 200)))
-    y, x = np.nonzero(segs)
-    assert abs(x.min() - 40) <= 3 and abs(x.max() - 159) <= 3 and abs(y.min() - 10) <= 3 and abs(y.max() - 49) <= 3
-
-
-@pytest.mark.parametrize(
-    "boxes, words", [(None, "no 'boxes'"), (np.zeros((256, 4), int), "256 boxes; expected at most 255")]
-)
-def test_cases_that_cannot_be_segmented_are_told(boxes, words):
-    case = Case("2DBox_US_x", np.zeros((8, 8, 3), np.uint8), boxes, None, np.ones(3))
-    with pytest.raises(CaseError, match=words):
-        Predictor(BoxEngine()).segment(case)
-
-
-def test_a_case_without_boxes_gives_an_empty_segmentation():
-    assert not Predictor(BoxEngine()).segment(plain_case(np.zeros((0, 4), int))).any()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for k, volume in enumerate((False, True)):
-        rectangle_case(f"{'3D' if volume else '2D'}Box_X_{k}", k, volume).save(
-            tmp_path / "in" / f"{'3D' if volume else '2D'}Box_X_{k}.npz"
-        )
-    (tmp_path / "in" / "2DBox_X_9.npz").write_bytes(b"no zip")
-    return tmp_path
-
-
-def test_one_bad_case_never_stops_the_batch_and_sets_the_exit_code(exports, folder, capsys):
-    code = predict_command(
-        ["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(exports["paper"]), "--threads", "1"]
-    )
-    assert code == 1
-    assert sorted(p.name for p in (folder / "out").iterdir()) == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
-    assert read_segmentation(folder / "out" / "3DBox_X_1.npz").shape == (4, 40, 56)
-    rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
-    assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith("failed")
-
-
-def test_finished_outputs_are_kept_and_half_written_ones_are_not(folder):
-    first = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*X_[01].npz")), folder / "out")
-    assert [row["status"] for row in first] == ["done", "done"]
-    (folder / "out" / "2DBox_X_0.npz").write_bytes(b"half")
-    second = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*X_[01].npz")), folder / "out")
-    assert [row["status"] for row in second] == ["done", "kept"]
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_commands_work_together(tmp_path, folder, engine):
-    (folder / "in" / "2DBox_X_9.npz").unlink()
-    assert export_command(["--model", "nano", "--recipe", "float", "-o", str(tmp_path / "model")]) == 0
-    assert json.loads((tmp_path / "model" / "export.json").read_text())["origin"] == "random weights, seed 0"
-    arguments = [
-        "-i",
-        str(folder / "in"),
-        "-o",
-        str(folder / engine),
-        "--model",
-        str(tmp_path / "model"),
-        "--engine",
-        engine,
-        "--threads",
-        "1",
-    ]
-    assert predict_command(arguments) == 0
-    assert read_segmentation(folder / engine / "2DBox_X_0.npz").shape == (40, 56)
-
-
-@pytest.mark.parametrize(
-    "command, arguments, words",
-    [
-        (predict_command, ["-i", "nowhere", "-o", "out", "--model", "m"], "nowhere: no .npz files"),
-        (predict_command, ["-i", "in", "-o", "out", "--model", "nowhere"], "nowhere/export.json: no such file"),
-        (export_command, ["--model", "nano", "--checkpoint", "gone.pth", "-o", "m"], "gone.pth: no such file"),
-    ],
-)
-def test_commands_end_with_one_line_on_bad_input(folder, monkeypatch, capsys, command, arguments, words):
-    monkeypatch.chdir(folder)
-    assert command(arguments) == 2
-    error = [
-        line for line in capsys.readouterr().err.splitlines() if "it/s" not in line and "case" not in line.split(":")[0]
-    ]
-    assert words in "\n".join(error) and not (folder / "out").exists()
 
 
 def test_the_pytorch_engine_is_the_model_itself(images):

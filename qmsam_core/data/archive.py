@@ -7,6 +7,7 @@ this in place of unpacking the data set). `numpy.load` offers neither, so the tw
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
@@ -241,8 +242,8 @@ def read_slice(path: str | os.PathLike, key: str, z: int, max_bytes: int = MAX_A
     return plane
 
 
-def write_archive(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a compressed npz, atomically, byte for byte the same for the same arrays.
+def write_archive(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], level: int = 6) -> None:
+    """Write arrays to a compressed npz, atomically, byte for byte the same for the same arrays; `level` is zlib's, 1 (fast) to 9.
 
     `numpy.savez_compressed` stamps the time of day into the archive, which would change the file's hash from run to run.
     """
@@ -251,6 +252,7 @@ def write_archive(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> 
         for key, array in arrays.items():
             info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
+            info._compresslevel = level  # of the archive it would hold for members given by name only
             with archive.open(info, "w", force_zip64=True) as member:
                 npy.write_array(member, np.asarray(array), allow_pickle=False)
 
@@ -268,12 +270,14 @@ class atomic_file:
         return self._stream
 
     def __exit__(self, kind, *rest) -> None:
-        self._stream.close()
-        if kind is None:
-            os.chmod(self._temporary, 0o666 & ~_umask())
-            os.replace(self._temporary, self._path)
-        else:
-            os.unlink(self._temporary)
+        try:
+            self._stream.close()  # a full disk may show only here
+            if kind is None:
+                os.chmod(self._temporary, 0o666 & ~_umask())
+                os.replace(self._temporary, self._path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary)
 
 
 def _umask() -> int:

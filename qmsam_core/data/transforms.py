@@ -120,11 +120,11 @@ class Geometry:
             raise ValueError(f"logits of shape {logits.shape}: expected (N,M,M)")
         masks = np.empty((len(logits), self.height, self.width), dtype=bool)
         for number, square in enumerate(logits):
-            content = self._content(square)
+            content = self.content(square)
             np.greater(cv2.resize(content, (self.width, self.height), interpolation=cv2.INTER_LINEAR), 0, out=masks[number])
         return masks
 
-    def _content(self, square: np.ndarray) -> np.ndarray:
+    def content(self, square: np.ndarray) -> np.ndarray:
         """The unpadded corner of a mask; enlarged first where the corner's edge would cut through a mask pixel."""
         side = square.shape[0]
         if (self.new_height * side) % self.size or (self.new_width * side) % self.size:

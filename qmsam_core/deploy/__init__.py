@@ -3,7 +3,7 @@
 from .engines import ENGINES, Engine, OnnxRuntimeEngine, OpenVinoEngine, PyTorchEngine, open_engine
 from .arms import ARMS, PAPER_ARMS, Arm, one_box
 from .parity import parity, parity_summary
-from .predict import Predictor
+from .predictor import Predictor
 
 __all__ = [
     "ARMS",

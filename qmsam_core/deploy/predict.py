@@ -3,179 +3,111 @@
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
 
 Every slice that a box crosses is encoded once, whatever the number of its boxes; boxes are decoded in blocks (paper section 2.2).
+The same command once more goes on where the last one ended. Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on.
 """
 
 import argparse
-import csv
 import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from ..data.cases import Case, CaseError, read_segmentation, write_segmentation
-from ..data.transforms import Geometry
-from .engines import ENGINES, Engine, open_engine
+from .batch import TIMING, predict_folder
+from .engines import ENGINES, open_engine
+from .memory import memory_size, resident_bytes
+from .plan import boxes_on_slice
+from .predictor import Predictor
+
+__all__ = ["boxes_on_slice", "main", "predict_folder"]
 
 
-def boxes_on_slice(boxes: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which 3-D boxes (N, 6) cross slice `z` (both z limits belong to the box), and their 2-D boxes: ids (n,), boxes (n, 4)."""
-    ids = np.flatnonzero((boxes[:, 2] <= z) & (z <= boxes[:, 5]))
-    return ids, boxes[ids][:, [0, 1, 3, 4]]
+class Progress:
+    """A bar on a terminal, else a plain line now and then: a log file wants no control characters."""
+
+    def __init__(self, total: int) -> None:
+        stream = sys.stderr
+        self._bar = tqdm(total=total, unit="case", file=stream) if stream.isatty() else None
+        self._stream, self._total, self._done = stream, total, 0
+        self._every = max(1, total // 20)
+
+    def done(self) -> None:
+        """One more case is through."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif self._done % self._every == 0 or self._done == self._total:
+            print(f"{self._done} of {self._total} cases", file=self._stream, flush=True)
+
+    def log(self, line: str) -> None:
+        """A line that does not tear the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        if self._bar is not None:
+            self._bar.close()
 
 
-@dataclass
-class Timing:
-    """Where the time of one case went, in seconds, and how often the network was called."""
-
-    encode: float = 0.0
-    decode: float = 0.0
-    total: float = 0.0
-    slices: int = 0
-    boxes: int = 0
-
-
-@dataclass
-class Predictor:
-    """Segments one case in memory.
-
-    Attributes:
-        engine: see `engines.Engine`.
-        decode_block: boxes decoded at once; bounds memory (paper section 2.1: up to 255 boxes a case).
-        interpolation: how slices are resized; the checkpoint's own is `area`.
-        share_embedding: encode a slice once for all its boxes; False encodes it anew for every box, as the challenge's baseline does.
-    """
-
-    engine: Engine
-    decode_block: int = 32
-    interpolation: str = "area"
-    share_embedding: bool = True
-    timing: Timing = field(default_factory=Timing)
-
-    def segment(self, case: Case) -> np.ndarray:
-        """Labels of a case with boxes: uint8 (H, W) or (D, H, W), i + 1 where the mask of box i is; where masks meet, the later box wins.
-
-        Raises:
-            CaseError: no boxes, or more than the 255 that uint8 labels can name.
-        """
-        if case.boxes is None:
-            raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
-        if len(case.boxes) > 255:
-            raise CaseError(
-                case.name, f"has {len(case.boxes)} boxes; expected at most 255, the most that uint8 labels can name"
-            )
-        started = time.perf_counter()
-        self.timing = Timing(boxes=len(case.boxes))
-        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
-        for z in range(case.n_slices):
-            ids, boxes = boxes_on_slice(case.boxes, z) if case.is_volume else (np.arange(len(case.boxes)), case.boxes)
-            blocks = [slice(None)] if self.share_embedding else [slice(k, k + 1) for k in range(len(ids))]
-            for block in blocks if len(ids) else []:
-                self.segment_slice(case.slice_image(z), ids[block], boxes[block], segs[z])
-        self.timing.total = time.perf_counter() - started
-        return segs if case.is_volume else segs[0]
-
-    def segment_slice(self, image: np.ndarray, ids: np.ndarray, boxes: np.ndarray, segs: np.ndarray) -> None:
-        """One slice (H, W, 3) uint8: write ids + 1 into `segs` (H, W) where the masks of `boxes` (n, 4) are."""
-        geometry = Geometry.of(*image.shape[:2], self.engine.image_size)
-        started = time.perf_counter()
-        embedding = self.engine.encode(geometry.image(image, self.interpolation)[None])
-        encoded = time.perf_counter()
-        for start in range(0, len(ids), self.decode_block):
-            block = slice(start, start + self.decode_block)
-            masks = geometry.mask_to_image(self.engine.decode(embedding, geometry.boxes(boxes[block])))
-            for label, mask in zip(ids[block] + 1, masks):
-                segs[mask] = label
-        self.timing.slices += 1
-        self.timing.encode += encoded - started
-        self.timing.decode += time.perf_counter() - encoded
-
-
-def predict_folder(
-    predictor: Predictor, cases: list[Path], output: Path, log: Callable[[str], None] = print
-) -> list[dict]:
-    """Segment many cases; one that fails is reported and the rest goes on. Finished outputs are kept, so a second call resumes.
-
-    Returns:
-        One row a case: case, status (`done`, `kept` or the error), and the fields of `Timing`.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for path in cases:
-        row = {"case": path.name, "status": "kept"}
-        target = output / path.name
-        try:
-            if not finished(target):
-                case = Case.load(path).with_boxes()
-                write_segmentation(target, predictor.segment(case))
-                row |= {"status": "done", **vars(predictor.timing)}
-        except (CaseError, OSError, MemoryError) as error:
-            row["status"] = f"failed: {error}"
-            log(f"{path.name}: {error}")
-        rows.append(row)
-    write_timing(output / "timing.csv", rows)
-    return rows
-
-
-def finished(target: Path) -> bool:
-    """Whether a readable segmentation is there already."""
-    try:
-        read_segmentation(target)
-    except (CaseError, OSError):
-        return False
-    return True
-
-
-def write_timing(path: Path, rows: list[dict]) -> None:
-    """Per-case status and seconds as CSV, atomically."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["case", "status", *vars(Timing())], restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+def command_line() -> argparse.ArgumentParser:
+    """The options; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.deploy.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option("-i", "--input", required=True, type=Path, help="folder of npz cases; boxes are derived from labels where a case has none")
+    option("-o", "--output", required=True, type=Path, help=f"folder for <same name>.npz with 'segs', and {TIMING}")
+    option("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
+    option("--engine", default="openvino", choices=ENGINES)
+    option("--threads", type=int, default=os.cpu_count(), help="of the engine")
+    option("--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory")
+    option(
+        "--memory-limit", "--memory-limit-mb", type=memory_size, metavar="SIZE",
+        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): fewer boxes are decoded at once to stay within it",
+    )  # fmt: skip
+    option("--propagate", action="store_true", help="in volumes take each box from the mask on the neighbouring slice, as the challenge's baseline does")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit code 0 when every case is done, 1 when some failed, 2 when nothing could start."""
-    parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.deploy.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-i",
-        "--input",
-        required=True,
-        type=Path,
-        help="folder of npz cases; boxes are derived from labels where a case has none",
-    )
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, help="folder for <same name>.npz with 'segs', and timing.csv"
-    )
-    parser.add_argument("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
-    parser.add_argument("--engine", default="openvino", choices=ENGINES)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--decode-block", type=int, default=32, help="boxes decoded at once; fewer need less memory")
-    options = parser.parse_args(arguments)
+    """Command line; see the module's docstring."""
+    options = command_line().parse_args(arguments)
+    for name in ("threads", "decode_block"):
+        if getattr(options, name) < 1:
+            print(f"predict: --{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more", file=sys.stderr)
+            return 2
     cases = sorted(options.input.glob("*.npz"))
     if not cases:
         print(f"predict: {options.input}: no .npz files; expected a folder of cases", file=sys.stderr)
         return 2
+    if options.output.resolve() == options.input.resolve():
+        print(f"predict: {options.output}: is the input folder; give another with -o, or the cases would be replaced", file=sys.stderr)
+        return 2
+    progress = None
     try:
         engine = open_engine(options.engine, options.model, options.threads)
-        rows = predict_folder(
-            Predictor(engine, options.decode_block), tqdm(cases, unit="case"), options.output, tqdm.write
-        )
+        if options.memory_limit and resident_bytes() > options.memory_limit:
+            print(
+                f"predict: the model alone takes {resident_bytes() >> 20} MB of --memory-limit {options.memory_limit >> 20} MB; "
+                "boxes are decoded one by one", file=sys.stderr,
+            )  # fmt: skip
+        predictor = Predictor(engine, options.decode_block, propagate=options.propagate, memory_limit=options.memory_limit)
+        progress = Progress(len(cases))
+        rows = predict_folder(predictor, cases, options.output, progress.log, progress.done)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("predict: stopped; finished cases are kept, the same command goes on with the rest", file=sys.stderr)
+        return 130
+    finally:
+        if progress:
+            progress.close()
     failed = sum(row["status"].startswith("failed") for row in rows)
-    print(f"{len(rows) - failed} cases done, {failed} failed; timing in {options.output / 'timing.csv'}")
+    print(f"{len(rows) - failed} cases done, {failed} failed; timing in {options.output / TIMING}")
     return 1 if failed else 0
 
 

@@ -80,13 +80,14 @@ def peak_memory_mb(function: Callable[..., Any], *args: Any) -> dict[str, float]
 
 
 def _peaks(function: Callable[..., Any], args: tuple) -> dict[str, float]:
-    before = _high_water_mb()
+    before = high_water_mb()
     function(*args)
-    peak = _high_water_mb()
+    peak = high_water_mb()
     return {"before_mb": before, "peak_mb": peak, "added_mb": peak - before}
 
 
-def _high_water_mb() -> float:
+def high_water_mb() -> float:
+    """Most resident memory that this process has held so far, MB."""
     # Linux hands ru_maxrss on from the parent through exec; VmHWM is this process's own.
     status = Path("/proc/self/status")
     if status.exists():

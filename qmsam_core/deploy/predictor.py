@@ -1,0 +1,203 @@
+"""One case in memory: boxes in, labels out.
+
+Every slice that a box crosses is encoded once, whatever the number of its boxes; boxes are decoded in blocks (paper sections 2.1 and 2.2).
+While the engine decodes a slice, the next is prepared and encoded and the masks of the last are enlarged, each in a thread of its own.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from ..data.cases import Case, CaseError
+from ..data.transforms import Geometry
+from .engines import Engine
+from .masks import MaskPainter, tight
+from .memory import block_within, equal_blocks, resident_bytes
+from .plan import Visit, boxes_in_plane, follow, plan
+
+MOST_BOXES = 255
+KEPT_BYTES = 512 * 2**20
+"""Embeddings kept for a second visit at most; beyond it a slice is encoded again. A 3-D case of 120 slices in LiteMedSAM's size."""
+
+
+@dataclass
+class Timing:
+    """Where the time of one case went, in seconds each stage was busy (they overlap, so their sum may exceed `total`), and how often the network ran."""
+
+    read: float = 0.0
+    prepare: float = 0.0
+    encode: float = 0.0
+    decode: float = 0.0
+    paint: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
+    slices: int = 0
+    boxes: int = 0
+    block: int = 0
+
+    def timed(self, stage: str, function: Callable, *arguments):
+        """Call a function and add its seconds to a stage."""
+        started = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.perf_counter() - started)
+
+
+@dataclass
+class Predictor:
+    """Segments one case in memory.
+
+    Attributes:
+        engine: see `engines.Engine`.
+        decode_block: boxes decoded at once at most (paper section 2.1: up to 255 boxes a case); more than 8 gained no time where it was measured.
+        interpolation: how slices are resized; the checkpoint's own is `area`.
+        share_embedding: encode a slice once for all its boxes; False encodes it anew for every box.
+        propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the challenge's baseline does; False keeps the box, as the paper does.
+        memory_limit: bytes for the whole process, None for no limit; blocks get smaller to stay within it.
+        ahead: slices prepared and encoded ahead of the one decoded; 0 does one thing after the other.
+    """
+
+    engine: Engine
+    decode_block: int = 8
+    interpolation: str = "area"
+    share_embedding: bool = True
+    propagate: bool = False
+    memory_limit: int | None = None
+    ahead: int = 1
+    timing: Timing = field(default_factory=Timing)
+    _base: int = field(default=0, repr=False)
+
+    def segment(self, case: Case) -> np.ndarray:
+        """Labels of a case with boxes: uint8 (H, W) or (D, H, W), i + 1 where the mask of box i is; where masks meet, the later box wins.
+
+        Raises:
+            CaseError: no boxes, or more than the 255 that uint8 labels can name.
+        """
+        check_boxes(case)
+        started = time.perf_counter()
+        self.timing = Timing(boxes=len(case.boxes))
+        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
+        visits = plan(case, self.propagate)
+        if not self.share_embedding:
+            visits = [replace(visit, ids=visit.ids[k : k + 1]) for visit in visits for k in range(len(visit.ids))]
+        self._walk(case, visits, segs)
+        self.timing.total = time.perf_counter() - started
+        return segs if case.is_volume else segs[0]
+
+    def _walk(self, case: Case, visits: list[Visit], segs: np.ndarray) -> None:
+        geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
+        painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
+        found: dict[tuple[int, int], np.ndarray] = {}  # box with which an object goes on, by slice and id
+        encoded = run_ahead(partial(self._embedding, case, geometry, {}), visits, self.ahead)
+        with Painting(self.ahead > 0) as painting:
+            for visit, embedding in zip(visits, encoded):
+                own = geometry.boxes(boxes[visit.ids])
+                for k, i in enumerate(visit.ids):
+                    own[k] = found.get((visit.before, i), own[k])
+                self.timing.block = self.timing.block or self._block(case, embedding.nbytes)
+                for block in equal_blocks(len(visit.ids), self.timing.block):
+                    logits = self.timing.timed("decode", self.engine.decode, embedding, own[block])
+                    painting.wait()
+                    painting.start(self._paint, painter, visit, visit.ids[block], logits, segs[visit.z], found)
+                if visit.before is not None:
+                    painting.wait()
+            painting.wait()
+
+    def _embedding(self, case: Case, geometry: Geometry, kept: dict[int, np.ndarray], visit: Visit) -> np.ndarray:
+        if visit.z in kept:
+            return kept.pop(visit.z)
+        image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z), self.interpolation)
+        embedding = self.timing.timed("encode", self.engine.encode, image[None])
+        self.timing.slices += 1
+        if visit.again and self.share_embedding and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():
+            kept[visit.z] = embedding
+        return embedding
+
+    def _paint(
+        self, painter: MaskPainter, visit: Visit, ids: np.ndarray, logits: np.ndarray, segs: np.ndarray, found: dict
+    ) -> None:
+        started = time.perf_counter()
+        for i, mask in zip(ids, logits):
+            painted = painter.paint(mask, int(i) + 1, segs)
+            if visit.before is not None and painted is not None and (box := tight(*painted)) is not None:
+                found[visit.z, i] = follow(box, painter.geometry)
+        self.timing.paint += time.perf_counter() - started
+
+    def _block(self, case: Case, embedding_bytes: int) -> int:
+        """Boxes at once for this case: `decode_block`, or fewer where the memory limit asks for it, but one at least."""
+        if self.memory_limit is None:
+            return self.decode_block
+        pixels = case.plane_shape[0] * case.plane_shape[1]
+        held = case.images.nbytes + case.n_slices * pixels
+        self._base = self._base or resident_bytes() - held
+        most = block_within(self.memory_limit, self._base + 2 * held, embedding_bytes, pixels)  # the next case is being read, the last one written
+        return min(self.decode_block, max(1, most))
+
+    def _room_for_embeddings(self) -> int:
+        """Bytes of embeddings that may wait for a second visit: a quarter of what the limit leaves, so that boxes keep the rest."""
+        if self.memory_limit is None:
+            return KEPT_BYTES
+        return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)
+
+
+class Painting:
+    """One piece of work at a time in a thread of its own; `wait` raises what it raised. Without a thread the work is done at once."""
+
+    def __init__(self, threaded: bool) -> None:
+        self._pool = ThreadPoolExecutor(1) if threaded else None
+        self._running: Future | None = None
+
+    def __enter__(self) -> "Painting":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def start(self, function: Callable, *arguments) -> None:
+        """Begin the next piece of work; the last must have been waited for."""
+        if self._pool is None:
+            function(*arguments)
+        else:
+            self._running = self._pool.submit(function, *arguments)
+
+    def wait(self) -> None:
+        """Until the piece of work that was begun is done."""
+        running, self._running = self._running, None
+        if running:
+            running.result()
+
+
+def run_ahead(function: Callable, items: Iterable, depth: int) -> Iterator:
+    """`map(function, items)` in a thread, at most `depth` results ahead of the one in use; in the caller's thread where `depth` is 0."""
+    if not depth:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def check_boxes(case: Case) -> None:
+    """Raise `CaseError` where a case has no boxes at all or more than labels can name."""
+    if case.boxes is None:
+        raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
+    if len(case.boxes) > MOST_BOXES:
+        raise CaseError(
+            case.name, f"has {len(case.boxes)} boxes; expected at most {MOST_BOXES}, the most that uint8 labels can name"
+        )

@@ -1,0 +1,606 @@
+"""The predictor on whole cases and folders of them: what is encoded and decoded, where masks land, and what bad input does."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_data import rectangle_case
+
+from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
+from qmsam_core.deploy import ENGINES, Predictor, batch, engines
+from qmsam_core.deploy.batch import OutputError, predict_folder
+from qmsam_core.deploy.export import main as export_command
+from qmsam_core.deploy.masks import MaskPainter, tight
+from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
+from qmsam_core.deploy.plan import boxes_on_slice, follow, plan
+from qmsam_core.deploy.predict import main as predict_command
+from qmsam_core.deploy.ways import AuthorsWay, BaselineWay, run_way
+
+
+class BoxEngine:
+    """An engine whose mask is the box itself; counts its calls. The embedding carries the image's mean, so slices can be told apart."""
+
+    name, image_size, mask_size = "box", 64, 64
+
+    def __init__(self):
+        self.encoded, self.decoded, self.asked = 0, [], []
+
+    def encode(self, images):
+        self.encoded += 1
+        return np.full((1, 4, 16, 16), images.mean(), np.float32)
+
+    def decode(self, embedding, boxes):
+        self.decoded.append(len(boxes))
+        self.asked.extend(boxes.tolist())
+        return self.masks(boxes)
+
+    def masks(self, boxes):
+        y, x = np.mgrid[:64, :64]
+        inside = [(x >= b[0] - 0.5) & (x <= b[2] + 0.5) & (y >= b[1] - 0.5) & (y <= b[3] + 0.5) for b in boxes]
+        return np.where(inside, 1.0, -1.0).astype(np.float32)
+
+
+def plain_case(boxes, shape=(64, 64), depth=0):
+    images = np.zeros((depth, *shape) if depth else (*shape, 3), np.uint8)
+    return Case("3DBox_CT_x" if depth else "2DBox_US_x", images, np.array(boxes), None, np.ones(3))
+
+
+# Masks ----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def random_logits(rng, geometry, side):
+    """Noise in a random rectangle of a low-res mask, negative elsewhere; sometimes a single pixel, sometimes everything."""
+    low = rng.integers(0, side, 2)
+    high = [rng.integers(a, side) + 1 for a in low]
+    logits = np.full((side, side), -0.7, np.float32)
+    window = logits[low[0] : high[0], low[1] : high[1]]
+    window[:] = rng.standard_normal(window.shape)
+    return logits
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_painting_in_the_region_equals_resizing_the_whole_bit_for_bit(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(v) for v in rng.integers(1, 700, 2))
+    side = int(rng.choice([64, 256]))
+    geometry = Geometry.of(height, width, 256)
+    painter = MaskPainter(geometry)
+    for label in range(1, 6):
+        logits = random_logits(rng, geometry, side)
+        segs = np.zeros((height, width), np.uint8)
+        painted = painter.paint(logits, label, segs)
+        whole = geometry.mask_to_image(logits[None])[0]
+        np.testing.assert_array_equal(segs, whole * np.uint8(label))
+        box = None if painted is None else tight(*painted)
+        assert (box is None) == (not whole.any())
+        if box is not None:
+            y, x = np.nonzero(whole)
+            assert box.tolist() == [x.min(), y.min(), x.max(), y.max()]
+
+
+@pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (1, 300), (300, 1), (1, 1), (2, 2), (1920, 2560), (1536, 2040)])
+def test_painting_equals_resizing_the_whole_in_extreme_shapes(shape):
+    rng = np.random.default_rng(0)
+    geometry = Geometry.of(*shape, 256)
+    for logits in [random_logits(rng, geometry, 256) for _ in range(6)]:
+        segs = np.zeros(shape, np.uint8)
+        MaskPainter(geometry).paint(logits, 255, segs)
+        np.testing.assert_array_equal(segs == 255, geometry.mask_to_image(logits[None])[0])
+
+
+def test_the_larger_label_stays_in_whatever_order_masks_are_painted():
+    geometry, segs = Geometry.of(64, 64, 64), np.zeros((64, 64), np.uint8)
+    for label in (2, 3, 1):
+        MaskPainter(geometry).paint(BoxEngine().masks([[8 * label, 8, 40, 40]])[0], label, segs)
+    assert (segs[20, 10], segs[20, 20], segs[20, 30]) == (1, 2, 3)
+
+
+# One case -------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_box_becomes_its_label_and_the_later_box_wins():
+    segs = Predictor(BoxEngine()).segment(plain_case([[8, 8, 30, 30], [20, 20, 40, 40]]))
+    assert segs.dtype == np.uint8 and segs.shape == (64, 64)
+    assert (segs[10, 10], segs[25, 25], segs[35, 35], segs[5, 5], segs[50, 50]) == (1, 2, 2, 0, 0)
+
+
+def test_z_limits_belong_to_the_box():
+    boxes = np.array([[1, 1, 2, 5, 5, 4], [1, 1, 4, 5, 5, 6]])
+    assert [boxes_on_slice(boxes, z)[0].tolist() for z in range(1, 8)] == [[], [0], [0], [0, 1], [1], [1], []]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_slice_is_encoded_once_for_all_its_boxes_and_empty_slices_never(ahead):
+    engine = BoxEngine()
+    segs = Predictor(engine, ahead=ahead).segment(
+        plain_case([[8, 8, 2, 30, 30, 3], [20, 20, 3, 40, 40, 4], [1, 1, 3, 9, 9, 3]], depth=8)
+    )
+    assert engine.encoded == 3 and engine.decoded == [1, 3, 1]
+    assert [sorted(set(plane.flat) - {0}) for plane in segs] == [[], [], [1], [1, 2, 3], [2], [], [], []]
+
+
+def test_the_baseline_encodes_for_every_box_with_the_same_result():
+    case = plain_case([[8, 8, 2, 30, 30, 3], [20, 20, 3, 40, 40, 4]], depth=6)
+    ours, theirs = BoxEngine(), BoxEngine()
+    a, b = Predictor(ours).segment(case), Predictor(theirs, share_embedding=False).segment(case)
+    assert np.array_equal(a, b) and (ours.encoded, theirs.encoded) == (3, 4)
+
+
+@pytest.mark.parametrize("block, calls", [(1, [1] * 7), (2, [1, 2, 2, 2]), (3, [2, 2, 3]), (100, [7])])
+def test_blocks_of_boxes_change_nothing_but_the_calls(block, calls):
+    boxes = [[k, k, k + 12, k + 9] for k in range(0, 35, 5)]
+    engine = BoxEngine()
+    segs = Predictor(engine, decode_block=block).segment(plain_case(boxes))
+    assert np.array_equal(segs, Predictor(BoxEngine()).segment(plain_case(boxes)))
+    assert engine.decoded == calls
+
+
+def test_masks_come_back_to_the_image_s_own_size():
+    segs = Predictor(BoxEngine()).segment(plain_case([[40, 10, 159, 49]], shape=(100, 200)))
+    y, x = np.nonzero(segs)
+    assert abs(x.min() - 40) <= 3 and abs(x.max() - 159) <= 3 and abs(y.min() - 10) <= 3 and abs(y.max() - 49) <= 3
+
+
+@pytest.mark.parametrize(
+    "boxes, words", [(None, "no 'boxes'"), (np.zeros((256, 4), int), "256 boxes; expected at most 255")]
+)
+def test_cases_that_cannot_be_segmented_are_told(boxes, words):
+    case = Case("2DBox_US_x", np.zeros((8, 8, 3), np.uint8), boxes, None, np.ones(3))
+    with pytest.raises(CaseError, match=words):
+        Predictor(BoxEngine()).segment(case)
+
+
+def test_a_case_without_boxes_gives_an_empty_segmentation():
+    assert not Predictor(BoxEngine()).segment(plain_case(np.zeros((0, 4), int))).any()
+
+
+@pytest.mark.parametrize("propagate", [False, True])
+@pytest.mark.parametrize(
+    "boxes, shape, depth",
+    [
+        ([[k % 60, k // 5, k % 60 + 3, k // 5 + 4] for k in range(255)], (64, 64), 0),
+        ([[10, 12, 10, 12]], (64, 64), 0),
+        ([[1000, 2, 3000, 13]], (16, 4000), 0),
+        ([[5, 5, 0, 20, 20, 0]], (32, 48), 1),
+        ([[5, 5, 3, 20, 20, 3], [8, 8, 3, 30, 30, 3]], (32, 48), 7),
+        ([[7, 7, 0, 7, 7, 4]], (64, 64), 5),
+    ],
+    ids=["255 boxes", "box of a pixel", "16 x 4000", "volume of a slice", "boxes on one slice", "column of a pixel"],
+)
+def test_unusual_cases_are_segmented(propagate, boxes, shape, depth):
+    engine = BoxEngine()
+    segs = Predictor(engine, propagate=propagate).segment(plain_case(boxes, shape, depth))
+    assert segs.shape == ((depth, *shape) if depth else shape) and segs.max() == len(boxes)
+    assert engine.encoded == (len(np.unique(np.nonzero(segs)[0])) if depth else 1)
+
+
+def test_a_failing_engine_ends_the_case_and_leaves_no_thread_behind():
+    import threading
+
+    class Broken(BoxEngine):
+        def decode(self, embedding, boxes):
+            raise RuntimeError("engine says no")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="engine says no"):
+        Predictor(Broken()).segment(plain_case([[8, 8, 2, 30, 30, 6]], depth=8))
+    assert threading.active_count() == before
+
+
+# Propagation ----------------------------------------------------------------------------------------------------------------------------------
+
+
+class DriftEngine(BoxEngine):
+    """An engine whose mask is the box without the margin, moved by one pixel to the right; empty where the box begins beyond `empty_from`."""
+
+    def __init__(self, empty_from=1000):
+        super().__init__()
+        self.empty_from = empty_from
+
+    def masks(self, boxes):
+        margin = 0.75  # 3 px of 256, at 64
+        moved = super().masks([b + np.array([1 + margin, margin, 1 - margin, -margin]) for b in boxes])
+        return np.where(np.array([b[0] < self.empty_from for b in boxes])[:, None, None], moved, np.float32(-1))
+
+
+def drift(segs, label, z):
+    """First column of an object on a slice."""
+    return int(np.nonzero(segs[z] == label)[1].min())
+
+
+def test_boxes_follow_the_mask_from_the_middle_slice_both_ways():
+    engine = DriftEngine()
+    segs = Predictor(engine, propagate=True).segment(plain_case([[10, 20, 1, 30, 40, 7]], depth=9))
+    assert [drift(segs, 1, z) for z in range(1, 8)] == [15, 14, 13, 12, 13, 14, 15]
+    assert engine.encoded == 7 and not segs[[0, 8]].any()
+    kept = Predictor(DriftEngine()).segment(plain_case([[10, 20, 1, 30, 40, 7]], depth=9))
+    assert [drift(kept, 1, z) for z in range(1, 8)] == [12] * 7
+
+
+def test_an_object_whose_mask_is_lost_takes_its_own_box_again():
+    engine = DriftEngine(empty_from=12)
+    segs = Predictor(engine, propagate=True).segment(plain_case([[10, 20, 0, 30, 40, 6]], depth=7))
+    firsts = [b[0] for b in engine.asked[:4]]  # middle and the three slices above it
+    assert firsts == [10, 11.25, 12.25, 10] and not segs[5].any()
+
+
+def test_objects_with_different_middles_go_together_and_the_later_box_wins():
+    case = plain_case([[10, 20, 0, 30, 40, 8], [20, 20, 4, 40, 40, 9]], depth=10)
+    engine = BoxEngine()
+    segs = Predictor(engine, propagate=True).segment(case)
+    assert [(v.z, v.ids.tolist(), v.again) for v in plan(case, True)] == [
+        (4, [0], True), (5, [0], True), (6, [0, 1], False), (7, [0, 1], False), (8, [0, 1], False), (9, [1], False),
+        (5, [1], False), (4, [1], False), (3, [0], False), (2, [0], False), (1, [0], False), (0, [0], False),
+    ]  # fmt: skip
+    assert engine.encoded == 10  # the embeddings of slices 4 and 5 were kept for the way down
+    assert all(segs[z, 30, 25] == 2 for z in range(4, 10)) and segs[0, 30, 25] == 1
+
+
+def test_each_object_is_propagated_as_if_alone():
+    boxes = [[10, 20, 0, 30, 40, 8], [35, 20, 4, 50, 40, 9], [4, 45, 2, 20, 60, 3]]
+    together = Predictor(DriftEngine(), propagate=True).segment(plain_case(boxes, depth=10))
+    for i, box in enumerate(boxes):
+        alone = Predictor(DriftEngine(), propagate=True).segment(plain_case([box], depth=10))
+        assert all((together[alone == 1] == other).sum() == 0 for other in range(1, i + 1))
+        np.testing.assert_array_equal((together == i + 1) & (alone == 0), np.zeros_like(alone, bool))
+
+
+def test_embeddings_that_do_not_fit_are_computed_again(monkeypatch):
+    case = plain_case([[10, 20, 0, 30, 40, 8], [20, 20, 4, 40, 40, 9]], depth=10)
+    monkeypatch.setattr("qmsam_core.deploy.predictor.KEPT_BYTES", 4 * 16 * 16 * 4)
+    engine = DriftEngine()
+    segs = Predictor(engine, propagate=True).segment(case)
+    assert engine.encoded == 11  # one of the two was kept
+    monkeypatch.undo()
+    np.testing.assert_array_equal(segs, Predictor(DriftEngine(), propagate=True).segment(case))
+
+
+def test_the_propagated_box_has_the_baseline_s_margin_at_any_scale():
+    assert follow(np.array([10, 20, 29, 39]), Geometry.of(256, 256, 256)).tolist() == [7, 17, 32, 42]
+    assert follow(np.array([10, 20, 29, 39]), Geometry.of(512, 512, 256)).tolist() == [2, 7, 17, 22]
+    assert follow(np.array([10, 20, 29, 39]), Geometry.of(128, 128, 256)).tolist() == [17, 37, 62, 82]
+    assert follow(np.array([0, 0, 255, 255]), Geometry.of(256, 256, 256)).tolist() == [0, 0, 256, 256]
+
+
+# The ways of Table 8 --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_every_box():
+    case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
+    theirs, ours = DriftEngine(), DriftEngine()
+    np.testing.assert_array_equal(BaselineWay(theirs).segment(case), Predictor(ours, propagate=True).segment(case))
+    assert (theirs.encoded, ours.encoded) == (9 + 6 + 2, 10) and theirs.decoded == [1] * 17
+
+
+@pytest.mark.parametrize("boxes, depth", [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 3], [20, 20, 2, 40, 40, 5]], 6)])
+def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
+    case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
+    np.testing.assert_array_equal(AuthorsWay(theirs).segment(case), Predictor(ours).segment(case))
+    assert theirs.encoded == ours.encoded
+
+
+def test_the_ways_run_from_file_to_file(folder, model):
+    for way in ("baseline", "authors", "ours"):
+        target = folder / f"{way}.npz"
+        assert run_way(way, model, folder / "in" / "3DBox_X_1.npz", target, 1, 2**31) > (0, 0)
+        assert read_segmentation(target).shape == (4, 40, 56)
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, size", [("1.5G", 1.5 * 2**30), ("800M", 800 * 2**20), ("1500", 1500 * 2**20), ("2gb", 2**31)])
+def test_memory_sizes(text, size):
+    assert memory_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "1.5T"])
+def test_no_memory_size(text):
+    with pytest.raises(ValueError, match="expected a size"):
+        memory_size(text)
+
+
+def test_blocks_within_a_limit():
+    embedding, pixels = 4 * 2**20, 10**6
+    at_600, at_1200 = (block_within(limit * 2**20, 500 * 2**20, embedding, pixels) for limit in (600, 1200))
+    assert 0 < at_600 < at_1200 and block_within(2**20, 500 * 2**20, embedding, pixels) == 0
+
+
+@pytest.mark.parametrize("count, most, sizes", [(0, 8, []), (6, 8, [6]), (9, 8, [4, 5]), (241, 96, [80, 80, 81])])
+def test_blocks_are_few_and_equal(count, most, sizes):
+    assert [s.stop - s.start for s in equal_blocks(count, most)] == sizes
+
+
+def test_a_tight_limit_decodes_box_by_box_with_the_same_result():
+    boxes = [[k, k, k + 12, k + 9] for k in range(0, 35, 5)]
+    engine = BoxEngine()
+    segs = Predictor(engine, memory_limit=2**20).segment(plain_case(boxes))
+    assert engine.decoded == [1] * 7
+    np.testing.assert_array_equal(segs, Predictor(BoxEngine(), memory_limit=2**40).segment(plain_case(boxes)))
+
+
+# Folders --------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    assert export_command(["--model", "nano", "--recipe", "float", "-o", str(folder)]) == 0
+    assert json.loads((folder / "export.json").read_text())["origin"] == "random weights, seed 0"
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`in` with an image, a volume and a file that is no case."""
+    for k, volume in enumerate((False, True)):
+        name = f"{'3D' if volume else '2D'}Box_X_{k}"
+        rectangle_case(name, k, volume).save(tmp_path / "in" / f"{name}.npz")
+    (tmp_path / "in" / "2DBox_X_9.npz").write_bytes(b"no zip")
+    return tmp_path
+
+
+def good(folder):
+    return sorted((folder / "in").glob("*X_[01].npz"))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_bad_case_never_stops_the_batch_and_sets_the_exit_code(model, folder, capsys):
+    code = predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"])
+    assert code == 1
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+    assert read_segmentation(folder / "out" / "3DBox_X_1.npz").shape == (4, 40, 56)
+    rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
+    assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith("failed")
+    out, error = capsys.readouterr()
+    assert "2 cases done, 1 failed" in out and "3 of 3 cases" in error and "\r" not in error
+    assert sum("2DBox_X_9.npz" in line for line in error.splitlines()) == 1 and "Traceback" not in error
+
+
+def test_finished_outputs_are_kept_with_their_times_and_half_written_ones_are_not(folder):
+    first = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert [row["status"] for row in first] == ["done", "done"]
+    (folder / "out" / "2DBox_X_0.npz").write_bytes(b"half")
+    second = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert [row["status"] for row in second] == ["done", "kept"]
+    assert second[1]["slices"] == 3 and second[1]["total"] == pytest.approx(first[1]["total"], rel=1e-4)
+
+
+def test_an_output_of_another_case_s_size_is_not_taken_for_finished(folder):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    (folder / "out" / "3DBox_X_1.npz").replace(folder / "out" / "2DBox_X_0.npz")
+    rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert [row["status"] for row in rows] == ["done", "done"]
+
+
+def write_bad(path, **arrays):
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays)
+
+
+IMAGE = np.zeros((32, 32, 3), np.uint8)
+BAD = {
+    "no imgs": (dict(gts=np.zeros((32, 32), np.uint8)), "imgs"),
+    "float image": (dict(imgs=IMAGE.astype(float), boxes=[[1, 1, 5, 5]]), "uint8"),
+    "empty image": (dict(imgs=IMAGE[:0], boxes=[[1, 1, 5, 5]]), "empty"),
+    "nothing to ask for": (dict(imgs=IMAGE), "neither 'boxes' nor 'gts'"),
+    "box outside": (dict(imgs=IMAGE, boxes=[[1, 1, 50, 5]]), "leaves the image"),
+    "box upside down": (dict(imgs=IMAGE, boxes=[[9, 1, 5, 5]]), "minimum above its maximum"),
+    "NaN box": (dict(imgs=IMAGE, boxes=[[np.nan, 1, 5, 5]]), "NaN"),
+    "boxes of a volume": (dict(imgs=IMAGE, boxes=[[1, 1, 0, 5, 5, 0]]), r"(N,4)"),
+    "256 boxes": (dict(imgs=IMAGE, boxes=np.tile([1, 1, 5, 5], (256, 1))), "at most 255"),
+    "objects": (dict(imgs=np.array([None])), "imgs"),
+}
+
+
+@pytest.mark.parametrize("arrays, words", BAD.values(), ids=BAD)
+def test_bad_cases_get_one_line_each_and_the_rest_is_done(folder, arrays, words):
+    write_bad(folder / "in" / "2DBox_X_5.npz", **arrays)
+    lines = []
+    rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out", lines.append)
+    assert [row["status"].split(":")[0] for row in rows] == ["done", "failed", "failed", "done"]
+    assert len(lines) == 2 and lines[0].startswith("2DBox_X_5.npz: ") and words in lines[0] and "\n" not in lines[0]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+
+
+def test_a_case_with_an_empty_list_of_boxes_is_done_with_an_empty_segmentation(folder):
+    write_bad(folder / "in" / "2DBox_X_5.npz", imgs=IMAGE, boxes=np.zeros((0, 4)))
+    row, = predict_folder(Predictor(BoxEngine()), [folder / "in" / "2DBox_X_5.npz"], folder / "out")
+    assert row["status"] == "done" and row["boxes"] == 0 and not read_segmentation(folder / "out" / "2DBox_X_5.npz").any()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("engine says no"), MemoryError()], ids=["engine", "memory"])
+def test_a_case_on_which_the_engine_fails_is_reported(folder, error):
+    class Broken(BoxEngine):
+        def encode(self, images):
+            self.encoded += 1
+            if self.encoded == 1:
+                raise error
+            return super().encode(images)
+
+    lines = []
+    rows = predict_folder(Predictor(Broken()), good(folder), folder / "out", lines.append)
+    assert [row["status"].split(":")[0] for row in rows] == ["failed", "done"] and len(lines) == 1
+    assert lines[0].endswith(str(error) or "out of memory")
+
+
+def full_disk(monkeypatch, fails):
+    """Writing fails with "no space left" for the files that `fails(name)` is true of, as at the end of a file."""
+    write = batch.write_segmentation
+
+    def no_space(path, segs):
+        if fails(path.name):
+            with batch.atomic_file(path) as file:
+                file.write(b"the first half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, segs)
+
+    monkeypatch.setattr(batch, "write_segmentation", no_space)
+
+
+def test_a_file_for_which_the_disk_is_full_is_reported_and_the_rest_is_done(folder, monkeypatch):
+    full_disk(monkeypatch, lambda name: name.startswith("2D"))
+    lines = []
+    rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)
+    assert [row["status"].split(":")[0] for row in rows] == ["failed", "done"]
+    assert len(lines) == 1 and "No space left" in lines[0] and names(folder / "out") == ["3DBox_X_1.npz", "timing.csv"]
+
+
+def test_a_disk_that_stays_full_ends_the_batch_with_one_line(folder, monkeypatch, model, capsys):
+    (folder / "in" / "2DBox_X_9.npz").unlink()
+    for k in range(2, 6):
+        rectangle_case(f"2DBox_X_{k}", k, False).save(folder / "in" / f"2DBox_X_{k}.npz")
+    full_disk(monkeypatch, lambda name: True)
+    arguments = ["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]
+    assert predict_command(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "3 files in a row could not be written" in error and "No space left" in error
+    assert names(folder / "out") == ["timing.csv"]
+    monkeypatch.undo()
+    assert predict_command(arguments) == 0
+
+
+def test_a_disk_that_shows_to_be_full_at_the_last_moment_leaves_nothing(tmp_path):
+    file = batch.atomic_file(tmp_path / "x.npz")
+    stream = file.__enter__()
+
+    class Full:
+        def close(self):
+            stream.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file._stream = Full()
+    with pytest.raises(OSError, match="No space left"):
+        file.__exit__(None)
+    assert names(tmp_path) == []
+
+
+def test_a_read_only_output_folder_is_told_before_anything_is_computed(folder, monkeypatch, model, capsys):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("qmsam_core.data.archive.tempfile.mkstemp", refuse)
+    engine = BoxEngine()
+    with pytest.raises(OutputError, match="cannot be written to"):
+        predict_folder(Predictor(engine), good(folder), folder / "out")
+    assert engine.encoded == 0
+    assert predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"predict: {folder / 'out'}: cannot be written to (Permission denied)")
+
+
+def test_an_output_that_is_a_file_is_refused(folder):
+    (folder / "out").write_text("not a folder")
+    with pytest.raises(OutputError, match="cannot be written to"):
+        predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_predict import BoxEngine
+from qmsam_core.data import archive
+from qmsam_core.deploy import Predictor
+from qmsam_core.deploy.batch import predict_folder
+
+write = archive.npy.write_array
+def slowly(member, array, **options):
+    member.write(b"the first half")
+    print("writing", flush=True)
+    time.sleep(60)
+if sys.argv[3] == "slow":
+    archive.npy.write_array = slowly
+predict_folder(Predictor(BoxEngine()), sorted(Path(sys.argv[1]).glob("*X_[01].npz")), Path(sys.argv[2]))
+"""
+
+
+def test_killed_half_way_leaves_nothing_half_written_and_is_resumed(folder):
+    command = [sys.executable, "-c", KILLED.format(tests=os.path.dirname(__file__)), str(folder / "in"), str(folder / "out")]
+    with subprocess.Popen([*command, "slow"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    assert not (folder / "out" / "2DBox_X_0.npz").exists()
+    assert any(name.endswith(".part") for name in names(folder / "out"))
+    rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert [row["status"] for row in rows] == ["done", "done"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+
+
+def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, monkeypatch):
+    for k in range(2, 8):
+        rectangle_case(f"2DBox_X_{k}", k, False).save(folder / "in" / f"2DBox_X_{k}.npz")
+    (folder / "in" / "2DBox_X_9.npz").unlink()
+    alive, most, read = set(), [], batch.Case.load
+
+    def load(path):
+        alive.add(path.name)
+        most.append(len(alive))
+        return read(path)
+
+    def write(path, segs):
+        time.sleep(0.05)
+        assert segs.max() > 0
+        alive.discard(path.name)
+
+    monkeypatch.setattr(batch.Case, "load", load)
+    monkeypatch.setattr(batch, "write_segmentation", write)
+    rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out")
+    assert [row["status"] for row in rows] == ["done"] * 8
+    assert 2 <= max(most) <= 4
+
+
+def test_predictions_are_plain_npz_files_written_fast(folder):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    path = folder / "out" / "3DBox_X_1.npz"
+    with np.load(path) as stored:
+        assert stored["segs"].dtype == np.uint8
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("segs.npy").compress_type == zipfile.ZIP_DEFLATED
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_commands_work_together(folder, engine, model):
+    (folder / "in" / "2DBox_X_9.npz").unlink()
+    arguments = ["-i", str(folder / "in"), "-o", str(folder / engine), "--model", str(model), "--engine", engine]
+    assert predict_command([*arguments, "--threads", "1", "--memory-limit", "1.5G", "--propagate"]) == 0
+    assert read_segmentation(folder / engine / "2DBox_X_0.npz").shape == (40, 56)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["-i", "nowhere", "-o", "out", "--model", "m"], "nowhere: no .npz files"),
+        (["-i", "in", "-o", "out", "--model", "nowhere"], "nowhere/export.json: no such file"),
+        (["-i", "in", "-o", "in", "--model", "m"], "is the input folder"),
+        (["-i", "in", "-o", "out", "--model", "m", "--threads", "0"], "--threads 0: expected 1 or more"),
+    ],
+)
+def test_the_command_ends_with_one_line_on_bad_input(folder, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(folder)
+    assert predict_command(arguments) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and words in error[0] and not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_real_network_gives_the_same_masks_with_and_without_overlap(model, ahead):
+    case = rectangle_case("3DBox_CT_a", 1, True)
+    engine = engines.open_engine("openvino", model, 1)
+    expected = np.zeros(case.images.shape, np.uint8)
+    for z in range(1, 4):
+        geometry = Geometry.of(*case.plane_shape, engine.image_size)
+        logits = engine.decode(engine.encode(geometry.image(case.slice_image(z))[None]), geometry.boxes(case.boxes[:, [0, 1, 3, 4]]))
+        for i, mask in enumerate(geometry.mask_to_image(logits)):
+            expected[z][mask] = i + 1
+    np.testing.assert_array_equal(Predictor(engine, ahead=ahead).segment(case), expected)
