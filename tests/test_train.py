@@ -30,8 +30,9 @@ from qmsam_core.train import (
     run_stage,
     segmentation_loss,
     stage_summary,
+    step,
 )
-from qmsam_core.train.loop import freeze_all_but
+from qmsam_core.train.step import freeze_all_but
 
 
 def params(**changes):
@@ -173,7 +174,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
     resumed, history = run_stage(
         setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append
     )
-    assert "resumed after epoch 1" in lines[0] and len(history) == 3
+    assert "resumed after epoch 2" in lines[0] and len(history) == 3
     assert digest(load_model(resumed)) == digest(load_model(whole))
     assert not (tmp_path / "halves" / "progress.pt").exists()
 
@@ -187,7 +188,7 @@ def test_progress_of_other_work_is_not_taken_up(data, float_model, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(data, float_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "segmentation_loss", lambda released: lambda logits, masks: logits.sum() * float("nan"))
+    monkeypatch.setattr(step, "segmentation_loss", lambda released: lambda logits, masks: logits.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"stage 3, epoch 0, step 0: loss is nan on \dDBox_"):
         run_stage(params(), 3, data, tmp_path, parent=float_model)
 
@@ -243,7 +244,7 @@ def test_the_float_parent_teaches_where_no_other_is_named(float_model):
     images, boxes = torch.rand(2, 3, 32, 32), torch.tensor([[2.0, 2, 20, 20]] * 2)
     embeddings, none = teacher(images, None)
     assert name == "the float parent" and none is None
-    assert torch.equal(embeddings, load_model(float_model).image_encoder(images))
+    torch.testing.assert_close(embeddings, load_model(float_model).image_encoder(images), rtol=1e-3, atol=1e-3)  # float16
     assert teacher(images, boxes)[1].shape == (2, 1, 32, 32)
 
 
