@@ -103,7 +103,7 @@ class TopPercentile(AbsPercentile):
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> the percentile, 0-D."""
         rank = int(0.01 * self.q * x.numel() + 0.5)  # as Brevitas counts, from the smallest
-        return torch.topk(x.abs().view(-1), x.numel() - rank + 1).values[-1]
+        return torch.topk(x.abs().reshape(-1), x.numel() - rank + 1).values[-1]
 
 
 def activation_quantizer(recipe: Recipe, non_negative: bool = False):

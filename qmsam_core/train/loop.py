@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,17 @@ def train_epoch(
             save(at)
             saved = time.perf_counter()
         waiting_since = time.perf_counter()
-    means = {name: value / at.step for name, value in at.sums.items()}
+    means = mean_over_processes({name: value / at.step for name, value in at.sums.items()}, job.device)
     return {**means, "samples": at.seen * world, "seconds": at.seconds, "loading_seconds": at.waited}
+
+
+def mean_over_processes(values: dict[str, float], device: str) -> dict[str, float]:
+    """The mean of each value over all processes that train together; each of them must call this, with the same names."""
+    if not dist.is_initialized():
+        return values
+    together = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(together)
+    return dict(zip(values, (together / world_size()).tolist()))
 
 
 @torch.no_grad()
@@ -132,7 +141,8 @@ def writing(path: Path) -> Iterator[Path]:
         if part.exists():
             os.replace(part, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # the two last: how torch.save and safetensors tell of a full disk
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"{path}: cannot be written ({reason}); expected a writable folder with space left; what was saved before is intact: make space and start again"
