@@ -1,8 +1,15 @@
 """Quantisation by replacement of layers: what is replaced, what the quantisers compute, what is saved."""
 
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from brevitas import nn as qnn
+from brevitas.core.quant import IntQuant
+from brevitas.core.stats import AbsPercentile
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 
 from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
@@ -17,7 +24,12 @@ from qmsam_core.quant import (
     save_model,
     scale_parameters,
 )
-from qmsam_core.quant.recipes import Recipe
+from qmsam_core.deploy.engines import open_engine
+from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.parity import relative_error
+from qmsam_core.quant import fake_quant
+from qmsam_core.quant.fake_quant import FusedIntQuant
+from qmsam_core.quant.recipes import Recipe, TopPercentile
 
 QUANTISED = (qnn.QuantLinear, qnn.QuantConv2d, qnn.QuantConvTranspose2d, QuantMatMul)
 BOXES = torch.tensor([[4.0, 4, 50, 40], [10, 20, 30, 60]])
@@ -144,6 +156,167 @@ def test_scales_learn():
     (scale,) = [p for n, p in quantiser.named_parameters() if n.endswith("value")]
     quantiser(torch.tensor([0.333, 4.0])).square().sum().backward()
     assert scale.grad.abs() > 0
+
+
+# The arithmetic of one quantiser, against Brevitas' -----------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "plain": lambda x: x,
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(-2, -1),
+    "a slice": lambda x: x[:, 1::2],
+    "one value repeated": lambda x: x[:, :, :1, :1].expand(-1, -1, 5, 7),
+}
+
+
+def through(kind, x, scale, bits=8, signed=True, narrow=False):
+    """Output of a Brevitas integer quantiser and the gradients of its input and scale, for an output gradient that depends on the shape only."""
+    x, scale = x.detach().requires_grad_(), scale.clone().requires_grad_()
+    y = kind(narrow, signed, nn.Identity())(scale, torch.tensor(0.0), torch.tensor(float(bits)), x)
+    incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    return y, *torch.autograd.grad(y, (x, scale), incoming)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_values_and_gradients_are_brevitas_own_in_any_memory_layout(layout, per_channel, monkeypatch):
+    monkeypatch.setattr(fake_quant, "CACHE_BLOCK", 100)  # several blocks, the last one shorter
+    x = LAYOUTS[layout](2 * torch.randn(3, 8, 9, 7, generator=torch.Generator().manual_seed(0)))
+    scale = torch.linspace(0.01, 0.03, x.shape[1]).view(-1, 1, 1) if per_channel else torch.tensor(0.0123)
+    for ours, theirs in zip(through(FusedIntQuant, x, scale), through(IntQuant, x, scale)):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=2e-4)  # sums in another order
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize("signed, narrow", [(True, False), (True, True), (False, False)])
+def test_values_and_gradients_are_brevitas_own_at_any_bit_width(bits, signed, narrow):
+    x, scale = torch.linspace(-3, 3, 4001), torch.tensor(2.0 / 2**bits)
+    for ours, theirs in zip(through(FusedIntQuant, x, scale, bits, signed, narrow), through(IntQuant, x, scale, bits, signed, narrow)):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "deploy"])
+def test_a_whole_model_learns_the_same_with_brevitas_own_arithmetic(images, recipe, monkeypatch):
+    def gradients():
+        model = quantised(images, recipe).train()
+        model(images, BOXES)[0].square().mean().backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    ours = gradients()
+    monkeypatch.setattr(FusedIntQuant, "forward", IntQuant.forward)
+    theirs = gradients()
+    assert ours.keys() == theirs.keys() and any("scaling_impl" in name for name in ours)
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("signed", [True, False])
+def test_under_autocast_no_code_changes(dtype, signed):
+    """Codes of an 8-bit quantiser survive the rounding of code times scale to bf16, whatever format the input comes in."""
+    x, scale = torch.linspace(-4, 4, 30001).to(dtype), torch.tensor(0.0217)
+    expected = through(IntQuant, x.float(), scale, signed=signed)
+    with torch.autocast("cpu", torch.bfloat16):
+        x.requires_grad_()
+        y = FusedIntQuant(False, signed, nn.Identity())(scale, torch.tensor(0.0), torch.tensor(8.0), x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal((y.float() / scale).round(), (expected[0] / scale).round())
+    (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert gradient.dtype == dtype and torch.equal(gradient != 0, expected[1] != 0)
+
+
+def test_quantisers_switched_off_leave_the_float_model(images):
+    model, made = build_model("nano"), quantised(images)
+    for module in made.modules():
+        if isinstance(module, QuantProxyFromInjector):
+            module.disable_quant = True
+    torch.testing.assert_close(run(made, images), run(model, images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [3, 1000, 200_003])
+def test_the_percentile_is_the_one_that_sorting_gives(count):
+    x = torch.randn(count, generator=torch.Generator().manual_seed(count))
+    assert TopPercentile(99.9, None)(x) == AbsPercentile(99.9, None)(x)
+
+
+# Recipes ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_unsigned_codes_are_used_where_inputs_cannot_be_negative_and_nowhere_else(images):
+    model = quantised(images, replace(RECIPES["paper"], name="unsigned", unsigned=True))
+    smallest = {}
+    for name, module in model.named_modules():
+        if name.endswith(("input_quant", "act_quant")) and module.is_quant_enabled:
+            module.register_forward_pre_hook(lambda m, inputs, name=name: smallest.__setitem__(name, (inputs[0].min().item(), m.is_signed)))
+    run(model, images)
+    unsigned = {name for name, (_, signed) in smallest.items() if not signed}
+    assert all(smallest[name][0] >= 0 for name in unsigned)
+    # a product in each of 4 + 7 attentions, an MLP in each of two blocks, two layers of the one hypernetwork that runs
+    assert len(unsigned) == 4 + 7 + 2 + 2
+
+
+COMBINATIONS = {
+    "channels": dict(per_channel=True),
+    "unsigned": dict(unsigned=True),
+    "folded, unsigned, channels": dict(fold_batch_norm=True, unsigned=True, per_channel=True),
+    "4 bits": dict(weight_bits=4, activation_bits=4),
+    "6 bits, channels": dict(weight_bits=6, activation_bits=6, per_channel=True),
+    "percentile": dict(percentile=99.999),
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("parts", [("encoder",), ("decoder",)])
+def test_any_recipe_on_any_part_learns_and_is_saved_whole(tmp_path, images, name, parts):
+    recipe = replace(RECIPES["paper"], name=name, **COMBINATIONS[name])
+    model = quantised(images, recipe, parts=parts).train()
+    model(images, BOXES)[0].square().mean().backward()
+    touched = [p.grad for n, p in scale_parameters(model).items() if p.grad is not None]
+    assert touched and all(g.isfinite().all() for g in touched)
+    save_model(model.eval(), tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.recipe == recipe and torch.equal(run(again, images), run(model, images))
+
+
+@pytest.mark.parametrize("bits, largest", [(8, 0.2), (6, 0.5), (4, 2.0)])
+def test_fewer_bits_stray_further(images, bits, largest):
+    recipe = replace(RECIPES["deploy"], name="narrow", weight_bits=bits, activation_bits=bits)
+    reference, outputs = run(build_model("nano"), images), run(quantised(images, recipe), images)
+    assert largest / 20 < (outputs - reference).norm() / reference.norm() < largest
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [("unsigned", ("encoder", "decoder")), ("folded, unsigned, channels", ("encoder", "decoder")), ("channels", ("encoder",)), ("channels", ("decoder",))],
+)
+def test_eight_bit_recipes_export(tmp_path, images, name, parts):
+    model = quantised(images, replace(RECIPES["paper"], name=name, **COMBINATIONS[name]), parts=parts)
+    export_model(model, tmp_path)
+    reference, other = (open_engine(kind, tmp_path, threads=1) for kind in ("pytorch", "onnxruntime"))
+    embeddings = reference.encode(images[:1].numpy())
+    assert relative_error(embeddings, other.encode(images[:1].numpy())) < 0.05
+    masks = [engine.decode(embeddings, BOXES.numpy()) for engine in (reference, other)]
+    assert relative_error(*masks) < 0.05
+
+
+def test_a_new_process_loads_a_model_that_gives_the_identical_output(tmp_path, images):
+    model = quantised(images, replace(RECIPES["deploy"], name="own", unsigned=True))
+    save_model(model, tmp_path / "model.safetensors")
+    torch.save({"images": images, "masks": run(model, images)}, tmp_path / "expected.pt")
+    script = """
+import sys, torch
+from qmsam_core.quant import load_model
+torch.set_num_threads(int(sys.argv[2]))
+expected = torch.load(sys.argv[1] + "/expected.pt")
+boxes = torch.tensor([[4.0, 4, 50, 40], [10, 20, 30, 60]])
+with torch.no_grad():
+    masks = load_model(sys.argv[1] + "/model.safetensors")(expected["images"], boxes)[0]
+sys.exit(not torch.equal(masks, expected["masks"]))
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path), str(torch.get_num_threads())]).returncode == 0
+
+
+# Layers -------------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

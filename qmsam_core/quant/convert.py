@@ -1,6 +1,7 @@
 """From a float model and a recipe to a quantised model: layers are replaced, there is no second definition of the network."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -12,15 +13,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ..models import MatMul, Sam
 from .recipes import PARTS, Recipe, activation_quantizer, find_recipe, weight_quantizer
 
+NON_NEGATIVE = re.compile(  # modules whose (first) input comes from a softmax or a ReLU; GELU, the encoders' activation, can be negative
+    r"(^|\.)(av_product|transformer\.layers\.\d+\.mlp\.lin2|output_hypernetworks_mlps\.\d+\.layers\.[12])$"
+)
 NEVER = ("iou_prediction_head",)  # built by SAM, never used by the study: it stays in float, as in the released code
 
 
 class QuantMatMul(MatMul):
     """Product of two activations, each through a quantiser of its own (paper Fig. 1c)."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, non_negative: bool = False) -> None:
         super().__init__()
-        self.a_quant = qnn.QuantIdentity(act_quant=activation_quantizer(recipe))
+        self.a_quant = qnn.QuantIdentity(act_quant=activation_quantizer(recipe, non_negative))
         self.b_quant = qnn.QuantIdentity(act_quant=activation_quantizer(recipe))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -62,37 +66,37 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     return model
 
 
-def replace_layers(module: nn.Module, recipe: Recipe) -> None:
-    """Put a quantised layer in place of every float matrix multiplication below `module`, keeping weights and key names."""
+def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
+    """Put a quantised layer in place of every float matrix multiplication below `module`, keeping weights and key names; `path` is the module's own name."""
     for name, child in module.named_children():
         if name in NEVER:
             continue
-        maker = LAYERS.get(type(child))
+        full, maker = f"{path}.{name}", LAYERS.get(type(child))
         if maker is None:
-            replace_layers(child, recipe)
+            replace_layers(child, recipe, full)
         else:
-            setattr(module, name, maker(child, recipe).train(child.training))
+            setattr(module, name, maker(child, recipe, bool(NON_NEGATIVE.search(full))).train(child.training))
 
 
-def quantisers(recipe: Recipe) -> dict:
+def quantisers(recipe: Recipe, non_negative: bool) -> dict:
     """Keyword arguments that every Brevitas layer with a weight gets: a quantiser on the input and on the weight, the bias in float."""
-    return dict(input_quant=activation_quantizer(recipe), weight_quant=weight_quantizer(recipe), bias_quant=None)
+    return dict(input_quant=activation_quantizer(recipe, non_negative), weight_quant=weight_quantizer(recipe), bias_quant=None)
 
 
-def quantise_linear(layer: nn.Linear, recipe: Recipe) -> nn.Module:
+def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.Module:
     """The quantised layer in a linear layer's place."""
-    made = qnn.QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe))
+    made = qnn.QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative))
     return take_weights(made, layer)
 
 
-def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe], nn.Module]:
+def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.Module]:
     """What puts a quantised layer of that kind in a (transposed) convolution's place."""
 
-    def convert(layer: nn.Module, recipe: Recipe) -> nn.Module:
+    def convert(layer: nn.Module, recipe: Recipe, non_negative: bool) -> nn.Module:
         shape = {
             k: getattr(layer, k) for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
         }
-        return take_weights(kind(**shape, bias=layer.bias is not None, **quantisers(recipe)), layer)
+        return take_weights(kind(**shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)), layer)
 
     return convert
 
@@ -104,11 +108,11 @@ def take_weights(made: nn.Module, layer: nn.Module) -> nn.Module:
     return made
 
 
-LAYERS: dict[type, Callable[[nn.Module, Recipe], nn.Module]] = {
+LAYERS: dict[type, Callable[[nn.Module, Recipe, bool], nn.Module]] = {
     nn.Linear: quantise_linear,
     nn.Conv2d: quantise_convolution(qnn.QuantConv2d),
     nn.ConvTranspose2d: quantise_convolution(qnn.QuantConvTranspose2d),
-    MatMul: lambda layer, recipe: QuantMatMul(recipe),
+    MatMul: lambda layer, recipe, non_negative: QuantMatMul(recipe, non_negative),
 }
 
 

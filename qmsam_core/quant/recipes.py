@@ -1,15 +1,23 @@
 """Recipes: what is quantised and how, as data, and the Brevitas quantisers they stand for.
 
+Any combination is a recipe: `dataclasses.replace(RECIPES["paper"], name="paper, 4 bits", weight_bits=4, activation_bits=4)`; which parts of the model
+it is applied to, `quantize` is told.
+
 Paper section 2.2: every quantisation node is "an 8-bit symmetric per-tensor signed integer activations quantizer with a learned floating-point
 scale factor ... initialized from runtime statistics"; biases, norms, activation functions and the prompt encoder stay in float.
 """
 
 from dataclasses import dataclass
 
+import torch
+from brevitas.core.stats import AbsPercentile
 from brevitas.inject.enum import ScalingImplType, StatsOp
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from brevitas.quant.base import IntQuant, PerTensorFloatScaling8bit
 from brevitas.quant.solver.act import ActQuantSolver
+from torch import Tensor
+
+from .fake_quant import FusedIntQuant
 
 PARTS = {"encoder": "image_encoder", "decoder": "mask_decoder"}
 
@@ -21,8 +29,9 @@ class Recipe:
     Attributes:
         weight_bits, activation_bits: bit widths; None leaves the model in float.
         per_channel: one weight scale an output channel instead of one a tensor.
+        unsigned: unsigned codes where an input cannot be negative (behind softmax and ReLU), so that no half of the range stays empty.
         fold_batch_norm: fold batch norm into the convolution before quantisation, so that what is trained is what is deployed.
-        percentile: statistic that initialises an activation's scale, over |x|; None takes the maximum (a sort of 16 M values a layer is slow on a CPU).
+        percentile: statistic that initialises an activation's scale, over |x|; None takes the maximum.
         statistics_batches: how many batches the statistic is averaged over before the scale becomes a learned parameter.
         clean_export: remove what an export carries that changes no value (no-op clips, initialisers among the inputs).
     """
@@ -31,6 +40,7 @@ class Recipe:
     weight_bits: int | None = 8
     activation_bits: int | None = 8
     per_channel: bool = False
+    unsigned: bool = False
     fold_batch_norm: bool = False
     percentile: float | None = None
     statistics_batches: int = 8
@@ -87,17 +97,27 @@ class LearnedScaleActivation(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver
     scaling_min_val = 1e-10
 
 
-def activation_quantizer(recipe: Recipe):
-    """The Brevitas quantiser that a recipe puts on every input of a matrix multiplication."""
+class TopPercentile(AbsPercentile):
+    """Brevitas' percentile of |x|, the very same value, by selecting the few largest instead of ordering all: the first steps do not crawl."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> the percentile, 0-D."""
+        rank = int(0.01 * self.q * x.numel() + 0.5)  # as Brevitas counts, from the smallest
+        return torch.topk(x.abs().reshape(-1), x.numel() - rank + 1).values[-1]
+
+
+def activation_quantizer(recipe: Recipe, non_negative: bool = False):
+    """The Brevitas quantiser that a recipe puts on an input of a matrix multiplication; `non_negative` where that input cannot be negative."""
     statistic = dict(scaling_stats_op=StatsOp.MAX)
     if recipe.percentile is not None:
-        statistic = dict(scaling_stats_op=StatsOp.PERCENTILE, high_percentile_q=recipe.percentile)
+        statistic = dict(scaling_stats_op=StatsOp.PERCENTILE, high_percentile_q=recipe.percentile, scaling_stats_impl=TopPercentile)
     return LearnedScaleActivation.let(
-        bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, **statistic
-    )
+        bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, int_quant=FusedIntQuant,
+        signed=not (recipe.unsigned and non_negative), **statistic,
+    )  # fmt: skip
 
 
 def weight_quantizer(recipe: Recipe):
     """The Brevitas quantiser that a recipe puts on every weight: symmetric, narrow range, scale from the weight's largest magnitude."""
     base = Int8WeightPerChannelFloat if recipe.per_channel else Int8WeightPerTensorFloat
-    return base.let(bit_width=recipe.weight_bits)
+    return base.let(bit_width=recipe.weight_bits, int_quant=FusedIntQuant)

@@ -1,12 +1,14 @@
 """One file a model, float or quantised, that says by itself what it is: configuration, input size, recipe, quantised parts."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ..models import CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
 from .convert import finish_statistics, quantize
+from .recipes import RECIPES, Recipe
 
 
 def save_model(model: Sam, path: str | Path, **facts: object) -> str:
@@ -19,6 +21,8 @@ def save_model(model: Sam, path: str | Path, **facts: object) -> str:
         "parts": list(getattr(model, "quantised_parts", ())),
         **facts,
     }
+    if recipe and RECIPES.get(recipe.name) != recipe:  # one of an ablation's own
+        description["recipe_fields"] = asdict(recipe)
     return save_checkpoint(model, path, {"qmsam": json.dumps(description)})
 
 
@@ -49,7 +53,8 @@ def load_model(path: str | Path) -> Sam:
     facts = describe_model(path)
     model = build_model(facts["model"], facts["image_size"])
     if facts["parts"]:
-        model = quantize(model, facts["recipe"], facts["parts"])
+        recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
+        model = quantize(model, recipe, facts["parts"])
         finish_statistics(model)
     load_checkpoint(model, path)
     return model.eval()

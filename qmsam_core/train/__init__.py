@@ -1,9 +1,8 @@
 """Training: losses, the stages as data, the loop, and one stage from files to files."""
 
 from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
-from .loop import Data, Job, TrainingError, evaluate, fit
+from .loop import Data, evaluate, fit
 from .pipeline import (
-    Teacher,
     interpolation_of,
     launch_stage,
     make_data,
@@ -13,9 +12,11 @@ from .pipeline import (
     run_stage,
 )
 from .stages import STAGES, Schedule, Stage, protocol, schedule_of, stage_summary
+from .step import Job, TrainingError
+from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 __all__ = [
-    "STAGES", "Data", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "fit", "interpolation_of",
+    "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "fit", "interpolation_of",
     "launch_stage", "make_data", "make_float_baseline", "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
     "stage_summary",
 ]  # fmt: skip

@@ -18,14 +18,14 @@ from ..data.parts import make_parts
 from ..data.phantoms import write_phantoms
 from ..params import Params, parse_override
 from ..provenance import MALLOC
-from .loop import rank
 from .pipeline import run_stage
+from .step import TrainingError, rank
 
 FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetune"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
+    """Command line; see the module's docstring. One line and exit code 2 on bad input, 1 where training cannot go on."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
             log=log,
             **chosen,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, TrainingError) else 2
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

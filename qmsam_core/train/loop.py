@@ -1,41 +1,27 @@
-"""The training loop: one stage from its first epoch to its best checkpoint, on any number of processes, resumable after every epoch."""
+"""The training loop: one stage from its first epoch to its best checkpoint, on any number of processes, resumable inside an epoch."""
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 
 from ..data.slices import SliceDataset
 from ..models import Sam
 from ..quant import save_model
-from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
-from .stages import MODULES, MOMENTUM, Schedule, Stage
+from .step import Job, Trainer, TrainingError, rank, world_size
+from .teacher import CachedEncoder, Teacher
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and step, on which samples, and what remains on disk."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What `fit` needs to know besides model and data. `released` names switches to the released code's behaviour (see `Params.released`)."""
-
-    stage: Stage
-    schedule: Schedule
-    batch_size: int
-    fingerprint: str
-    device: str = "cpu"
-    released: tuple[str, ...] = ()
-    facts: dict = field(default_factory=dict)
+SAVE_SECONDS = 180.0  # between two savings of what resuming needs
+LOG_SECONDS = 30.0
 
 
 @dataclass
@@ -47,100 +33,65 @@ class Data:
     evaluation: Iterable[dict]
 
 
-def rank() -> int:
-    """This process among those that train together; 0 when it trains alone."""
-    return dist.get_rank() if dist.is_initialized() else 0
+@dataclass
+class Progress:
+    """Where an epoch stands: steps taken, sums of their losses, samples seen by this process, seconds, and those of them spent waiting for samples."""
 
-
-def world_size() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
-    """Freeze every module that is not named: no gradients, and batch-norm statistics that do not move, unless they drift as in the released code.
-
-    Returns the parameters that learn.
-    """
-    model.train(statistics_drift)
-    for name in MODULES:
-        getattr(model, name).requires_grad_(name in trains)
-        if name in trains:
-            getattr(model, name).train()
-    return [p for p in model.parameters() if p.requires_grad]
-
-
-def step_losses(
-    model: nn.Module,
-    batch: dict,
-    job: Job,
-    criterion: nn.Module,
-    teacher: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
-) -> dict[str, Tensor]:
-    """Losses of one batch; their sum is what is descended."""
-    images, boxes, masks = (batch[k].to(job.device, non_blocking=True) for k in ("image", "box", "mask"))
-    logits, embeddings, _ = model(images, boxes)
-    losses = {"segmentation_loss": criterion(logits, masks)}
-    if teacher is not None:
-        released = "distillation" in job.released
-        taught, teacher_logits = teacher(images, boxes if released else None)
-        overlap = mask_iou(teacher_logits, masks) if released else embedding_iou(embeddings, taught)
-        losses["distillation_loss"] = distillation_loss(embeddings, taught, overlap)
-    return losses
+    step: int
+    sums: dict[str, float]
+    seen: int
+    seconds: float
+    waited: float
 
 
 def train_epoch(
-    model: nn.Module, data: Data, job: Job, optimizer, teacher, epoch: int, log: Callable[[str], None]
+    trainer: Trainer, data: Data, epoch: int, begun: Progress | None, save: Callable[[Progress], None], log: Callable[[str], None]
 ) -> dict[str, float]:
-    """One pass over the epoch's sample; returns mean losses, the number of samples seen by all processes, seconds, and how many
-    of them were spent waiting for samples.
+    """One pass over the epoch's sample, or over what `begun` leaves of it; `save` is called now and then, between two steps.
+
+    Returns mean losses, the number of samples seen by all processes, seconds, and how many of them were spent waiting for samples.
 
     Raises:
         TrainingError: a loss that is not finite, with the names of the samples.
     """
+    job, at = trainer.job, begun or Progress(0, {}, 0, 0.0, 0.0)
     data.sampler.set_epoch(epoch)
     data.train.set_epoch(epoch)
-    world = world_size()
-    loader = DataLoader(
-        data.train,
-        job.batch_size,
-        sampler=data.sampler,
-        num_workers=4 if job.device != "cpu" else 0,
-        pin_memory=job.device != "cpu",
-    )
-    steps = (
-        len(loader) if world == 1 else max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
-    )  # the same number on every rank
-    criterion = segmentation_loss("loss" in job.released)
-    started = logged = waiting_since = time.perf_counter()
-    sums, seen, waited = {}, 0, 0.0
-    for step, batch in zip(range(steps), loader):
-        waited += time.perf_counter() - waiting_since
-        losses = step_losses(model, batch, job, criterion, teacher)
-        total = sum(losses.values())
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"stage {job.stage.number}, epoch {epoch}, step {step}: loss is {total.item()} on {', '.join(batch['name'])}; the last good epoch is kept"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-        for name, value in {"loss": total, **losses}.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-        seen += len(batch["name"])
-        if time.perf_counter() - logged > 30:
+    numbers, world = list(data.sampler), world_size()
+    steps = -(-len(numbers) // job.batch_size)
+    if world > 1:  # the same number on every rank
+        steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
+    workers = {"num_workers": 4, "pin_memory": True} if job.device != "cpu" else {}
+    loader = DataLoader(data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **workers)
+    started = time.perf_counter() - at.seconds
+    logged = saved = waiting_since = time.perf_counter()
+    for _, batch in zip(range(at.step, steps), loader):
+        at.waited += time.perf_counter() - waiting_since
+        try:
+            losses = trainer.step(batch)
+        except TrainingError as error:
+            raise TrainingError(f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; the last good epoch is kept") from None
+        at.step, at.seen = at.step + 1, at.seen + len(batch["name"])
+        at.sums = {name: at.sums.get(name, 0.0) + value for name, value in losses.items()}
+        at.seconds = time.perf_counter() - started
+        if time.perf_counter() - logged > LOG_SECONDS:
             logged = time.perf_counter()
-            log(
-                f"stage {job.stage.number} epoch {epoch}: step {step + 1}/{steps}, loss {sums['loss'] / (step + 1):.4f}"
-            )
+            log(f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, loss {at.sums['loss'] / at.step:.4f}")
+        if time.perf_counter() - saved >= SAVE_SECONDS and at.step < steps:
+            save(at)
+            saved = time.perf_counter()
         waiting_since = time.perf_counter()
-    means = {name: value / steps for name, value in sums.items()}
-    return {
-        **means,
-        "samples": seen * world,
-        "seconds": time.perf_counter() - started,
-        "loading_seconds": waited,
-    }
+    means = mean_over_processes({name: value / at.step for name, value in at.sums.items()}, job.device)
+    return {**means, "samples": at.seen * world, "seconds": at.seconds, "loading_seconds": at.waited}
+
+
+def mean_over_processes(values: dict[str, float], device: str) -> dict[str, float]:
+    """The mean of each value over all processes that train together; each of them must call this, with the same names."""
+    if not dist.is_initialized():
+        return values
+    together = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(together)
+    return dict(zip(values, (together / world_size()).tolist()))
 
 
 @torch.no_grad()
@@ -168,10 +119,34 @@ def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
 
 
 def save_progress(path: Path, **state: object) -> None:
-    """Write what resuming needs, atomically: a killed run leaves the previous epoch's file or this one's, never half of one."""
+    """Write what resuming needs, atomically: a killed run leaves the previous file or this one's, never half of one.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; the previous file is left as it was.
+    """
+    with writing(path) as part:
+        torch.save(state, part)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Gives the name of a file beside `path` to be written; afterwards it takes the place of `path`.
+
+    Raises:
+        TrainingError: it cannot be written; what was at `path` before is still there.
+    """
     part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    try:
+        yield part
+        if part.exists():
+            os.replace(part, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # the two last: how torch.save and safetensors tell of a full disk
+        with suppress(OSError):
+            part.unlink()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"{path}: cannot be written ({reason}); expected a writable folder with space left; what was saved before is intact: make space and start again"
+        ) from error
 
 
 def load_progress(path: Path, fingerprint: str) -> dict | None:
@@ -183,56 +158,62 @@ def load_progress(path: Path, fingerprint: str) -> dict | None:
 
 
 def fit(
-    model: Sam, data: Data, job: Job, folder: Path, teacher=None, log: Callable[[str], None] = print
+    model: Sam,
+    data: Data,
+    job: Job,
+    folder: Path,
+    teacher: Teacher | None = None,
+    encoder: CachedEncoder | None = None,
+    log: Callable[[str], None] = print,
 ) -> tuple[Path, pd.DataFrame]:
     """Train one stage and keep its best epoch.
 
     Args:
         model: quantised and calibrated as the stage wants it; trained in place.
         data: see `Data`.
-        job: see `Job`. Progress left in `folder` by an interrupted run of the same fingerprint is taken up.
+        job: see `Job`. Progress left in `folder` by an interrupted run of the same fingerprint is taken up, inside an epoch too.
         folder: gets `model.safetensors` (the epoch that goes on), `history.csv`, and `progress.pt` while running.
-        teacher: called with images (B, 3, S, S) and boxes (B, 4) or None; gives embeddings (B, C, g, g) and mask logits or None.
+        teacher: of the image encoder, see `Teacher`.
+        encoder: gives the embeddings in the place of a frozen image encoder, see `CachedEncoder`.
         log: takes one line at a time.
 
     Returns:
         The path of the kept checkpoint, and the history, one row an epoch.
+
+    Raises:
+        TrainingError: a loss that is not finite, or a file that cannot be written.
     """
     kept, progress = folder / "model.safetensors", folder / "progress.pt"
     state = load_progress(progress, job.fingerprint)
     history: list[dict] = json.loads(state["history"]) if state else []
+    begun = Progress(**state["epoch"]) if state and state["epoch"] else None
+    if state:  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
+        model.load_state_dict(state["model"])
+        log(f"stage {job.stage.number}: resumed after epoch {len(history)}" + (f" and {begun.step} steps" if begun else ""))
+    trainer = Trainer(model, job, teacher, encoder)
     if state:
-        model.load_state_dict(
-            state["model"]
-        )  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
-        log(f"stage {job.stage.number}: resumed after epoch {history[-1]['epoch']}")
-    model.to(job.device)
-    learning = freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released)
-    optimizer = torch.optim.SGD(learning, job.schedule.learning_rate, momentum=MOMENTUM)
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-    wrapped = DistributedDataParallel(model, find_unused_parameters=True) if dist.is_initialized() else model
-    for epoch in range(len(history), job.schedule.epochs):
-        rate = job.schedule.rate(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
-        row |= train_epoch(wrapped, data, job, optimizer, teacher, epoch, log)
-        row["eval_dsc"] = evaluate(model, data.evaluation, job.device)
+        trainer.optimizer.load_state_dict(state["optimizer"])
+
+    def save(epoch: Progress | None) -> None:
         if rank() == 0:
-            best = max([h["eval_dsc"] for h in history], default=-1.0)
-            row["best"] = row["eval_dsc"] > best or "checkpoint" in job.released
-            history.append(row)
-            if row["best"]:
-                save_model(model, kept, stage=job.stage.number, epoch=epoch, eval_dsc=row["eval_dsc"], **job.facts)
-            write_history(folder, history)
             save_progress(
-                progress,
-                fingerprint=job.fingerprint,
-                model=model.state_dict(),
-                optimizer=optimizer.state_dict(),
-                history=json.dumps(history),
-            )
+                progress, fingerprint=job.fingerprint, model=model.state_dict(), optimizer=trainer.optimizer.state_dict(),
+                history=json.dumps(history), epoch=vars(epoch) if epoch else None,
+            )  # fmt: skip
+
+    for epoch in range(len(history), job.schedule.epochs):
+        rate = trainer.set_rate(epoch)
+        row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
+        row |= train_epoch(trainer, data, epoch, begun, save, log)
+        row["eval_dsc"], begun = evaluate(model, data.evaluation, job.device), None
+        row["best"] = row["eval_dsc"] > max([h["eval_dsc"] for h in history], default=-1.0) or "checkpoint" in job.released
+        history.append(row)
+        if rank() == 0:
+            if row["best"]:
+                with writing(kept):  # saved under the same name with `.part` by itself
+                    save_model(model, kept, stage=job.stage.number, epoch=epoch, eval_dsc=row["eval_dsc"], **job.facts)
+            write_history(folder, history)
+            save(None)
             log(describe(row, job))
         if dist.is_initialized():
             dist.barrier()
@@ -242,10 +223,9 @@ def fit(
 
 
 def write_history(folder: Path, history: list[dict]) -> None:
-    """`history.csv`, one row an epoch, readable while training runs."""
-    part = folder / "history.csv.part"
-    pd.DataFrame(history).to_csv(part, index=False)
-    os.replace(part, folder / "history.csv")
+    """`history.csv`, one row an epoch, readable while training runs. Raises TrainingError where it cannot be written."""
+    with writing(folder / "history.csv") as part:
+        pd.DataFrame(history).to_csv(part, index=False)
 
 
 def describe(row: dict, job: Job) -> str:

@@ -16,14 +16,14 @@ def segmentation_loss(released: bool = False) -> nn.Module:
 
 
 def embedding_iou(student: Tensor, teacher: Tensor) -> Tensor:
-    """Overlap of two embeddings (B, C, g, g) as sets of active (positive) cells: intersection over union, a number in 0..1 without gradient.
+    """Overlap of each two embeddings (B, C, g, g) as sets of active (positive) cells: intersection over union (B,), numbers in 0..1 without gradient.
 
     The paper multiplies the mean squared error with "the intersection over union ratio across the image embeddings" and says no more;
-    this is the literal reading. Two embeddings without any active cell overlap wholly.
+    this is the literal reading, image by image, so that a batch may be divided among processes. Two embeddings without any active cell overlap wholly.
     """
-    a, b = student.detach() > 0, teacher.detach() > 0
-    union = (a | b).sum()
-    return (a & b).sum() / union if union > 0 else torch.ones((), device=student.device)
+    a, b = student.detach().flatten(1) > 0, teacher.detach().flatten(1) > 0
+    union = (a | b).sum(1)
+    return torch.where(union > 0, (a & b).sum(1) / union.clamp(min=1), 1.0)
 
 
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
@@ -41,5 +41,7 @@ def predicted_iou_loss(guessed: Tensor, logits: Tensor, masks: Tensor) -> Tensor
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tensor:
-    """Mean squared error of the embeddings (B, C, g, g), weighted with an overlap: `embedding_iou` in the paper, `mask_iou` of the teacher in the released code."""
-    return nn.functional.mse_loss(student, teacher) * overlap
+    """Mean over the batch of the embeddings' (B, C, g, g) mean squared error times their overlap: `embedding_iou` (B,) in the paper, the mean `mask_iou` of
+    the teacher in the released code."""
+    errors = nn.functional.mse_loss(student, teacher, reduction="none").flatten(1).mean(1)
+    return (errors * overlap).mean()

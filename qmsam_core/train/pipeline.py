@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 import yaml
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.index import SliceIndex
@@ -21,41 +20,27 @@ from ..data.phantoms import write_phantoms
 from ..data.prompts import PromptDataset
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
-from ..models import CONFIGS, Sam, build_model
+from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..params import Params
 from ..phases import parse_phases
 from ..provenance import sha256
-from ..quant import calibrate, load_model, quantize, save_model
-from .loop import Data, Job, evaluate, fit, rank, world_size, write_history
+from ..quant import calibrate, describe_model, load_model, quantize, save_model
+from .loop import Data, evaluate, fit, write_history, writing
 from .pretrain import PROMPTS, Pretraining, pretrain
 from .stages import STAGES, schedule_of
+from .step import Job, rank, world_size
+from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
+MEDSAM, FLOAT_PARENT = "MedSAM ViT-B", "the float parent"  # who teaches, in every table
+SOURCES_OF_CHECKPOINTS = {
+    "medsam": "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self",
+    "litemedsam": "the README of the LiteMedSAM branch of the official MedSAM repository (bowang-lab) links lite_medsam.pth; or float_checkpoint: null",
+}
 
 
-class Teacher:
-    """A frozen float model whose embeddings the student of stage one learns to give.
-
-    Args:
-        model: the float parent, or MedSAM, whose larger input is filled by enlarging the student's.
-    """
-
-    def __init__(self, model: Sam, device: str) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Images (B, 3, S, S) -> embeddings (B, C, g, g), and mask logits at the student's size where boxes (B, 4) are given."""
-        size = self.model.image_size
-        factor = size / images.shape[-1]
-        if factor != 1:
-            images = nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-        embeddings = self.model.image_encoder(images)
-        return embeddings, None if boxes is None else self.model.decode(embeddings, boxes * factor)[0]
-
-
-def make_teacher(params: Params, float_model: Path) -> tuple[Teacher, str]:
+def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache | None = None) -> tuple[Teacher, str]:
     """The teacher of stage one and its name for the tables: MedSAM's ViT-B where the parameters name one, else the float parent itself.
 
     Raises:
@@ -70,9 +55,22 @@ def make_teacher(params: Params, float_model: Path) -> tuple[Teacher, str]:
                 f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
                 f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
-        model = build_model("medsam", checkpoint=params.teacher)
-        return Teacher(model, device), "MedSAM ViT-B"
-    return Teacher(load_model(float_model), device), "the float parent"
+        return Teacher(public_model("medsam", None, params.teacher, params.seed), device, cache), MEDSAM
+    return Teacher(load_model(float_model), device, cache), FLOAT_PARENT
+
+
+def public_model(name: str, image_size: int | None, checkpoint: str | None, seed: int) -> Sam:
+    """`build_model`, whose complaint about a public checkpoint also says where people get it.
+
+    Raises:
+        CheckpointError: the file is missing, cut short or another network's: which keys and shapes, and where the right one is.
+    """
+    try:
+        return build_model(name, image_size, checkpoint, seed)
+    except CheckpointError as error:
+        if name not in SOURCES_OF_CHECKPOINTS:
+            raise
+        raise CheckpointError(f"{error}; {SOURCES_OF_CHECKPOINTS[name]}") from error
 
 
 def device_of(params: Params) -> str:
@@ -119,11 +117,12 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | No
 
 def quantise_and_calibrate(model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path) -> Sam:
     """Quantise parts of a model by the parameters' recipe and set the new scales from training slices; without further training this is post-training quantisation."""
-    model = quantize(model, params.recipe, parts)
+    device = device_of(params)
+    model = quantize(model, params.recipe, parts).to(device)
     data = make_data(params, data_folder, model)
     loader = DataLoader(data.train, CALIBRATION_BATCH, sampler=data.sampler.epoch_slices().tolist())
-    calibrate(model, lambda m, batch: m(batch["image"], batch["box"]), loader)
-    return model
+    calibrate(model, lambda m, batch: m(batch["image"].to(device), batch["box"].to(device)), loader)
+    return model.to("cpu")
 
 
 def float_sources(params: Params, data_folder: Path) -> list[SliceIndex]:
@@ -181,7 +180,7 @@ def make_float_baseline(
     """
     if params.float_checkpoint is None and params.float_phases:
         return launch_stage(params, 0, data_folder, folder, log=log)
-    model = build_model(params.model, params.image_size, params.float_checkpoint, params.seed)
+    model = public_model(params.model, params.image_size, params.float_checkpoint, params.seed)
     folder.mkdir(parents=True, exist_ok=True)
     score = evaluate(model, evaluation_batches(params, data_folder, model.image_size, model.mask_size))
     origin = params.float_checkpoint or f"random weights, seed {params.seed}"
@@ -214,9 +213,13 @@ def run_stage(
         Path of the checkpoint that goes on, and the history.
 
     Raises:
-        CheckpointError: a parent that is missing or does not fit.
+        CheckpointError: a parent, or a teacher, that is missing or does not fit.
+        TrainingError: a loss that is not finite, or a folder that cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder / f"trial-{rank()}") as trial:  # told now, not after the first epoch
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+    trial.with_suffix("").unlink()
     if number == 0:
         return train_float(params, data_folder, folder, log)
     stage = STAGES[number]
@@ -224,14 +227,17 @@ def run_stage(
     if stage.quantises:
         model = quantise_and_calibrate(model, params, stage.quantises, data_folder)
     data = make_data(params, data_folder, model, strategy)
-    teacher, taught_by = None, ""
+    cache = EmbeddingCache(data_folder / "embeddings")
+    teacher, encoder, taught_by = None, None, describe_model(parent).get("teacher", "")
     if stage.distils or (number == 3 and "distillation" in params.released):
-        teacher, taught_by = make_teacher(params, float_model)
+        teacher, taught_by = make_teacher(params, float_model, cache)
+    if "image_encoder" not in stage.trains and "frozen_statistics" not in params.released:
+        encoder = CachedEncoder(model, device_of(params), cache)
     job = Job(
         stage, schedule_of(params), params.batch_size[number - 1], fingerprint(params, number, parent, strategy, data_folder),
         device_of(params), params.released, {"teacher": taught_by} if taught_by else {},
     )  # fmt: skip
-    return fit(model, data, job, folder, teacher, log)
+    return fit(model, data, job, folder, teacher, encoder, log)
 
 
 def fingerprint(params: Params, number: int, parent: Path | None, strategy: str | int | None, data_folder: Path) -> str:
