@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from brevitas.nn.mixin.parameter import QuantWeightMixin
 from torch import nn
 
 from .recipes import PARTS, RECIPES, Recipe
@@ -39,7 +40,7 @@ VARIANTS = (
     _changed("a scale a channel", "quantisers", per_channel=True),
     _changed("batch norm folded", "quantisers", fold_batch_norm=True),
     _changed("unsigned where positive", "quantisers", unsigned=True),
-    Variant("all three", "quantisers", RECIPES["deploy"]),
+    _changed("all three", "quantisers", per_channel=True, fold_batch_norm=True, unsigned=True),
     _changed("encoder only", "parts", parts=("encoder",)),
     _changed("decoder only", "parts", parts=("decoder",)),
 )
@@ -47,6 +48,6 @@ VARIANTS = (
 
 def packed_megabytes(model: nn.Module) -> float:
     """Size of a model's parameters and buffers in 10^6 bytes with every quantised weight packed at its bit width; all else float32."""
-    bits = {id(layer.weight): layer.weight_quant_bits for layer in model.modules() if hasattr(layer, "weight_quant_bits")}
+    bits = {id(layer.weight): model.recipe.weight_bits for layer in model.modules() if isinstance(layer, QuantWeightMixin)}
     values = {id(v): v for v in (*model.parameters(), *model.buffers()) if v.is_floating_point()}
     return sum(v.numel() * bits.get(key, 32) for key, v in values.items()) / 8e6

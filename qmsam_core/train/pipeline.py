@@ -24,7 +24,7 @@ from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..params import Params
 from ..phases import parse_phases
 from ..provenance import sha256
-from ..quant import calibrate, describe_model, load_model, quantize, save_model
+from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .pretrain import PROMPTS, Pretraining, pretrain
 from .stages import STAGES, schedule_of
@@ -90,13 +90,13 @@ def interpolation_of(params: Params, training: bool) -> str:
     return "nearest" if training else "cubic"
 
 
-def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int) -> DataLoader:
-    """This process's share of the fixed slices by which epochs are judged, at an input size; `folder` holds `index_evaluation.npz`."""
+def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int, slices: int = EVALUATION_SLICES) -> DataLoader:
+    """This process's share of the fixed slices (at most so many a modality) by which epochs are judged, at an input size; `folder` holds `index_evaluation.npz`."""
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
     judged = SliceDataset(held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed)
-    fixed = ModalityBalancedSampler(held_out, EVALUATION_SLICES, params.seed)
-    slices = sorted(set(fixed.epoch_slices().tolist()))
-    return DataLoader(judged, 8, sampler=slices[rank() :: world_size()])
+    fixed = ModalityBalancedSampler(held_out, slices, params.seed)
+    chosen = sorted(set(fixed.epoch_slices().tolist()))
+    return DataLoader(judged, 8, sampler=chosen[rank() :: world_size()])
 
 
 def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | None = None) -> Data:
@@ -115,10 +115,12 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | No
     return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)
 
 
-def quantise_and_calibrate(model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path) -> Sam:
-    """Quantise parts of a model by the parameters' recipe and set the new scales from training slices; without further training this is post-training quantisation."""
+def quantise_and_calibrate(
+    model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path, recipe: Recipe | None = None
+) -> Sam:
+    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices; without further training this is post-training quantisation."""
     device = device_of(params)
-    model = quantize(model, params.recipe, parts).to(device)
+    model = quantize(model, recipe or params.recipe, parts).to(device)
     data = make_data(params, data_folder, model)
     loader = DataLoader(data.train, CALIBRATION_BATCH, sampler=data.sampler.epoch_slices().tolist())
     calibrate(model, lambda m, batch: m(batch["image"].to(device), batch["box"].to(device)), loader)
