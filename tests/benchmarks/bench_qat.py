@@ -119,7 +119,7 @@ def main() -> None:
     if options.child:
         step = make_step(options.child, options.batch)
         step(), step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
         return
     clock = time.process_time if options.cpu_time else time.perf_counter
     report = summary(interleaved_seconds(options.arms, options.batch, options.rounds, options.seconds, clock)) if options.rounds else {arm: {} for arm in options.arms}
