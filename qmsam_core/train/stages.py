@@ -109,7 +109,7 @@ PAPER_HOURS = {1: "5", 2: "2.5", 3: "1"}  # Table 3, on four GPUs
 
 def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
     """What strategies spent, by the same account: rows of strategy and stage, and of all stages together; columns strategy, stage (text), epochs, samples seen by
-    all processes, hours of training (evaluation left out), ms_per_sample.
+    all processes, hours of training (evaluation left out), per_sample_ms.
 
     Args:
         histories: rows of `fit`'s histories with a column `strategy`.
@@ -117,7 +117,7 @@ def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
     both = pd.concat([histories, histories.assign(stage="all")])
     spent = both.groupby(["strategy", "stage"], sort=False).agg(epochs=("epoch", "size"), samples=("samples", "sum"), seconds=("seconds", "sum"))
     spent = spent.reset_index().sort_values("strategy", kind="stable", ignore_index=True).astype({"stage": str})
-    spent["hours"], spent["ms_per_sample"] = spent["seconds"] / 3600, 1000 * spent["seconds"] / spent["samples"]
+    spent["hours"], spent["per_sample_ms"] = spent["seconds"] / 3600, 1000 * spent["seconds"] / spent["samples"]
     return spent.drop(columns="seconds")
 
 
