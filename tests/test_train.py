@@ -33,6 +33,7 @@ from qmsam_core.train import (
     run_stage,
     schedule_of,
     segmentation_loss,
+    stage_budgets,
     stage_summary,
     step,
 )
@@ -389,9 +390,17 @@ def test_a_stage_s_summary_counts_all_epochs_and_shows_the_best():
             "best": [True, False],
         }
     )
-    rows = stage_summary(history, 0.25).set_index("quantity")
-    assert rows["here"].tolist() == ["2", "20", "1.000", "10.0%", "25.00 %", "50.00 %"]
+    rows = stage_summary(history, 0.25, "the float parent").set_index("quantity")
+    assert rows["here"].tolist() == ["2", "20", "1.000", "10.0%", "the float parent", "25.00 %", "50.00 %"]
     assert rows.loc["training time (hours)", "paper"] == "2.5"
+
+
+def test_budgets_account_alike_for_every_strategy_and_stage():
+    rows = [("min", 1, 0, 10, 36.0), ("min", 1, 1, 10, 36.0), ("min", 2, 0, 20, 36.0), ("tenth", 1, 0, 40, 36.0)]
+    histories = pd.DataFrame(rows, columns=["strategy", "stage", "epoch", "samples", "seconds"])
+    budgets = stage_budgets(histories).set_index(["strategy", "stage"])
+    assert budgets["samples"].to_dict() == {("min", "1"): 20, ("min", "2"): 20, ("min", "all"): 40, ("tenth", "1"): 40, ("tenth", "all"): 40}
+    assert budgets.loc[("min", "all")].tolist() == pytest.approx([3, 40, 0.03, 2700.0])
 
 
 def test_a_given_checkpoint_is_the_float_baseline_as_it_is(data, tmp_path):

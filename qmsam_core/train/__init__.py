@@ -11,12 +11,12 @@ from .pipeline import (
     quantise_and_calibrate,
     run_stage,
 )
-from .stages import STAGES, Schedule, Stage, protocol, schedule_of, stage_summary
+from .stages import STAGES, Schedule, Stage, protocol, schedule_of, stage_budgets, stage_summary, teacher_name
 from .step import Job, TrainingError
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 __all__ = [
     "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "fit", "interpolation_of",
     "launch_stage", "make_data", "make_float_baseline", "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
-    "stage_summary",
+    "stage_budgets", "stage_summary", "teacher_name",
 ]  # fmt: skip

@@ -27,13 +27,12 @@ from ..provenance import sha256
 from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .pretrain import PROMPTS, Pretraining, pretrain
-from .stages import STAGES, schedule_of
+from .stages import STAGES, schedule_of, teacher_name
 from .step import Job, rank, world_size
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
-MEDSAM, FLOAT_PARENT = "MedSAM ViT-B", "the float parent"  # who teaches, in every table
 SOURCES_OF_CHECKPOINTS = {
     "medsam": "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self",
     "litemedsam": "the README of the LiteMedSAM branch of the official MedSAM repository (bowang-lab) links lite_medsam.pth; or float_checkpoint: null",
@@ -55,8 +54,8 @@ def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache | None
                 f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
                 f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
-        return Teacher(public_model("medsam", None, params.teacher, params.seed), device, cache), MEDSAM
-    return Teacher(load_model(float_model), device, cache), FLOAT_PARENT
+        return Teacher(public_model("medsam", None, params.teacher, params.seed), device, cache), teacher_name(params)
+    return Teacher(load_model(float_model), device, cache), teacher_name(params)
 
 
 def public_model(name: str, image_size: int | None, checkpoint: str | None, seed: int) -> Sam:

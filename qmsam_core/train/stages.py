@@ -76,6 +76,11 @@ def schedule_of(params: Params) -> Schedule:
     )
 
 
+def teacher_name(params: Params) -> str:
+    """Who teaches the encoder in stage 1, as every table names it."""
+    return "the float parent" if params.teacher == "self" else "MedSAM ViT-B"
+
+
 def protocol(params: Params) -> pd.DataFrame:
     """Table 3 as these parameters set it: one row a stage, with the columns of the paper's table except the training time."""
     rows = []
@@ -102,12 +107,27 @@ def protocol(params: Params) -> pd.DataFrame:
 PAPER_HOURS = {1: "5", 2: "2.5", 3: "1"}  # Table 3, on four GPUs
 
 
-def stage_summary(history: pd.DataFrame, dsc_before: float) -> pd.DataFrame:
+def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
+    """What strategies spent, by the same account: rows of strategy and stage, and of all stages together; columns strategy, stage (text), epochs, samples seen by
+    all processes, hours of training (evaluation left out), per_sample_ms.
+
+    Args:
+        histories: rows of `fit`'s histories with a column `strategy`.
+    """
+    both = pd.concat([histories, histories.assign(stage="all")])
+    spent = both.groupby(["strategy", "stage"], sort=False).agg(epochs=("epoch", "size"), samples=("samples", "sum"), seconds=("seconds", "sum"))
+    spent = spent.reset_index().sort_values("strategy", kind="stable", ignore_index=True).astype({"stage": str})
+    spent["hours"], spent["per_sample_ms"] = spent["seconds"] / 3600, 1000 * spent["seconds"] / spent["samples"]
+    return spent.drop(columns="seconds")
+
+
+def stage_summary(history: pd.DataFrame, dsc_before: float, teacher: str) -> pd.DataFrame:
     """What one stage spent and reached, beside the paper's budget: quantity, paper, here (text).
 
     Args:
         history: of `fit`, of one stage.
         dsc_before: evaluation DSC of the model that the stage started from, 0..1.
+        teacher: who taught the encoder in stage 1.
     """
     best = history.loc[history["best"], "eval_dsc"].iloc[-1]
     rows = [
@@ -119,6 +139,7 @@ def stage_summary(history: pd.DataFrame, dsc_before: float) -> pd.DataFrame:
             "",
             f"{history['loading_seconds'].sum() / history['seconds'].sum():.1%}",
         ),
+        ("teacher of the encoder", "MedSAM ViT-B", teacher),
         ("DSC on the evaluation slices, before", "", f"{100 * dsc_before:.2f} %"),
         ("DSC on the evaluation slices, best epoch", "", f"{100 * best:.2f} %"),
     ]
