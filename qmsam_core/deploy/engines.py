@@ -4,6 +4,7 @@ A fast export has a part between the two, `prepare`, with what the decoder needs
 """
 
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -48,8 +49,20 @@ class Embedding(np.ndarray):
         self.maker, self.prepared = None, ()
 
 
-class PreparingEngine:
-    """An engine made of `embed`, `prepare` and `decode_prepared`; see there in the two that follow."""
+class PreparingEngine(ABC):
+    """An engine in three steps; where an export has nothing to prepare, the second hands the embedding on."""
+
+    @abstractmethod
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, 3, S, S) -> embeddings (B, C, g, g), without what `encode` prepares."""
+
+    @abstractmethod
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Embedding (1, C, g, g) -> everything of an image that the decoder takes."""
+
+    @abstractmethod
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        """As `decode`, of what `prepare` made."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         embeddings = self.embed(images)
@@ -64,7 +77,7 @@ class PreparingEngine:
         return self.decode_prepared(embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes)
 
 
-class PyTorchEngine:
+class PyTorchEngine(PreparingEngine):
     """The model itself, float or fake-quantised: the reference that the others are compared with."""
 
     name = "pytorch"
@@ -74,12 +87,15 @@ class PyTorchEngine:
         self.image_size, self.mask_size = model.image_size, model.mask_size
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def embed(self, images: np.ndarray) -> np.ndarray:
         return self.model.image_encoder(torch.from_numpy(images)).numpy()
 
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (embedding,)
+
     @torch.no_grad()
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        masks, _ = self.model.decode(torch.from_numpy(embedding), torch.from_numpy(boxes))
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        masks, _ = self.model.decode(torch.from_numpy(prepared[0]), torch.from_numpy(boxes))
         return masks[:, 0].numpy()
 
 
@@ -108,15 +124,13 @@ class OnnxRuntimeEngine(PreparingEngine):
         self.compile_seconds = time.perf_counter() - started
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images -> embeddings, without what `encode` prepares."""
         return self.encoder.run(None, {"images": images})[0]
 
     def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Everything of an image that the decoder takes."""
         return tuple(self.preparer.run(None, {"embedding": embedding})) if self.preparer else (embedding,)
 
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
-        """As `decode`, of what `prepare` made. A file as released also lists its constants as inputs; they keep their values."""
+        # a file as released also lists its constants as inputs; they keep their values
         names = [name for name in self.inputs if name in (*PREPARED, "embedding")]
         return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
@@ -154,27 +168,25 @@ class OpenVinoEngine(PreparingEngine):
         if cache is not None:
             settings[properties.cache_dir] = str(cache)
         started = time.perf_counter()
+        self.parts = parts_in(facts)
         requests = {
             name: core.compile_model(Path(folder) / f"{name}.xml", "CPU", settings).create_infer_request()
-            for name in parts_in(facts)
+            for name in self.parts
         }
         self.compile_seconds = time.perf_counter() - started
         self.encoder, self.decoder, self.preparer = (requests.get(name) for name in ("encoder", "decoder", "prepare"))
         self.one_at_a_time = facts["style"] == "fast"
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Images -> embeddings, without what `encode` prepares."""
         step = 1 if self.one_at_a_time else len(images)
         return np.concatenate([self.encoder.infer([images[i : i + step]])[0] for i in range(0, len(images), step)])
 
     def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Everything of an image that the decoder takes."""
         if self.preparer is None:
             return (embedding,)
         return tuple(output.copy() for output in self.preparer.infer([embedding]).to_tuple())
 
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
-        """As `decode`, of what `prepare` made."""
         if not self.one_at_a_time:
             return self.decoder.infer([*prepared, boxes])[0].copy()
         boxes = np.ascontiguousarray(boxes, np.float32)  # inputs are shared with the engine, not copied: cells and keys are 10 MB
@@ -184,11 +196,11 @@ class OpenVinoEngine(PreparingEngine):
         return logits
 
     def layer_times(self, part: str) -> pd.DataFrame:
-        """What ran in the last call of `encoder`, `preparer` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
+        """What ran in the last call of `encoder`, `prepare` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
 
         The precision is the end of the plugin's own name of the executed primitive, e.g. `brgemm_avx512_I8`.
         """
-        request = getattr(self, part)
+        request = self.preparer if part == "prepare" else getattr(self, part)
         rows = [
             (i.node_name, i.node_type, i.exec_type, i.real_time.total_seconds() * 1e3)
             for i in request.get_profiling_info()
@@ -202,8 +214,8 @@ class OpenVinoEngine(PreparingEngine):
 
 
 def parts_in(facts: dict) -> list[str]:
-    """The parts that an export consists of."""
-    return [name.removesuffix(".xml") for name in facts["files"] if name.endswith(".xml")]
+    """The parts that an export consists of, in the order in which they run."""
+    return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
 
 
 ENGINES = ("openvino", "onnxruntime", "pytorch")
