@@ -8,23 +8,54 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .engines import Engine, open_engine
+from .engines import ENGINES, Engine, open_engine
 
 ENGINE_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+HINTS = ("f32", "bf16")
+VARIANTS = {"": "", "fast": "rewritten", "released": "released style", "nncf": "NNCF post-training"}
+PARTS = ("encoder", "prepare", "decoder", "both")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An export (`float` or `int8`, also the name of its folder), an engine, and OpenVINO's precision hint (`f32` or `bf16`)."""
+    """An export, an engine, and OpenVINO's precision hint (`f32` or `bf16`).
+
+    The export is in the folder `<precision>` or `<precision>_<variant>`: precision `float` or `int8`, variant a key of `VARIANTS`.
+    """
 
     precision: str
     engine: str
     hint: str = "f32"
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Arm":
+        """The arm that `spec` names, e.g. `int8_released:openvino:f32`; engine and hint may be left out.
+
+        Raises:
+            ValueError: another form, or a name that is not known.
+        """
+        export, engine, hint = (*text.split(":"), *("", "openvino", "f32")[text.count(":") + 1 :])[:3]
+        precision, _, variant = export.partition("_")
+        if precision not in ("float", "int8") or variant not in VARIANTS or engine not in ENGINES or hint not in HINTS:
+            raise ValueError(f"arm = {text!r}; expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]")
+        return cls(precision, engine, hint, variant)
+
+    @property
+    def export(self) -> str:
+        """Name of the export's folder."""
+        return self.precision + (f"_{self.variant}" if self.variant else "")
+
+    @property
+    def spec(self) -> str:
+        """What `parse` reads."""
+        return f"{self.export}:{self.engine}:{self.hint}"
 
     @property
     def engine_label(self) -> str:
-        """The engine as the paper's tables name it, with the hint where it is not f32."""
-        return ENGINE_NAMES[self.engine] + ("" if self.hint == "f32" else f", {self.hint} hint")
+        """The engine as the paper's tables name it, with the variant and the hint where it is not f32."""
+        words = [ENGINE_NAMES[self.engine], VARIANTS[self.variant], "" if self.hint == "f32" else f"{self.hint} hint"]
+        return ", ".join(filter(None, words))
 
     @property
     def label(self) -> str:
@@ -32,8 +63,8 @@ class Arm:
         return f"{self.precision}, {self.engine_label}"
 
     def open(self, folder: str | Path, threads: int) -> Engine:
-        """The arm's engine over `folder/<precision>`."""
-        return open_engine(self.engine, Path(folder) / self.precision, threads, self.hint)
+        """The arm's engine over `folder/<export>`."""
+        return open_engine(self.engine, Path(folder) / self.export, threads, self.hint)
 
 
 PAPER_ARMS = (
@@ -43,7 +74,8 @@ PAPER_ARMS = (
     Arm("int8", "onnxruntime"),
     Arm("int8", "openvino"),
 )
-ARMS = (*PAPER_ARMS, Arm("float", "openvino", "bf16"), Arm("int8", "openvino", "bf16"))
+EXTRA_ARMS = (Arm("float", "openvino", variant="fast"), Arm("int8", "openvino", variant="released"), Arm("int8", "openvino", variant="nncf"))
+ARMS = (*PAPER_ARMS, *EXTRA_ARMS, Arm("float", "openvino", "bf16"), Arm("int8", "openvino", "bf16"))
 
 
 def timing_input(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,38 +89,44 @@ def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return engine.decode(engine.encode(image), box)
 
 
-def timed_calls(engines: dict[Arm, Engine], seed: int, part: str = "both") -> dict[str, partial]:
-    """A call for each arm, by label: `both` ends, only the `encoder`, or only the `decoder` on the first engine's embedding."""
-    first = next(iter(engines.values()))
-    image, box = timing_input(first.image_size, seed)
-    embedding = first.encode(image)
-    calls = {
-        "both": lambda engine: partial(one_box, engine, image, box),
-        "encoder": lambda engine: partial(engine.encode, image),
-        "decoder": lambda engine: partial(engine.decode, embedding, box),
-    }
-    return {arm.label: calls[part](engine) for arm, engine in engines.items()}
+def timed_calls(engines: dict[Arm, Engine], seed: int, part: str = "both", boxes: int = 1) -> dict[str, partial]:
+    """A call for each arm, by label: `both` ends with one box, or one part alone, the decoder for `boxes` boxes of one image.
+
+    `prepare` is there for the arms that have it: a fast export's work on the image that earlier belonged to the decoder.
+    """
+    calls = {}
+    for arm, engine in engines.items():
+        image, box = timing_input(engine.image_size, seed)
+        embedding = engine.embed(image)
+        prepared = engine.prepare(embedding)
+        made = {
+            "both": partial(one_box, engine, image, box),
+            "encoder": partial(engine.embed, image),
+            "prepare": partial(engine.prepare, embedding) if len(prepared) > 1 else None,
+            "decoder": partial(engine.decode_prepared, prepared, np.repeat(box, boxes, 0)),
+        }[part]
+        if made is not None:
+            calls[arm.label] = made
+    return calls
 
 
 def seconds_by_engine(timings: pd.DataFrame, arms: Iterable[Arm]) -> pd.DataFrame:
     """Medians as the paper's tables have them: precision, engine, seconds. `timings` has `arm` (a label) and `median_ms`."""
     median = timings.set_index("arm")["median_ms"] / 1e3
-    return pd.DataFrame(
-        [{"precision": a.precision, "engine": a.engine_label, "seconds": median[a.label]} for a in arms]
-    )
+    return pd.DataFrame([{"precision": a.precision, "engine": a.engine_label, "seconds": median[a.label]} for a in arms])
 
 
 def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Time in float over time in int8 on the same engine, above 1 where int8 is faster: table, engine, paper, here.
 
-    `tables` has columns precision, engine, `seconds paper`, `seconds here`.
+    `tables` has columns precision, engine, `seconds paper`, `seconds here`. An engine with variants of its export compares with the plain float one.
     """
     rows = []
     for name, table in tables.items():
-        wide = table.pivot(index="engine", columns="precision", values=["seconds paper", "seconds here"])
-        gain = {
-            source: wide[f"seconds {source}", "float"] / wide[f"seconds {source}", "int8"]
-            for source in ("paper", "here")
-        }
-        rows.append(pd.DataFrame(gain).dropna(how="all").reset_index().assign(table=name))
-    return pd.concat(rows, ignore_index=True)[["table", "engine", "paper", "here"]]
+        columns = {source: f"seconds {source}" for source in ("paper", "here")}
+        base = table[table["precision"] == "float"].set_index("engine")
+        for _, row in table[table["precision"] == "int8"].iterrows():
+            words = [word for word in row["engine"].split(", ") if word not in VARIANTS.values()]
+            plain = base.loc[", ".join(words)]
+            rows.append({"table": name, "engine": row["engine"]} | {s: plain[c] / row[c] for s, c in columns.items()})
+    return pd.DataFrame(rows)

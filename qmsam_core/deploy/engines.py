@@ -1,6 +1,10 @@
-"""PyTorch, ONNX Runtime and OpenVINO behind one interface: `encode` once an image, `decode` for its boxes."""
+"""PyTorch, ONNX Runtime and OpenVINO behind one interface: `encode` once an image, `decode` for its boxes.
+
+A fast export has a part between the two, `prepare`, with what the decoder needs of an image whatever its boxes. Its result travels inside the embedding.
+"""
 
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +19,7 @@ import torch
 from ..models import Sam
 from ..quant import load_model
 from .export import read_export
+from .graphs import PREPARED
 
 
 class Engine(Protocol):
@@ -31,7 +36,48 @@ class Engine(Protocol):
         """Embedding (1, C, g, g) of one image and boxes (N, 4) in model px -> low-res mask logits (N, M, M)."""
 
 
-class PyTorchEngine:
+class Embedding(np.ndarray):
+    """An embedding (1, C, g, g) float32 as an array, with what the engine that made it has prepared of it for its decoder.
+
+    Arrays that are computed or cut from it do not inherit that: they are decoded all the same, and prepared then.
+    """
+
+    maker: "PreparingEngine | None" = None
+    prepared: tuple[np.ndarray, ...] = ()
+
+    def __array_finalize__(self, other: np.ndarray | None) -> None:
+        self.maker, self.prepared = None, ()
+
+
+class PreparingEngine(ABC):
+    """An engine in three steps; where an export has nothing to prepare, the second hands the embedding on."""
+
+    @abstractmethod
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Images (B, 3, S, S) -> embeddings (B, C, g, g), without what `encode` prepares."""
+
+    @abstractmethod
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Embedding (1, C, g, g) -> everything of an image that the decoder takes."""
+
+    @abstractmethod
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        """As `decode`, of what `prepare` made."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        embeddings = self.embed(images)
+        if len(embeddings) != 1:
+            return embeddings
+        embedding = embeddings.view(Embedding)
+        embedding.maker, embedding.prepared = self, self.prepare(embeddings)
+        return embedding
+
+    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        ready = getattr(embedding, "maker", None) is self
+        return self.decode_prepared(embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes)
+
+
+class PyTorchEngine(PreparingEngine):
     """The model itself, float or fake-quantised: the reference that the others are compared with."""
 
     name = "pytorch"
@@ -41,17 +87,20 @@ class PyTorchEngine:
         self.image_size, self.mask_size = model.image_size, model.mask_size
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def embed(self, images: np.ndarray) -> np.ndarray:
         return self.model.image_encoder(torch.from_numpy(images)).numpy()
 
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (embedding,)
+
     @torch.no_grad()
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        masks, _ = self.model.decode(torch.from_numpy(embedding), torch.from_numpy(boxes))
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        masks, _ = self.model.decode(torch.from_numpy(prepared[0]), torch.from_numpy(boxes))
         return masks[:, 0].numpy()
 
 
-class OnnxRuntimeEngine:
-    """The ONNX files of an export, on ONNX Runtime's CPU provider."""
+class OnnxRuntimeEngine(PreparingEngine):
+    """The ONNX files of an export, on ONNX Runtime's CPU provider. Images and boxes go in as many at once as are given."""
 
     name = "onnxruntime"
 
@@ -65,20 +114,29 @@ class OnnxRuntimeEngine:
             "session.intra_op.allow_spinning", "0"
         )  # idle threads that spin would slow whatever runs next to them
         options.log_severity_level = 3  # a QCDQ file as released lists its initialisers as inputs, one warning each
-        self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(Path(folder) / f"{part}.onnx", options, providers=["CPUExecutionProvider"])
-            for part in ("encoder", "decoder")
-        )
+        started = time.perf_counter()
+        sessions = {
+            name: onnxruntime.InferenceSession(Path(folder) / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+            for name in parts_in(facts)
+        }
+        self.encoder, self.decoder, self.preparer = (sessions.get(name) for name in ("encoder", "decoder", "prepare"))
+        self.inputs = [i.name for i in self.decoder.get_inputs()]
+        self.compile_seconds = time.perf_counter() - started
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def embed(self, images: np.ndarray) -> np.ndarray:
         return self.encoder.run(None, {"images": images})[0]
 
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        return self.decoder.run(None, {"embedding": embedding, "boxes": boxes})[0]
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(self.preparer.run(None, {"embedding": embedding})) if self.preparer else (embedding,)
+
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        # a file as released also lists its constants as inputs; they keep their values
+        names = [name for name in self.inputs if name in (*PREPARED, "embedding")]
+        return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
 
-class OpenVinoEngine:
-    """The IR files of an export, on OpenVINO's CPU plugin.
+class OpenVinoEngine(PreparingEngine):
+    """The IR files of an export, on OpenVINO's CPU plugin. A fast export takes images and boxes one by one, the others all at once.
 
     Args:
         folder: of the export. threads: of inference.
@@ -110,24 +168,39 @@ class OpenVinoEngine:
         if cache is not None:
             settings[properties.cache_dir] = str(cache)
         started = time.perf_counter()
-        self.encoder, self.decoder = (
-            core.compile_model(Path(folder) / f"{part}.xml", "CPU", settings).create_infer_request()
-            for part in ("encoder", "decoder")
-        )
+        self.parts = parts_in(facts)
+        requests = {
+            name: core.compile_model(Path(folder) / f"{name}.xml", "CPU", settings).create_infer_request()
+            for name in self.parts
+        }
         self.compile_seconds = time.perf_counter() - started
+        self.encoder, self.decoder, self.preparer = (requests.get(name) for name in ("encoder", "decoder", "prepare"))
+        self.one_at_a_time = facts["style"] == "fast"
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        return self.encoder.infer([images])[0].copy()
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        step = 1 if self.one_at_a_time else len(images)
+        return np.concatenate([self.encoder.infer([images[i : i + step]])[0] for i in range(0, len(images), step)])
 
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        return self.decoder.infer([embedding, boxes])[0].copy()
+    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
+        if self.preparer is None:
+            return (embedding,)
+        return tuple(output.copy() for output in self.preparer.infer([embedding]).to_tuple())
+
+    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
+        if not self.one_at_a_time:
+            return self.decoder.infer([*prepared, boxes])[0].copy()
+        boxes = np.ascontiguousarray(boxes, np.float32)  # inputs are shared with the engine, not copied: cells and keys are 10 MB
+        logits = np.empty((len(boxes), self.mask_size, self.mask_size), np.float32)
+        for i in range(len(boxes)):
+            logits[i] = self.decoder.infer([*prepared, boxes[i : i + 1]], share_inputs=True)[0][0]
+        return logits
 
     def layer_times(self, part: str) -> pd.DataFrame:
-        """What ran in the last call of `encoder` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
+        """What ran in the last call of `encoder`, `prepare` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
 
         The precision is the end of the plugin's own name of the executed primitive, e.g. `brgemm_avx512_I8`.
         """
-        request = getattr(self, part)
+        request = self.preparer if part == "prepare" else getattr(self, part)
         rows = [
             (i.node_name, i.node_type, i.exec_type, i.real_time.total_seconds() * 1e3)
             for i in request.get_profiling_info()
@@ -140,17 +213,24 @@ class OpenVinoEngine:
         return layers[layers["ms"] > 0].reset_index(drop=True)
 
 
+def parts_in(facts: dict) -> list[str]:
+    """The parts that an export consists of, in the order in which they run."""
+    return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
+
+
 ENGINES = ("openvino", "onnxruntime", "pytorch")
 
 
-def open_engine(kind: str, folder: str | Path, threads: int = 2, precision: str = "f32") -> Engine:
-    """An engine over an exported folder.
+def open_engine(
+    kind: str, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None
+) -> Engine:
+    """An engine over an exported folder. `precision` and `cache` are OpenVINO's, see there.
 
     Raises:
         ValueError: an unknown kind, or (ExportError) a folder that is no export or was changed since.
     """
     if kind == "openvino":
-        return OpenVinoEngine(folder, threads, precision)
+        return OpenVinoEngine(folder, threads, precision, cache)
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":

@@ -5,66 +5,71 @@ python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import openvino
 import pandas as pd
 import torch
-from brevitas.export import export_onnx_qcdq
+from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
-from ..models import CheckpointError, Sam, build_model
+from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..provenance import sha256
-from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
-from .graphs import DecoderGraph, EncoderGraph, clean
+from ..quant import RECIPES, calibrate, describe_model, find_recipe, load_model, quantize, save_model
+from .graphs import STYLES, Part, clean, parts_of
 
 OPSET = 17
-FORMAT = 1
+FORMAT = 2
 
 
 class ExportError(ValueError):
     """An export that cannot be made or cannot be used; the message says which file and why."""
 
 
-def export_model(model: Sam, folder: str | Path, origin: str = "") -> dict:
-    """Write `encoder.onnx/.xml/.bin`, `decoder.onnx/.xml/.bin`, `model.safetensors` and `export.json`; the last is written last.
+def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | None = None, qonnx: bool = False) -> dict:
+    """Write the parts as `<part>.onnx/.xml/.bin`, `model.safetensors` and `export.json`; the last is written last.
 
     Args:
         model: float or quantised and calibrated, in evaluation mode.
         folder: made if absent; what it held under these names is replaced, each file at once.
         origin: where the weights come from, kept in `export.json`.
+        style: one of `graphs.STYLES`; None takes `fast`, or `released` for the recipe of that name.
+        qonnx: also write `<part>.qonnx`, Brevitas' own dialect for FINN, of the graphs as they are traced.
 
     Returns:
-        The content of `export.json`: sizes, recipe, SHA-256 and bytes of every file, and what the clean-up removed.
+        The content of `export.json`: sizes, recipe, style, SHA-256 and bytes of every file, hash of the weights, what the clean-up removed.
+
+    Raises:
+        ExportError: a recipe of more than 8 bits in the fast style. ValueError: an unknown style.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = getattr(model, "recipe", None) or find_recipe("float")
     model = model.eval()
-    image = torch.rand(1, 3, model.image_size, model.image_size)
-    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * model.image_size
-    with torch.no_grad():
-        embedding = model.image_encoder(image)
+    recipe = getattr(model, "recipe", None) or find_recipe("float")
+    style = style or ("fast" if recipe.clean_export else "released")
+    if style == "fast" and max(recipe.weight_bits or 0, recipe.activation_bits or 0) > 8:
+        raise ExportError(f"recipe {recipe.name!r} has more than 8 bits; export it with style 'clean'")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         work = Path(scratch)
-        removed = {
-            "encoder": write_onnx(EncoderGraph(model), {"images": image}, "embeddings", work, recipe),
-            "decoder": write_onnx(DecoderGraph(model), {"embedding": embedding, "boxes": boxes}, "masks", work, recipe),
-        }
-        for part in ("encoder", "decoder"):
-            openvino.save_model(
-                openvino.convert_model(work / f"{part}.onnx"), work / f"{part}.xml", compress_to_fp16=False
-            )
+        removed = {}
+        for part in parts_of(model, style):
+            removed[part.name] = write_onnx(part, work, style)
+            write_ir(part, work, one_at_a_time=style == "fast")
+        if qonnx:
+            write_qonnx(model, work)
         save_model(model, work / "model.safetensors", origin=origin)
         facts = {
             "format": FORMAT, "model": model.config.name, "image_size": model.image_size, "mask_size": model.mask_size,
-            "recipe": recipe.name, "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "opset": OPSET, "removed": removed,
+            "recipe": recipe.name, "style": style, "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "opset": OPSET,
+            "weights": weights_hash(model), "removed": removed,
             "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())},
         }  # fmt: skip
         (work / "export.json").write_text(json.dumps(facts, indent=2))
@@ -73,25 +78,72 @@ def export_model(model: Sam, folder: str | Path, origin: str = "") -> dict:
     return facts
 
 
-def write_onnx(
-    graph: nn.Module, inputs: dict[str, torch.Tensor], output: str, folder: Path, recipe: Recipe
-) -> dict[str, int]:
-    """Export one graph as `<part>.onnx`, its last input and its output free in their first axis; return what the clean-up changed."""
-    path = folder / f"{'decoder' if isinstance(graph, DecoderGraph) else 'encoder'}.onnx"
-    free = {name: {0: "count"} for name in (list(inputs)[-1], output)}
-    options = dict(
-        input_names=list(inputs), output_names=[output], dynamic_axes=free, opset_version=OPSET, dynamo=False
-    )
+def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str | None = None) -> dict:
+    """`export_model`, unless the folder holds a sound export of these very weights, recipe, size and style already."""
+    recipe = getattr(model, "recipe", None) or find_recipe("float")
+    wanted = {
+        "model": model.config.name, "image_size": model.image_size, "recipe": recipe.name, "origin": origin,
+        "style": style or ("fast" if recipe.clean_export else "released"), "weights": weights_hash(model),
+    }  # fmt: skip
+    try:
+        facts = read_export(folder)
+    except ExportError:
+        return export_model(model, folder, origin, style)
+    return facts if wanted.items() <= facts.items() else export_model(model, folder, origin, style)
+
+
+def weights_hash(model: Sam) -> str:
+    """SHA-256 over names and values of everything the model keeps, whatever file it came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """The tracer warns of shape arithmetic that is meant to be dynamic or constant here, and Brevitas prints."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer warns of shape arithmetic that is meant to be dynamic or constant here
-        export_onnx_qcdq(graph.eval(), args=tuple(inputs.values()), export_path=str(path), **options)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
+    """Export one part as `<name>.onnx`; return what the clean-up changed. Fast graphs have no quantisers of Brevitas left in them."""
+    path = folder / f"{part.name}.onnx"
+    options = dict(
+        input_names=list(part.inputs), output_names=list(part.outputs), dynamic_axes={name: {0: "count"} for name in part.free},
+        opset_version=OPSET, dynamo=False,
+    )  # fmt: skip
+    with quietly(), torch.no_grad():
+        if style == "fast":
+            torch.onnx.export(part.graph.eval(), tuple(part.inputs.values()), str(path), **options)
+        else:
+            export_onnx_qcdq(part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(path), **options)
     model = onnx.load(path)
-    removed = clean(model) if recipe.clean_export else {}
+    removed = {} if style == "released" else clean(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return removed
+
+
+def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
+    """Convert a part to OpenVINO's IR. With `one_at_a_time` its free axes are 1: OpenVINO then drops transposes that only relabel a layout, which it
+    cannot do for shapes it does not know, and a block of boxes gains nothing, because a single box already fills the linear layers."""
+    model = openvino.convert_model(folder / f"{part.name}.onnx")
+    if one_at_a_time:
+        model.reshape({port: [d.get_length() if d.is_static else 1 for d in port.partial_shape] for port in model.inputs})
+    openvino.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)
+
+
+def write_qonnx(model: Sam, folder: Path) -> None:
+    """`encoder.qonnx` and `decoder.qonnx`: quantisers as single nodes of Brevitas' dialect, which no engine here runs."""
+    for part in parts_of(model, "clean"):
+        with quietly(), torch.no_grad():
+            export_qonnx(
+                part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(folder / f"{part.name}.qonnx"),
+                input_names=list(part.inputs), output_names=list(part.outputs), opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
 
 
 def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
@@ -101,7 +153,8 @@ def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
         {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}
         for name, facts in exports.items()
         for kind, ending in kinds.items()
-        for part in ("encoder", "decoder")
+        for part in ("encoder", "prepare", "decoder")
+        if part + ending in facts["files"]
     ]
     return pd.DataFrame(rows)
 
@@ -142,6 +195,8 @@ def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: i
     if quantised:
         return load_model(checkpoint), f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
     model = build_model(name, checkpoint=checkpoint, seed=seed)
+    if not checkpoint:
+        open_residuals(model)
     origin = (
         f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
         if checkpoint
@@ -158,6 +213,13 @@ def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: i
     return model.eval(), origin
 
 
+def open_residuals(model: Sam) -> None:
+    """Set batch norms that begin as nothing to one: an untrained network would be timed with layers that an engine can leave out or cannot quantise."""
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.data[norm.weight == 0] = 1.0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
     parser = argparse.ArgumentParser(
@@ -165,19 +227,22 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, choices=["litemedsam", "medsam", "nano"])
+    parser.add_argument("--model", required=True, choices=list(CONFIGS))
     parser.add_argument(
         "--checkpoint", help="float .pth or .safetensors; a quantised checkpoint of this study keeps its own recipe"
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
+    parser.add_argument("--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items()))
+    parser.add_argument("--qonnx", action="store_true", help="also write <part>.qonnx, Brevitas' dialect for FINN")
     parser.add_argument("-o", "--output", required=True, type=Path)
     options = parser.parse_args(arguments)
     try:
         model, origin = model_to_export(options.model, options.checkpoint, options.recipe)
-        facts = export_model(model, options.output, origin)
+        facts = export_model(model, options.output, origin, options.style, options.qonnx)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
+    print(f"style: {facts['style']}, {STYLES[facts['style']]}")
     for name, file in facts["files"].items():
         print(f"{options.output / name}  {file['bytes'] / 1e6:.2f} MB")
     print(f"weights: {origin}")

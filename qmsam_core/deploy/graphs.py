@@ -1,13 +1,67 @@
-"""The two graphs that are exported, and the clean-up that changes no value of them."""
+"""What is exported in each style: the graphs with their inputs and outputs by name, and the clean-up that changes no value of them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..models import Sam
+from ..models.tiny_vit import TinyViT
+from .rewrites.decoder import BoxesGraph, PrepareGraph
+from .rewrites.tiny_vit import TinyViTGraph
+from .rewrites.vit import ViTGraph
+
+STYLES = {
+    "released": "as the authors' released code: clips kept, four hypernetworks and the IoU head computed, the embedding repeated for each box",
+    "clean": "the model as it is traced, then a clean-up that changes no value",
+    "fast": "the model rewritten for the engine without changing its function, and what depends on the image alone apart from the boxes",
+}
+PREPARED = ("cells", "k", "v", "q")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of an export: its name, the graph, example inputs by name, the outputs, and which of all these are free in their first axis."""
+
+    name: str
+    graph: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    free: tuple[str, ...]
+
+
+def parts_of(model: Sam, style: str) -> list[Part]:
+    """The parts of a model in one of the `STYLES`: `encoder`, `decoder`, and where fast `prepare` between them.
+
+    Raises:
+        ValueError: an unknown style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style = {style!r}; expected one of {', '.join(STYLES)}")
+    size = model.image_size
+    image = {"images": torch.rand(1, 3, size, size)}
+    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * size
+    embedding = {"embedding": torch.rand(1, model.config.dim, model.embedding_size, model.embedding_size)}
+    if style == "fast":
+        encoder = model.image_encoder
+        fast = TinyViTGraph(encoder, size) if isinstance(encoder, TinyViT) else ViTGraph(encoder)
+        prepare = PrepareGraph(model).eval()
+        with torch.no_grad():
+            prepared = dict(zip(PREPARED, prepare(*embedding.values())))
+        return [
+            Part("encoder", fast, image, ("embeddings",), ("images", "embeddings")),
+            Part("prepare", prepare, embedding, PREPARED, ()),
+            Part("decoder", BoxesGraph(model), {**prepared, "boxes": boxes}, ("masks",), ("boxes", "masks")),
+        ]
+    outputs, decoder = (("masks",), DecoderGraph) if style == "clean" else (("masks", "iou"), ReleasedDecoderGraph)
+    return [
+        Part("encoder", EncoderGraph(model), image, ("embeddings",), ("images", "embeddings")),
+        Part("decoder", decoder(model), {**embedding, "boxes": boxes}, outputs, ("boxes", *outputs)),
+    ]
 
 
 class EncoderGraph(nn.Module):
@@ -38,6 +92,24 @@ class DecoderGraph(nn.Module):
         image = (embedding + self.prompt_encoder.dense()).expand(sparse.shape[0], -1, -1, -1)
         tokens, image = self.mask_decoder.transform(image, self.positions, sparse)
         return self.mask_decoder.mask(tokens, image)[:, 0]
+
+
+class ReleasedDecoderGraph(nn.Module):
+    """As `DecoderGraph`, with what the released code carries along: masks (N, M, M) of the first of four hypernetworks, and predicted IoU (N, 1)."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder
+
+    def forward(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        decoder, sparse = self.mask_decoder, self.prompt_encoder(boxes)
+        image = embedding.repeat_interleave(sparse.shape[0], 0) + self.prompt_encoder.dense()
+        positions = self.prompt_encoder.image_positions().repeat_interleave(sparse.shape[0], 0)
+        tokens, image = decoder.transform(image, positions, sparse)
+        upscaled = decoder.output_upscaling(image)
+        weights = [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+        masks = decoder.mask_product(torch.stack(weights, 1), upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        return masks[:, 0], decoder.iou_prediction_head(tokens[:, 0])[:, :1]
 
 
 def clean(graph: onnx.ModelProto) -> dict[str, int]:

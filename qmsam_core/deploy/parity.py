@@ -11,6 +11,17 @@ from .engines import Engine
 from .predict import boxes_on_slice
 
 
+def network_inputs(cases: Sequence[Case], size: int, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:
+    """The first slice with a box of each case as the network takes it: images (n, 3, size, size) float32 in 0..1, one box each (n, 4) in model px."""
+    images, boxes = [], []
+    for case in cases:
+        geometry = Geometry.of(*case.plane_shape, size)
+        z = int(case.boxes[0, 2]) if case.is_volume else 0
+        images.append(geometry.image(case.slice_image(z), interpolation))
+        boxes.append(geometry.boxes(boxes_on_slice(case.boxes, z)[1][:1] if case.is_volume else case.boxes[:1])[0])
+    return np.stack(images), np.stack(boxes)
+
+
 def low_res_masks(
     engine: Engine, case: Case, slices: int = 4, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:

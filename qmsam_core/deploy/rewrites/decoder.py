@@ -1,0 +1,171 @@
+"""The mask decoder written for an engine: what depends on the image alone apart from what depends on the boxes, and no transposes of image tokens.
+
+Seven prompt tokens meet 4,096 image cells. Attention over heads is written with the small side spread out: each token once a head, with zeros in the
+other heads' channels. Then one product serves all heads, the image's keys, values and queries stay as the linear layers leave them, and the zeros add
+nothing. A transposed convolution whose stride is its kernel is a linear layer; its pixels are put in place once, on the final logits.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...models import Sam
+from ...models.mask_decoder import CrossAttention, MaskDecoder, Mlp, TwoWayBlock
+from .fixed import FixedLinear, FixedProduct, FixedQuantiser, FixedWeight
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer with its input quantiser. `factor` is what its output is multiplied by."""
+
+    def __init__(self, layer: nn.Module, factor: float = 1.0) -> None:
+        super().__init__()
+        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        self.linear = FixedLinear(layer, factor=factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.input(x))
+
+
+class SpreadAttention(nn.Module):
+    """`CrossAttention` between a few tokens and many cells, its projections included; queries come with the factor before the softmax."""
+
+    def __init__(self, attention: CrossAttention) -> None:
+        super().__init__()
+        self.heads, inner = attention.heads, attention.q_proj.out_features
+        self.q = QuantisedLinear(attention.q_proj, attention.scale)
+        self.k, self.v, self.out = map(QuantisedLinear, (attention.k_proj, attention.v_proj, attention.out_proj))
+        self.qk, self.av = FixedProduct(attention.qk_product, attention.scale), FixedProduct(attention.av_product)
+        head = torch.arange(inner) // (inner // self.heads)
+        self.register_buffer("own", (head == torch.arange(self.heads)[:, None]).float()[:, None])  # (heads, 1, inner)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Tokens (N, T, inner) -> (N, heads * T, inner), each with only one head's channels."""
+        return (x.unsqueeze(1) * self.own).flatten(1, 2)
+
+    def tokens_to_cells(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries of tokens (N, T, C) over projected keys and values of cells (N or 1, L, inner) -> (N, T, C)."""
+        count, inner = tokens.shape[1], k.shape[2]
+        q = self.spread(self.q(tokens))
+        if k.shape[0] == 1:  # one image for all boxes: one product
+            q = q.reshape(1, -1, inner)
+        weights = self.qk(q, k.transpose(1, 2)).softmax(-1)
+        attended = self.av(weights, v).reshape(-1, self.heads, count, inner)
+        return self.out((attended * self.own).sum(1))
+
+    def cells_to_tokens(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Projected queries of cells (N or 1, L, inner) over tokens (N, T, C) -> (N, L, C)."""
+        cells, count = q.shape[1], keys.shape[1]
+        scores = self.qk.b(self.spread(self.k(keys))) @ self.qk.a(q).transpose(1, 2)  # the softmax below is fast along any axis but a short last one
+        weights = scores.reshape(-1, self.heads, count, cells).softmax(2).reshape(-1, self.heads * count, cells)
+        return self.out(self.av(weights.transpose(1, 2), self.spread(self.v(values))))
+
+
+class Mlp3(nn.Module):
+    """`Mlp` of the hypernetworks."""
+
+    def __init__(self, mlp: Mlp) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(map(QuantisedLinear, mlp.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = self.layers
+        return last(second(first(x).relu()).relu())
+
+
+class Upscale(nn.Module):
+    """A transposed convolution of kernel and stride 2 as a linear layer: cells (N, L, C) -> (N, 4 L, C'), a cell's four pixels next to each other."""
+
+    def __init__(self, layer: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        channels = layer.out_channels
+        self.channels = channels
+        self.weight = FixedWeight(layer, axis=1).as_linear()
+        self.register_buffer("bias", layer.bias.detach().repeat(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = nn.functional.linear(self.input(x), self.weight(), self.bias)
+        return pixels.reshape(-1, 4 * x.shape[1], self.channels)
+
+
+class TwoWay(nn.Module):
+    """`TwoWayBlock` on tokens; the cells' projected keys, values and queries are given."""
+
+    def __init__(self, block: TwoWayBlock) -> None:
+        super().__init__()
+        self.first = block.first
+        self.own, self.to_image, self.to_tokens = map(
+            SpreadAttention, (block.self_attn, block.cross_attn_token_to_image, block.cross_attn_image_to_token)
+        )
+        self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
+        self.lin1, self.lin2 = map(QuantisedLinear, (block.mlp.lin1, block.mlp.lin2))
+
+    def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells (N, L, C) and their positions -> keys and values for the tokens, queries to the tokens, each (N, L, inner)."""
+        placed = image + positions
+        return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
+
+    def forward(self, tokens: Tensor, prompts: Tensor, image: Tensor, projected: tuple) -> tuple[Tensor, Tensor]:
+        k, v, q = projected
+        placed = tokens if self.first else tokens + prompts
+        attended = self.own.cells_to_tokens(self.own.q(placed), placed, tokens)
+        tokens = self.norm1(attended if self.first else tokens + attended)
+        tokens = self.norm2(tokens + self.to_image.tokens_to_cells(tokens + prompts, k, v))
+        tokens = self.norm3(tokens + self.lin2(self.lin1(tokens).relu()))
+        return tokens, self.norm4(image + self.to_tokens.cells_to_tokens(q, tokens + prompts, tokens))
+
+
+class PrepareGraph(nn.Module):
+    """What the decoder needs of an image, whatever its boxes: embedding (1, C, g, g) -> cells (1, L, C), then `TwoWay.project` of the first block."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.block = TwoWay(model.mask_decoder.transformer.layers[0])
+        self.register_buffer("dense", model.prompt_encoder.dense().detach().flatten()[None, None])
+        self.register_buffer("positions", cells(model.prompt_encoder.image_positions().detach()))
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        image = cells(embedding) + self.dense
+        return image, *self.block.project(image, self.positions)
+
+
+class BoxesGraph(nn.Module):
+    """Output of `PrepareGraph` and boxes (N, 4) in model px -> low-res mask logits (N, M, M)."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        decoder: MaskDecoder = model.mask_decoder
+        transformer = decoder.transformer
+        self.prompt_encoder, self.grid = model.prompt_encoder, model.embedding_size
+        self.blocks = nn.ModuleList(map(TwoWay, transformer.layers))
+        self.final, self.norm = SpreadAttention(transformer.final_attn_token_to_image), transformer.norm_final_attn
+        self.register_buffer("fixed", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None])
+        self.register_buffer("positions", cells(model.prompt_encoder.image_positions().detach()))
+        up = decoder.output_upscaling
+        self.up1, self.up2 = Upscale(up[0]), Upscale(up[3])
+        self.up_norm = nn.LayerNorm(up[1].weight.numel(), up[1].eps)
+        self.up_norm.weight, self.up_norm.bias = up[1].weight, up[1].bias
+        self.hypernetwork = Mlp3(decoder.output_hypernetworks_mlps[0])
+        self.product = FixedProduct(decoder.mask_product)
+
+    def forward(self, image: Tensor, k: Tensor, v: Tensor, q: Tensor, boxes: Tensor) -> Tensor:
+        sparse = self.prompt_encoder(boxes)
+        prompts = tokens = torch.cat([self.fixed.expand(sparse.shape[0], -1, -1), sparse], 1)
+        for i, block in enumerate(self.blocks):
+            projected = block.project(image, self.positions) if i else (k, v, q)
+            tokens, image = block(tokens, prompts, image, projected)
+        keys, values = self.final.k(image + self.positions), self.final.v(image)
+        tokens = self.norm(tokens + self.final.tokens_to_cells(tokens + prompts, keys, values))
+        gelu = nn.functional.gelu
+        upscaled = gelu(self.up2(gelu(self.up_norm(self.up1(image)))))
+        weights = self.hypernetwork(tokens[:, 1:2])
+        return self.place(self.product.b(upscaled) @ self.product.a(weights).transpose(1, 2))
+
+    def place(self, logits: Tensor) -> Tensor:
+        """Logits (N, 1, 16 L) in the order of the two upscalings -> (N, 4 g, 4 g)."""
+        grid = self.grid
+        return logits.reshape(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * grid, 4 * grid)
+
+
+def cells(image: Tensor) -> Tensor:
+    """(B, C, g, g) -> (B, g^2, C)."""
+    return image.flatten(2).transpose(1, 2)

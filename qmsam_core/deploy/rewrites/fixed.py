@@ -1,0 +1,176 @@
+"""Layers with everything about them decided: integer weights and scales as constants, ready to be written as plain ONNX.
+
+A trained quantiser is a network of its own (statistics, parameters, straight-through estimators); what an engine needs of it is a scale and a
+range. Taking those out first leaves a rewrite free to cut a weight in three or to move a factor into a scale, which changes no value.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class QuantiseDequantise(torch.autograd.Function):
+    """Round `x / scale` to integers in [low, high] and multiply by the scale again; in ONNX a QuantizeLinear and a DequantizeLinear."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        return torch.round(x / scale).clamp(low, high) * scale
+
+    @staticmethod
+    def symbolic(g, x, scale, low: int, high: int):
+        """In the exported graph. A range narrower than int8 needs a Clip between the two, as in Brevitas' QCDQ."""
+        zero = g.op("Constant", value_t=torch.zeros((), dtype=torch.int8))
+        integers = g.op("QuantizeLinear", x, scale, zero)
+        if (low, high) != (-128, 127):
+            bounds = (g.op("Constant", value_t=torch.tensor(v, dtype=torch.int8)) for v in (low, high))
+            integers = g.op("Clip", integers, *bounds)
+        return g.op("DequantizeLinear", integers, scale, zero).setType(x.type())
+
+
+class Dequantise(torch.autograd.Function):
+    """Integers times a scale, one for all or one for each index of the first axis; in ONNX a DequantizeLinear of an int8 constant."""
+
+    @staticmethod
+    def forward(ctx, integers: Tensor, scale: Tensor, axis: int) -> Tensor:
+        shape = [1] * integers.ndim
+        if scale.ndim:
+            shape[axis] = -1
+        return integers.float() * scale.view(shape)
+
+    @staticmethod
+    def symbolic(g, integers, scale, axis: int):
+        return g.op("DequantizeLinear", integers, scale, axis_i=axis).setType(integers.type().with_dtype(torch.float32))
+
+
+class FixedQuantiser(nn.Module):
+    """A trained activation quantiser as a scale and a signed range; the identity where the layer was float.
+
+    Args:
+        proxy: Brevitas' quantiser (`layer.input_quant`, `QuantIdentity.act_quant`) or None.
+        factor: its input is multiplied by it elsewhere; the scale follows, so that the same integers come out.
+    """
+
+    def __init__(self, proxy: nn.Module | None, factor: float = 1.0) -> None:
+        super().__init__()
+        self.quantised = proxy is not None and proxy.is_quant_enabled
+        if self.quantised:
+            bits = int(proxy.bit_width())
+            self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            self.register_buffer("scale", proxy.scale().detach().reshape(()) * factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return QuantiseDequantise.apply(x, self.scale, self.low, self.high) if self.quantised else x
+
+
+class FixedWeight(nn.Module):
+    """The weight of a linear or convolutional layer as a constant: int8 and its scale where it was quantised, else float.
+
+    Args:
+        layer: float, or one of Brevitas' layers.
+        axis: of the output channels; 1 for transposed convolutions.
+    """
+
+    def __init__(self, layer: nn.Module, axis: int = 0) -> None:
+        super().__init__()
+        self.axis = axis
+        self.quantised = hasattr(layer, "weight_quant")
+        with torch.no_grad():
+            if self.quantised:
+                made = layer.quant_weight()
+                scale = made.scale.reshape(-1) if made.scale.numel() > 1 else made.scale.reshape(())
+                integers = torch.round(made.value / made.scale)
+                self.register_buffer("integers", integers.to(torch.int8))
+                self.register_buffer("scale", scale.clone())
+            else:
+                self.register_buffer("values", layer.weight.detach().clone())
+
+    def rows(self, index: Tensor) -> "FixedWeight":
+        """Keep only these output channels, in this order."""
+        if not self.quantised:
+            self.values = self.values.index_select(self.axis, index)
+            return self
+        self.integers = self.integers.index_select(self.axis, index)
+        if self.scale.ndim:
+            self.scale = self.scale[index]
+        return self
+
+    def times(self, factor: Tensor) -> "FixedWeight":
+        """Multiply output channels by a factor () or (channels,): it goes into the scale, its sign into the integers, so no integer is rounded anew."""
+        shape = [1] * (self.integers if self.quantised else self.values).ndim
+        if factor.ndim:
+            shape[self.axis] = -1
+        if not self.quantised:
+            self.values = self.values * factor.view(shape)
+            return self
+        self.integers = self.integers * factor.sign().to(torch.int8).view(shape)
+        gone = factor == 0  # a channel that is multiplied by nothing: zero integers, and any scale that engines take
+        self.scale = self.scale * torch.where(gone, 1.0, factor.abs())
+        return self
+
+    def as_linear(self) -> "FixedWeight":
+        """A transposed convolution's weight (C, C', 2, 2) as that of a linear layer (4 C', C): the pixels of a cell in reading order, then channels."""
+        name = "integers" if self.quantised else "values"
+        weight = getattr(self, name)
+        setattr(self, name, weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous())
+        if self.quantised and self.scale.ndim:
+            self.scale = self.scale.repeat(weight.shape[2] * weight.shape[3])
+        self.axis = 0
+        return self
+
+    def forward(self) -> Tensor:
+        return Dequantise.apply(self.integers, self.scale, self.axis) if self.quantised else self.values
+
+
+class FixedLinear(nn.Module):
+    """A linear layer without its input quantiser, which stands apart so that several can share one. (..., C) -> (..., C').
+
+    Args:
+        layer: float or Brevitas'. rows: output channels to keep, in this order. factor: what its output is multiplied by.
+    """
+
+    def __init__(self, layer: nn.Module, rows: Tensor | None = None, factor: float = 1.0) -> None:
+        super().__init__()
+        self.weight = FixedWeight(layer)
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        if rows is not None:
+            self.weight.rows(rows)
+            bias = None if bias is None else bias[rows]
+        self.weight.times(torch.tensor(factor))
+        self.register_buffer("bias", None if bias is None else bias * factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight(), self.bias)
+
+
+class FixedConvolution(nn.Module):
+    """A convolution with its input quantiser, the batch norm behind it folded: its factor into the scale of each channel, its shift into the bias.
+
+    Args:
+        layer: float or Brevitas' `Conv2d`. norm: the batch norm that follows, if any, in evaluation mode.
+    """
+
+    def __init__(self, layer: nn.Module, norm: nn.BatchNorm2d | None = None) -> None:
+        super().__init__()
+        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        self.weight = FixedWeight(layer)
+        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        if norm is not None:
+            factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
+            self.weight.times(factor)
+            bias = (bias - norm.running_mean) * factor + norm.bias.detach()
+        self.register_buffer("bias", bias.clone() if norm is not None or layer.bias is not None else None)
+        self.geometry = dict(stride=layer.stride, padding=layer.padding, groups=layer.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.input(x), self.weight(), self.bias, **self.geometry)
+
+
+class FixedProduct(nn.Module):
+    """The quantisers on the two inputs of a product of activations. `factor` is what the first input is multiplied by elsewhere."""
+
+    def __init__(self, product: nn.Module, factor: float = 1.0) -> None:
+        super().__init__()
+        self.a = FixedQuantiser(getattr(getattr(product, "a_quant", None), "act_quant", None), factor)
+        self.b = FixedQuantiser(getattr(getattr(product, "b_quant", None), "act_quant", None))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.a(a) @ self.b(b)

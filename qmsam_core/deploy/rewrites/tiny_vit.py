@@ -1,0 +1,125 @@
+"""TinyViT written for an engine: the same function as `models.tiny_vit`, with tokens kept as rows (B, H * W, C) between convolutions.
+
+A four-dimensional token tensor (B, H, W, C) looks to OpenVINO like an image of H channels, and it is carried through layouts that fit neither the
+linear layers nor the convolutions; those reorders and transposes took more time than the linear layers themselves.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...models.tiny_vit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
+from .fixed import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .windows import Windows, heads_first, image, own_rows, tokens
+
+gelu = nn.functional.gelu
+
+
+def folded(block: nn.Module) -> FixedConvolution:
+    """A `ConvNorm` as one convolution."""
+    return FixedConvolution(block.c, getattr(block, "bn", None))
+
+
+class InvertedResidual(nn.Module):
+    """`MBConv`. (B, C, H, W) -> same."""
+
+    def __init__(self, block: MBConv) -> None:
+        super().__init__()
+        self.widen, self.depthwise, self.narrow = map(folded, (block.conv1, block.conv2, block.conv3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x + self.narrow(gelu(self.depthwise(gelu(self.widen(x))))))
+
+
+class Merging(nn.Module):
+    """`PatchMerging`. (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+
+    def __init__(self, block: PatchMerging) -> None:
+        super().__init__()
+        self.first, self.depthwise, self.last = map(folded, (block.conv1, block.conv2, block.conv3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(gelu(self.depthwise(gelu(self.first(x)))))
+
+
+class WindowedAttention(nn.Module):
+    """`WindowAttention` with its windows cut and merged: (B, side^2, C) -> same, the residual not added.
+
+    Queries, keys and values are three linear layers, so nothing is split; the factor before the softmax is in the queries' scale; windows are cut and
+    merged as int8, and the last projection works on tokens without the padding.
+    """
+
+    def __init__(self, attention: WindowAttention, window: int, side: int) -> None:
+        super().__init__()
+        self.channels, self.heads = attention.proj.in_features, attention.heads
+        self.windows = Windows(window, side, self.channels)
+        self.norm = attention.norm
+        self.input = FixedQuantiser(getattr(attention.qkv, "input_quant", None))
+        q, k, v = own_rows(self.channels, self.heads, heads_outermost=True)
+        self.q = FixedLinear(attention.qkv, q, attention.scale)
+        self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
+        self.qk, self.av = FixedProduct(attention.qk_product, attention.scale), FixedProduct(attention.av_product)
+        self.output = FixedQuantiser(getattr(attention.proj, "input_quant", None))
+        self.proj = FixedLinear(attention.proj)
+        self.register_buffer("bias", attention.attention_biases.detach()[:, attention.bias_index][None].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = self.windows.cut(self.input(self.norm(self.windows.pad(x))))
+        return self.proj(self.windows.merge(self.output(self.attend(windows))))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Windows (n, T, C) -> same."""
+        count = self.windows.window**2
+        q, k, v = (heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v))
+        weights = (self.qk(q, k.transpose(2, 3)) + self.bias).softmax(-1)
+        return self.av(weights, v).transpose(1, 2).reshape(-1, count, self.channels)
+
+
+class TokenBlock(nn.Module):
+    """`TinyViTBlock` on tokens: (B, side^2, C) -> same."""
+
+    def __init__(self, block: TinyViTBlock, side: int) -> None:
+        super().__init__()
+        self.side, self.channels = side, block.attn.proj.in_features
+        self.attention = WindowedAttention(block.attn, block.window, side)
+        self.local = folded(block.local_conv)
+        self.norm = block.mlp.norm
+        self.input1, self.input2 = (FixedQuantiser(getattr(f, "input_quant", None)) for f in (block.mlp.fc1, block.mlp.fc2))
+        self.fc1, self.fc2 = FixedLinear(block.mlp.fc1), FixedLinear(block.mlp.fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        x = tokens(self.local(image(x, self.side, self.channels)), self.side, self.channels)
+        return x + self.fc2(self.input2(gelu(self.fc1(self.input1(self.norm(x))))))
+
+
+class TokenStage(nn.Module):
+    """The blocks of one resolution as an image-to-image function: (B, C, side, side) -> same."""
+
+    def __init__(self, blocks: nn.ModuleList, side: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(TokenBlock(block, side) for block in blocks))
+        self.side, self.channels = side, self.blocks[0].channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return image(self.blocks(tokens(x, self.side, self.channels)), self.side, self.channels)
+
+
+class TinyViTGraph(nn.Module):
+    """`TinyViT` for inputs of `size` px: images (B, 3, S, S) -> embeddings (B, C, g, g)."""
+
+    def __init__(self, model: TinyViT, size: int) -> None:
+        super().__init__()
+        first, *rest = model.layers
+        embed, neck = model.patch_embed.seq, model.neck
+        parts = [folded(embed[0]), nn.GELU(), folded(embed[2]), *map(InvertedResidual, first.blocks)]
+        side, merge = size, first.downsample
+        for stage in rest:
+            parts.append(Merging(merge))
+            side = -(-side // merge.conv2.c.stride[0])
+            parts.append(TokenStage(stage.blocks, side))
+            merge = stage.downsample
+        self.parts = nn.Sequential(*parts)
+        self.neck = nn.Sequential(FixedConvolution(neck[0]), neck[1], FixedConvolution(neck[2]), neck[3])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.neck(self.parts(images))

@@ -1,0 +1,79 @@
+"""SAM's plain vision transformer written for an engine: the same function as `models.vit` on token rows (B, side^2, C)."""
+
+import torch
+from torch import Tensor, nn
+
+from ...models.vit import Attention, Block, ViT
+from .fixed import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .windows import Windows, heads_first, image, own_rows, tokens
+
+
+class GridAttention(nn.Module):
+    """`Attention` over squares of tokens: (n, side^2, C) quantised for the joint projection -> same, before the last projection.
+
+    The factor before the softmax is in the queries' scale, and taken out of the tables of relative positions again.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.channels, self.heads, self.side = attention.proj.in_features, attention.heads, attention.side
+        q, k, v = own_rows(self.channels, self.heads, heads_outermost=False)
+        self.q = FixedLinear(attention.qkv, q, attention.scale)
+        self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
+        self.qk, self.av = FixedProduct(attention.qk_product), FixedProduct(attention.av_product)
+        tables = (attention.rel_pos_h, attention.rel_pos_w)
+        rows, columns = (table.detach()[attention.offset_index].transpose(1, 2) / attention.scale for table in tables)
+        self.register_buffer("rows", rows.clone())  # (side, C / heads, side): for each row of queries, the rows of keys
+        self.register_buffer("columns", columns.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        side, count = self.side, self.side**2
+        q, k, v = (heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v))
+        grid = q.reshape(-1, self.heads, side, side, self.channels // self.heads)
+        rows = (grid @ self.rows).reshape(-1, self.heads, count, side, 1)
+        columns = (grid.transpose(2, 3) @ self.columns).transpose(2, 3).reshape(-1, self.heads, count, 1, side)
+        scores = self.qk(q, k.transpose(2, 3)).reshape(-1, self.heads, count, side, side) + rows + columns
+        weights = scores.reshape(-1, self.heads, count, count).softmax(-1)
+        return self.av(weights, v).transpose(1, 2).reshape(-1, count, self.channels)
+
+
+class TokenBlock(nn.Module):
+    """`Block` on tokens: (B, grid^2, C) -> same."""
+
+    def __init__(self, block: Block, grid: int) -> None:
+        super().__init__()
+        attention, mlp = block.attn, block.mlp
+        self.windows = Windows(block.window, grid, attention.proj.in_features) if block.window else None
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        layers = (attention.qkv, attention.proj, mlp.lin1, mlp.lin2)
+        self.inputs = nn.ModuleList(FixedQuantiser(getattr(layer, "input_quant", None)) for layer in layers)
+        self.attention = GridAttention(attention)
+        self.proj, self.lin1, self.lin2 = map(FixedLinear, (attention.proj, mlp.lin1, mlp.lin2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, after, wide, narrow = self.inputs
+        x = x + self.proj(self.attend(before, self.norm1(x), after))
+        return x + self.lin2(narrow(nn.functional.gelu(self.lin1(wide(self.norm2(x))))))
+
+    def attend(self, before: nn.Module, x: Tensor, after: nn.Module) -> Tensor:
+        """Attention between its two quantisers, in windows where the block has them; the padding is zeros behind the norm, as in the model."""
+        if self.windows is None:
+            return after(self.attention(before(x)))
+        return self.windows.merge(after(self.attention(self.windows.cut(self.windows.pad(before(x))))))
+
+
+class ViTGraph(nn.Module):
+    """`ViT`: images (B, 3, S, S) -> embeddings (B, C, g, g)."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.grid, self.channels = model.pos_embed.shape[1], model.pos_embed.shape[3]
+        self.patch_embed = FixedConvolution(model.patch_embed.proj)
+        self.register_buffer("positions", model.pos_embed.detach().reshape(1, -1, self.channels).clone())
+        self.blocks = nn.Sequential(*(TokenBlock(block, self.grid) for block in model.blocks))
+        neck = model.neck
+        self.neck = nn.Sequential(FixedConvolution(neck[0]), neck[1], FixedConvolution(neck[2]), neck[3])
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = tokens(self.patch_embed(images), self.grid, self.channels) + self.positions
+        return self.neck(image(self.blocks(x), self.grid, self.channels))

@@ -1,0 +1,55 @@
+"""Cutting a square of tokens into windows and back, for both encoders: transposes of four dimensions whose last is a whole window row."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Windows(nn.Module):
+    """Tokens (B, side^2, C) <-> windows (B * n, window^2, C), the square padded with zeros at the bottom and right as in `models.layers`."""
+
+    def __init__(self, window: int, side: int, channels: int) -> None:
+        super().__init__()
+        self.window, self.side, self.channels = window, side, channels
+        self.padded = side + -side % window
+        self.count = self.padded // window
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Tokens (B, side^2, C) -> (B, padded^2, C)."""
+        side, extra, channels = self.side, self.padded - self.side, self.channels
+        if not extra:
+            return x
+        rows = nn.functional.pad(x.reshape(-1, side, side * channels), (0, extra * channels))
+        return nn.functional.pad(rows, (0, 0, 0, extra)).reshape(-1, self.padded**2, channels)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Padded tokens (B, padded^2, C) -> windows."""
+        rows = x.reshape(-1, self.window, self.count, self.window * self.channels).transpose(1, 2)
+        return rows.reshape(-1, self.window**2, self.channels)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Windows -> tokens (B, side^2, C), without the padding."""
+        rows = x.reshape(-1, self.count, self.window, self.window * self.channels).transpose(1, 2)
+        if self.padded != self.side:
+            rows = rows.reshape(-1, self.padded, self.padded * self.channels)[:, : self.side, : self.side * self.channels]
+        return rows.reshape(-1, self.side**2, self.channels)
+
+
+def image(x: Tensor, side: int, channels: int) -> Tensor:
+    """Tokens (B, side^2, C) as an image (B, C, side, side)."""
+    return x.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+
+
+def tokens(x: Tensor, side: int, channels: int) -> Tensor:
+    """An image (B, C, side, side) as tokens (B, side^2, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, side * side, channels)
+
+
+def heads_first(x: Tensor, count: int, heads: int, channels: int) -> Tensor:
+    """Tokens (n, count, C) -> (n, heads, count, C / heads)."""
+    return x.reshape(-1, count, heads, channels // heads).transpose(1, 2)
+
+
+def own_rows(channels: int, heads: int, heads_outermost: bool) -> torch.Tensor:
+    """Rows of a joint q/k/v layer that make queries, keys and values: (3, C). Heads are outermost in TinyViT's, q/k/v in ViT's."""
+    rows = torch.arange(3 * channels)
+    return rows.view(heads, 3, -1).transpose(0, 1).flatten(1) if heads_outermost else rows.view(3, -1)
