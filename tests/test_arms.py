@@ -6,7 +6,10 @@ import pytest
 
 from qmsam_core.deploy import ARMS, PAPER_ARMS, Arm, PyTorchEngine, parity_summary
 from qmsam_core.deploy.arms import int8_gain, seconds_by_engine, timed_calls, timing_input
-from qmsam_core.deploy.export import file_sizes
+from qmsam_core.deploy.export import ExportError, export_model, file_sizes
+from qmsam_core.deploy.parity import relative_error
+from qmsam_core.deploy.post_training import nncf_export
+from qmsam_core.deploy.speed import start_times, time_under
 from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
 
@@ -16,6 +19,52 @@ def test_the_paper_s_arms_are_those_of_its_tables():
     assert {(arm.precision, arm.engine_label) for arm in PAPER_ARMS} == rows
     assert len({arm.label for arm in ARMS}) == len(ARMS)
     assert Arm("int8", "openvino", "bf16").label == "int8, OpenVINO, bf16 hint"
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_s_spec_is_read_back(arm):
+    assert Arm.parse(arm.spec) == arm
+    assert Arm.parse(arm.export) == Arm(arm.precision, "openvino", "f32", arm.variant)
+
+
+@pytest.mark.parametrize("text", ["int4", "int8:tensorrt", "int8:openvino:f16", "int8_slow", "int8:openvino:f32:more", ""])
+def test_other_specs_are_refused(text):
+    with pytest.raises(ValueError, match="expected <float|int8>"):
+        Arm.parse(text)
+
+
+def test_speed_times_every_part_in_a_process_held_to_an_instruction_set(tmp_path):
+    model = build_model("nano", 32)
+    export_model(model, tmp_path / "float", style="clean")
+    export_model(model, tmp_path / "float_fast", style="fast")
+    arms = [Arm("float", "openvino"), Arm("float", "openvino", variant="fast")]
+    table = time_under("AVX2", tmp_path, arms, threads=1, runs=2)
+    counts = table.groupby("part", sort=False)["arm"].count().to_dict()
+    assert counts == {"encoder": 2, "prepare": 1, "decoder": 2, "both": 2}
+    assert (table["median_ms"] > 0).all() and (table["runs"] == 2).all()
+    with pytest.raises(RuntimeError, match="int8/export.json: no such file"):
+        time_under("AVX2", tmp_path, [Arm("int8", "openvino")], threads=1, runs=1)
+
+
+def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):
+    export_model(build_model("nano", 32), tmp_path)
+    starts = start_times(tmp_path, threads=1)
+    assert starts["start"].tolist() == ["no cache", "cold cache", "warm cache"] and (starts["seconds"] > 0).all()
+
+
+def test_nncf_makes_an_export_that_openvino_runs(tmp_path):
+    pytest.importorskip("nncf")
+    export_model(build_model("nano", 32), tmp_path / "float", style="clean")
+    images = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    boxes = np.array([[4, 4, 20, 25], [2, 8, 30, 30]], np.float32)
+    facts = nncf_export(tmp_path / "float", tmp_path / "int8_nncf", images, boxes)
+    assert facts["recipe"].startswith("NNCF") and set(facts["files"]) == {
+        f"{part}.{kind}" for part in ("encoder", "decoder") for kind in ("xml", "bin")
+    }
+    before, after = (Arm.parse(name).open(tmp_path, 1) for name in ("float", "int8_nncf"))
+    assert relative_error(before.encode(images), after.encode(images)) < 0.3
+    with pytest.raises(ExportError, match="expected a float export"):
+        nncf_export(tmp_path / "int8_nncf", tmp_path / "again", images, boxes)
 
 
 def test_timing_inputs_are_seeded_and_of_the_model_s_size():
@@ -44,6 +93,19 @@ def test_medians_become_seconds_and_gains_ratios():
         "paper": pytest.approx(0.574 / 0.585),
         "here": pytest.approx(3.0),
     }
+
+
+def test_a_variant_gains_over_the_plain_float_engine():
+    table = pd.DataFrame(
+        {
+            "precision": ["float", "float", "int8"],
+            "engine": ["OpenVINO", "OpenVINO, rewritten", "OpenVINO, released style"],
+            "seconds paper": [0.5, np.nan, np.nan],
+            "seconds here": [0.4, 0.3, 0.2],
+        }
+    )
+    (row,) = int8_gain({"Table 5": table}).to_dict("records")
+    assert (row["engine"], row["here"]) == ("OpenVINO, released style", 2.0) and np.isnan(row["paper"])
 
 
 def test_parity_is_weighted_by_masks():

@@ -35,9 +35,9 @@ class Arm:
         Raises:
             ValueError: another form, or a name that is not known.
         """
-        export, engine, hint = (*text.split(":"), *("", "openvino", "f32")[text.count(":") + 1 :])[:3]
+        export, engine, hint, *more = (*text.split(":"), *("", "openvino", "f32")[text.count(":") + 1 :])
         precision, _, variant = export.partition("_")
-        if precision not in ("float", "int8") or variant not in VARIANTS or engine not in ENGINES or hint not in HINTS:
+        if more or precision not in ("float", "int8") or variant not in VARIANTS or engine not in ENGINES or hint not in HINTS:
             raise ValueError(f"arm = {text!r}; expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]")
         return cls(precision, engine, hint, variant)
 

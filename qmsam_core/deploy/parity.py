@@ -8,7 +8,7 @@ import pandas as pd
 from ..data.cases import Case
 from ..data.transforms import Geometry
 from .engines import Engine
-from .predict import boxes_on_slice
+from .plan import boxes_on_slice
 
 
 def network_inputs(cases: Sequence[Case], size: int, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,9 @@ from tqdm import tqdm
 from .batch import TIMING, predict_folder
 from .engines import ENGINES, open_engine
 from .memory import memory_size, resident_bytes
-from .plan import boxes_on_slice
 from .predictor import Predictor
 
-__all__ = ["boxes_on_slice", "main", "predict_folder"]
+__all__ = ["main", "predict_folder"]
 
 
 class Progress:
