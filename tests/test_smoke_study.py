@@ -29,7 +29,7 @@ def run(tmp_path_factory):
         f"--set={setting}"
         for setting in (
             "phantom_cases=55",
-            'float_phases=["64 px, 8 images, 40 steps"]',
+            'float_phases=["64 px, 8 images, 250 steps"]',
             "warmup_epochs=1",
             "annealing_epochs=2",
             "benchmark_runs=3",

@@ -33,6 +33,7 @@ from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
+NOT_THE_WORK = {"profile", "outputs_root", "data_root", "threads", "decode_block", "benchmark_runs"}  # what a stage learns does not depend on them; data go by content
 SOURCES_OF_CHECKPOINTS = {
     "medsam": "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self",
     "litemedsam": "the README of the LiteMedSAM branch of the official MedSAM repository (bowang-lab) links lite_medsam.pth; or float_checkpoint: null",
@@ -244,7 +245,7 @@ def run_stage(
 def fingerprint(params: Params, number: int, parent: Path | None, strategy: str | int | None, data_folder: Path) -> str:
     """Identity of a stage's work: interrupted progress is taken up only by the same work."""
     facts = [
-        params.model_dump(mode="json", exclude={"threads", "benchmark_runs", "decode_block"}),
+        params.model_dump(mode="json", exclude=NOT_THE_WORK),
         number,
         strategy,
         parent and sha256(parent),

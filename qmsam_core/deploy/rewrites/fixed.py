@@ -17,11 +17,12 @@ class QuantiseDequantise(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g, x, scale, low: int, high: int):
-        """In the exported graph. A range narrower than int8 needs a Clip between the two, as in Brevitas' QCDQ."""
-        zero = g.op("Constant", value_t=torch.zeros((), dtype=torch.int8))
+        """In the exported graph: uint8 where the range has no negative end. A range narrower than the type's needs a Clip between the two, as in Brevitas' QCDQ."""
+        kind = torch.int8 if low < 0 else torch.uint8
+        zero = g.op("Constant", value_t=torch.zeros((), dtype=kind))
         integers = g.op("QuantizeLinear", x, scale, zero)
-        if (low, high) != (-128, 127):
-            bounds = (g.op("Constant", value_t=torch.tensor(v, dtype=torch.int8)) for v in (low, high))
+        if (low, high) != (torch.iinfo(kind).min, torch.iinfo(kind).max):
+            bounds = (g.op("Constant", value_t=torch.tensor(v, dtype=kind)) for v in (low, high))
             integers = g.op("Clip", integers, *bounds)
         return g.op("DequantizeLinear", integers, scale, zero).setType(x.type())
 
@@ -42,7 +43,7 @@ class Dequantise(torch.autograd.Function):
 
 
 class FixedQuantiser(nn.Module):
-    """A trained activation quantiser as a scale and a signed range; the identity where the layer was float.
+    """A trained activation quantiser as a scale and a range, signed or not; the identity where the layer was float.
 
     Args:
         proxy: Brevitas' quantiser (`layer.input_quant`, `QuantIdentity.act_quant`) or None.
@@ -54,7 +55,7 @@ class FixedQuantiser(nn.Module):
         self.quantised = proxy is not None and proxy.is_quant_enabled
         if self.quantised:
             bits = int(proxy.bit_width())
-            self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if proxy.is_signed else (0, 2**bits - 1)
             self.register_buffer("scale", proxy.scale().detach().reshape(()) * factor)
 
     def forward(self, x: Tensor) -> Tensor:
