@@ -38,6 +38,8 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
     ways = pd.DataFrame(
         {"name": ["float", "8 bit", "4 bit"], "family": ["float", "bits", "bits"], "dsc": [0.8, 0.79, 0.5], "mb": [40.0, 10, 5], "ms": [300.0, 100, math.nan]}
     )
-    left, right = tradeoff_figure(ways, ellipse=0.7).axes
-    assert {text.get_text() for text in left.texts} >= {"float", "8 bit", "4 bit", "ellipse in the box"}
-    assert "4 bit" not in {text.get_text() for text in right.texts}
+    figure = tradeoff_figure(ways, ellipse=0.7)
+    left, right = figure.axes
+    assert {text.get_text() for text in left.texts} >= {"1", "2", "3", "float", "ellipse in the box"}
+    assert "3" not in {text.get_text() for text in right.texts}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  float", "2  8 bit", "3  4 bit"]

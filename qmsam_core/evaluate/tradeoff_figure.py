@@ -17,7 +17,7 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
             `float` is drawn as a line too: what nothing should fall below.
         ellipse: DSC of the ellipse in the box, 0..1, drawn as a line where given.
     """
-    figure, (left, right) = new_figure(1, 2, width=1.15 * WIDTH, height=4.6, sharey=True)
+    figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
     for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
         _points(axes, ways.dropna(subset=[column, "dsc"]), column)
         axes.set(xlabel=label, xscale="log")
@@ -31,8 +31,7 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
                 axes.axhline(100 * value, color=QUIET, linewidth=1, linestyle="--" if name == "float" else ":", zorder=0)
                 axes.annotate(name, (0, 100 * value), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, color=QUIET)
     left.set_ylabel("mean DSC (%)")
-    handles = dict(zip(*reversed(left.get_legend_handles_labels())))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=10)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8.5, labelspacing=0.6, handletextpad=0.2)
     return figure
 
 
@@ -42,13 +41,13 @@ def _of_float(ways: pd.DataFrame) -> float | None:
 
 
 def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """A mark for each way, with its name beside it; names of neighbours alternate sides."""
+    """A mark for each way with its number; the numbers' names are in the legend, since neighbours leave no room for them."""
     families = list(dict.fromkeys(ways["family"]))
-    for number, row in enumerate(ways.sort_values("dsc", ascending=False).to_dict("records")):
+    for number, row in zip(ways.index + 1, ways.to_dict("records")):
         place = families.index(row["family"])
-        axes.scatter(row[column], 100 * row["dsc"], color=STRONG[place % len(STRONG)], marker=MARKERS[place % len(MARKERS)], s=46, label=row["family"], zorder=3)
-        side = 1 if number % 2 else -1
+        colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
+        axes.scatter(row[column], 100 * row["dsc"], color=colour, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
+        shift = (6, 5) if number % 2 else (-6, -5)
         axes.annotate(
-            row["name"], (row[column], 100 * row["dsc"]), (7 * side, 0), textcoords="offset points", fontsize=7.5, va="center",
-            ha="left" if side > 0 else "right", color=INK,
-        )  # fmt: skip
+            str(number), (row[column], 100 * row["dsc"]), shift, textcoords="offset points", fontsize=8, color=INK, ha="center", va="center", zorder=4
+        )
