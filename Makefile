@@ -15,8 +15,14 @@ READY := .venv/.ready
 study: $(READY)
 	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)")
 
+# in three processes: a process in which the engines and NNCF have been loaded was seen to crash later on, with all tests behind it passed
+ENGINE_TESTS := $(addprefix tests/test_,arms.py deploy.py predict.py explore.py)
+STUDY_TESTS := tests/test_smoke_study.py
+
 test: $(READY)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
+	@$(PY) -m pytest $(ENGINE_TESTS)
+	@$(PY) -m pytest $(STUDY_TESTS)
 
 # notebooks in git carry no outputs, and all have the same parameters cell
 notebooks-clean: $(READY)
