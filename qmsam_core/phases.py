@@ -33,6 +33,11 @@ class Phase:
             raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
         return phase
 
+    @property
+    def weight(self) -> float:
+        """What the phase counts for in the whole: its minutes, or the pixels it reads, which is what steps of different sizes cost."""
+        return self.length if self.unit == "minutes" else self.length * self.images * self.size**2
+
     def done(self, steps: int, seconds: float) -> float:
         """Share of the phase that is over after so many steps and seconds, 0..1."""
         return min(1.0, (steps if self.unit == "steps" else seconds / 60) / self.length)
@@ -48,8 +53,8 @@ def parse_phases(texts: Sequence[str]) -> tuple[Phase, ...]:
 
 def overall(phases: Sequence[Phase], number: int, done: float) -> float:
     """Share of the whole training that is over when `done` of phase `number` is, 0..1."""
-    lengths = [phase.length for phase in phases]
-    return (sum(lengths[:number]) + done * lengths[number]) / sum(lengths)
+    weights = [phase.weight for phase in phases]
+    return (sum(weights[:number]) + done * weights[number]) / sum(weights)
 
 
 def rate(peak: float, share: float) -> float:

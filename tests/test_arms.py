@@ -9,7 +9,7 @@ from qmsam_core.deploy.arms import int8_gain, seconds_by_engine, timed_calls, ti
 from qmsam_core.deploy.export import ExportError, export_model, file_sizes
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.post_training import nncf_export
-from qmsam_core.deploy.speed import start_times, time_under
+from qmsam_core.speed import start_times, time_under
 from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
 

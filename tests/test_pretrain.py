@@ -45,7 +45,7 @@ def test_a_phase_that_cannot_be_is_refused(text):
 
 
 def test_the_rate_rises_once_and_falls_over_all_phases():
-    phases = parse_phases(["64 px, 1 images, 30 steps", "128 px, 1 images, 10 steps"])
+    phases = parse_phases(["64 px, 4 images, 30 steps", "128 px, 1 images, 10 steps"])
     assert overall(phases, 0, 1.0) == overall(phases, 1, 0.0) == 0.75
     assert overall(phases, 1, 1.0) == 1.0
     rates = [rate(1e-3, k / 1000) for k in range(1001)]
@@ -78,7 +78,7 @@ def test_phases_change_the_size_and_the_model_leaves_at_its_own(data, tmp_path):
 @pytest.mark.parametrize("steps", [3, 14])  # in the first phase, and in the second
 def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monkeypatch, steps):
     whole, _ = train_float(params(), data, tmp_path / "whole")
-    taken, step = 0, pretraining.Trainer.step
+    taken, step = 0, pretraining.FloatTrainer.step
 
     def killed(self, *arguments):
         nonlocal taken
@@ -88,11 +88,11 @@ def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monk
         return step(self, *arguments)
 
     monkeypatch.setattr(pretraining, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(pretraining.Trainer, "step", killed)
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         train_float(params(), data, tmp_path / "killed")
     assert (tmp_path / "killed" / "progress.pt").is_file()
-    monkeypatch.setattr(pretraining.Trainer, "step", step)
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", step)
     lines = []
     resumed, history = train_float(params(), data, tmp_path / "killed", log=lines.append)
     assert any("resumed" in line for line in lines)

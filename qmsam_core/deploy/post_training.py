@@ -1,17 +1,14 @@
 """Post-training quantisation by NNCF, an arm to compare with: a float export in, an int8 export out, no training between."""
 
-import json
 import logging
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import openvino
 
-from ..provenance import sha256
 from .engines import parts_in
-from .export import ExportError, read_export
+from .export import ExportError, publish, read_export
 
 
 def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxes: np.ndarray) -> dict:
@@ -49,9 +46,4 @@ def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxe
             openvino.save_model(made, work / f"{name}.xml", compress_to_fp16=False)
             run = core.compile_model(model, "CPU")
             inputs = [tuple(output.copy() for output in run(list(values)).to_tuple()) for values in given] if name != "decoder" else []
-        written = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())}
-        made_facts = {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}, "files": written}
-        (work / "export.json").write_text(json.dumps(made_facts, indent=2))
-        for name in [*written, "export.json"]:
-            os.replace(work / name, folder / name)
-    return made_facts
+        return publish(work, folder, {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}})

@@ -209,10 +209,7 @@ def fit(
         row["best"] = row["eval_dsc"] > max([h["eval_dsc"] for h in history], default=-1.0) or "checkpoint" in job.released
         history.append(row)
         if rank() == 0:
-            if row["best"]:
-                with writing(kept):  # saved under the same name with `.part` by itself
-                    save_model(model, kept, stage=job.stage.number, epoch=epoch, eval_dsc=row["eval_dsc"], **job.facts)
-            write_history(folder, history)
+            keep_epoch(model, job, folder, history)
             save(None)
             log(describe(row, job))
         if dist.is_initialized():
@@ -220,6 +217,15 @@ def fit(
     if rank() == 0:
         progress.unlink(missing_ok=True)
     return kept, pd.DataFrame(history)
+
+
+def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
+    """Write the model where the last epoch is the best so far, and the history. Raises TrainingError where they cannot be written."""
+    row, kept = history[-1], folder / "model.safetensors"
+    if row["best"]:
+        with writing(kept):  # saved under the same name with `.part` by itself
+            save_model(model, kept, stage=job.stage.number, epoch=row["epoch"], eval_dsc=row["eval_dsc"], **job.facts)
+    write_history(folder, history)
 
 
 def write_history(folder: Path, history: list[dict]) -> None:

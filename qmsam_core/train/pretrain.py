@@ -32,6 +32,7 @@ from .loop import (
     save_progress,
     world_size,
     write_history,
+    writing,
 )
 from .losses import predicted_iou_loss, segmentation_loss
 from .precision import autocast_for, channels_last
@@ -81,7 +82,7 @@ def average_weights(average: Tensor, new: Tensor, count: Tensor) -> Tensor:
     return torch.lerp(average, new, max(1 / (1 + 0.1 * float(count)), 0.01)) if average.is_floating_point() else new
 
 
-class Trainer:
+class FloatTrainer:
     """Model, its moving average, optimiser and clock of one pretraining; see `pretrain`."""
 
     def __init__(self, model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None]) -> None:
@@ -89,7 +90,7 @@ class Trainer:
         self.model = channels_last(model.to(work.device).train())
         self.average = AveragedModel(self.model, avg_fn=average_weights, use_buffers=True).eval()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-        self.mask_loss = segmentation_loss()
+        self.mask_loss, self.autocast = segmentation_loss(), autocast_for(self.model, work.device)
         self.history: list[dict] = []
         self.phase = self.steps = self.samples = 0  # steps of this phase, samples of all
         self.seconds = self.earlier = 0.0  # of this phase, of the phases before
@@ -170,7 +171,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         images, boxes, masks = (sample[k].to(self.work.device, non_blocking=True) for k in ("image", "boxes", "masks"))
-        with autocast_for(self.model, self.work.device):
+        with self.autocast:
             logits, _, guessed = self.wrapped(channels_last(images), boxes)
         logits, masks = logits.float(), masks.flatten(0, 1)
         loss = self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
@@ -215,9 +216,8 @@ def draw_curves(folder: Path, history: list[dict]) -> None:
     """`curves.png`, to be looked at while training runs."""
     from ..evaluate.figures import training_curves  # not needed by a training process that only steps
 
-    part = folder / "curves.part.png"
-    training_curves(pd.DataFrame(history)).savefig(part, dpi=110)
-    part.replace(folder / "curves.png")
+    with writing(folder / "curves.png") as part:
+        training_curves(pd.DataFrame(history)).savefig(part, dpi=110, format="png")
 
 
 def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
@@ -239,7 +239,7 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, kept = model.image_size, folder / "model.safetensors"
-    trainer = Trainer(model, work, folder, log)
+    trainer = FloatTrainer(model, work, folder, log)
     trainer.run()
     if rank() == 0:
         final = trainer.average.module

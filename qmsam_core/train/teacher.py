@@ -1,9 +1,7 @@
 """Frozen image encoders: the teacher of stage one and the encoder that stage two builds on. What they say of an image is computed once and kept on disk."""
 
 import hashlib
-import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.archive import atomic_file
 from ..models import Sam
 from .precision import autocast_for
 
@@ -60,9 +59,8 @@ class EmbeddingCache:
         if self.size + size > self.limit:
             self.shrink(self.limit - size)
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+            with atomic_file(self.folder / f"{key}.npy") as file:
                 np.save(file, embedding.numpy())
-            os.replace(file.name, self.folder / f"{key}.npy")
         except OSError as error:
             warnings.warn(f"{self.folder}: embeddings are no longer kept ({error}); training goes on and computes them anew", stacklevel=2)
             self.limit = 0

@@ -1,6 +1,6 @@
 """Time arms of Tables 5 and 6 in a process of their own, which can be held to an older instruction set.
 
-    python -m qmsam_core.deploy.speed exported/ float int8_released int8 int8:openvino:bf16 --isa AVX2 -o timings.csv
+    python -m qmsam_core.speed exported/ float int8_released int8 int8:openvino:bf16 --isa AVX2 -o timings.csv
 
 An arm is the name of an export's folder under the first argument, then engine and hint: `int8_released:openvino:f32`.
 """
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluate.benchmark import measure_interleaved
-from .arms import PARTS, Arm, timed_calls
-from .engines import ENGINES, OpenVinoEngine
+from .deploy.arms import PARTS, Arm, timed_calls
+from .deploy.engines import ENGINES, OpenVinoEngine
+from .evaluate.benchmark import measure_interleaved
+from .provenance import write_atomic
 
 ISA = "ONEDNN_MAX_CPU_ISA"  # what OpenVINO's kernels are held to; ONNX Runtime and PyTorch's own kernels do not look at it
 INSTRUCTION_SETS = {"ALL": "everything the CPU has", "AVX512_CORE": "AVX-512 without VNNI", "AVX2": "AVX2, as the paper's laptop"}
@@ -47,9 +48,9 @@ def time_under(
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "timings.csv"
-        command = [sys.executable, "-m", "qmsam_core.deploy.speed", str(Path(folder).resolve()), *(arm.spec for arm in arms)]
+        command = [sys.executable, "-m", "qmsam_core.speed", str(Path(folder).resolve()), *(arm.spec for arm in arms)]
         command += ["--threads", str(threads), "--runs", str(runs), "--seed", str(seed), "--parts", *parts, "-o", str(path)]
-        root = Path(__file__).parents[2]  # the package itself, whatever the current folder
+        root = Path(__file__).parents[1]  # the package itself, whatever the current folder
         done = subprocess.run(command, env=os.environ | {ISA: isa}, cwd=root, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"timing under {isa} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
@@ -67,7 +68,7 @@ def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.deploy.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m qmsam_core.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="holds the exports: float/, int8/, int8_released/, ...")
     parser.add_argument("arms", nargs="+", help=f"<export>[:engine[:hint]]; engines {', '.join(ENGINES)}; the first is what the others are compared with")
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.isa and os.environ.get(ISA) != options.isa:  # read when the library is loaded, so only a fresh process heeds it
         os.environ[ISA] = options.isa
-        os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.deploy.speed", *(arguments or sys.argv[1:])])
+        os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.speed", *(arguments or sys.argv[1:])])
     try:
         arms = [Arm.parse(text) for text in options.arms]
         table = time_arms(options.folder, arms, options.threads, options.runs, options.seed, options.parts, options.boxes)
@@ -90,9 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(table.round(3).to_string(index=False))
     if options.output:
-        part = options.output.with_name(options.output.name + ".part")
-        table.to_csv(part, index=False)
-        os.replace(part, options.output)
+        write_atomic(options.output, lambda file: table.to_csv(file, index=False))
     return 0
 
 
