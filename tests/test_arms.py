@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from small_data import rectangle_case
 
 from qmsam_core.deploy import ARMS, PAPER_ARMS, Arm, PyTorchEngine, parity_summary
-from qmsam_core.deploy.arms import int8_gain, seconds_by_engine, timed_calls, timing_input
+from qmsam_core.deploy.arms import COMPARED, int8_gain, predictors_of, seconds_by_engine, timed_calls, timing_input
 from qmsam_core.deploy.export import ExportError, export_model, file_sizes
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.post_training import nncf_export
@@ -50,6 +51,18 @@ def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):
     export_model(build_model("nano", 32), tmp_path)
     starts = start_times(tmp_path, threads=1)
     assert starts["start"].tolist() == ["no cache", "cold cache", "warm cache"] and (starts["seconds"] > 0).all()
+
+
+def test_a_predictor_for_every_model_compared(tmp_path):
+    for export in COMPARED.values():
+        export_model(build_model("nano", 32, seed=len(export)), tmp_path / export)
+    predictors = predictors_of(tmp_path, threads=1, block=3, interpolation="area")
+    assert list(predictors) == list(COMPARED)
+    case = rectangle_case("2DBox_CT_1", 0, volume=False)
+    assert all(p.segment(case).shape == (40, 56) for p in predictors.values())
+    (tmp_path / COMPARED["NNCF"] / "export.json").unlink()
+    with pytest.raises(ExportError, match="int8_nncf/export.json"):
+        predictors_of(tmp_path, threads=1, block=3, interpolation="area")
 
 
 def test_nncf_makes_an_export_that_openvino_runs(tmp_path):

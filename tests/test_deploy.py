@@ -102,6 +102,16 @@ def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
     assert relative_error(masks, after.decode(embeddings[:1], boxes.numpy())) < (1e-5 if exact else 0.03)
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_model_quantised_in_one_part_is_exported_fast(tmp_path, images, part):
+    model = quantize(seasoned_model(), "paper", (part,))
+    calibrate(model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)])
+    assert export_model(model, tmp_path, style="fast")["parts"] == [part]
+    reference = one_box(PyTorchEngine(model), images[:1], BOXES[:1])
+    for kind in ("onnxruntime", "openvino"):
+        assert relative_error(reference, one_box(open_engine(kind, tmp_path, threads=1), images[:1], BOXES[:1])) < 0.05, kind
+
+
 def test_every_style_computes_the_same_masks(tmp_path, images):
     model = quantize(seasoned_model(), "paper")
     calibrate(model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)])

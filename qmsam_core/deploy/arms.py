@@ -1,4 +1,4 @@
-"""The arms of Tables 5 and 6: which export runs on which engine with which precision hint, and what they are timed on."""
+"""Arms: which export runs on which engine with which precision hint (Tables 5 and 6), what they are timed on, and whose accuracy is compared."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .engines import ENGINES, Engine, open_engine
+from .predictor import Predictor
 
 ENGINE_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 HINTS = ("f32", "bf16")
@@ -130,3 +131,21 @@ def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             plain = base.loc[", ".join(words)]
             rows.append({"table": name, "engine": row["engine"]} | {s: plain[c] / row[c] for s, c in columns.items()})
     return pd.DataFrame(rows)
+
+
+COMPARED = {
+    "Baseline": "float_fast",
+    "Stage 1": "stage1",
+    "Stage 2": "stage2",
+    "Stage 3": "int8",
+    "Post-training": "post_training",
+    "NNCF": "int8_nncf",
+}
+"""The models whose accuracy Tables 7 and 10 compare, by the name of their export: each is judged as it would be deployed."""
+
+
+def predictors_of(folder: str | Path, threads: int, block: int, interpolation: str) -> dict[str, Predictor]:
+    """A predictor on OpenVINO for every model of `COMPARED`, by its name; `folder` holds the exports."""
+    return {
+        arm: Predictor(open_engine("openvino", Path(folder) / export, threads), block, interpolation) for arm, export in COMPARED.items()
+    }

@@ -31,7 +31,7 @@ from .stages import STAGES, schedule_of, teacher_name
 from .step import Job, rank, world_size
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
-EVALUATION_SLICES = 8  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
+EVALUATION_SLICES = 4  # a modality and epoch: enough to rank epochs by; the tables of the study score whole cases
 CALIBRATION_BATCH = 4
 NOT_THE_WORK = {"profile", "outputs_root", "data_root", "threads", "decode_block", "benchmark_runs"}  # what a stage learns does not depend on them; data go by content
 SOURCES_OF_CHECKPOINTS = {
