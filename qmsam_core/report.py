@@ -5,6 +5,7 @@ Neither loads anything from the network: no fonts, no scripts. TeX between dolla
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from qmsam_core.provenance import CPU_FEATURES, write_atomic
 CLAIMS = "/claims.csv"
 """The table that opens the index: what the paper claims and what the run found."""
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
 
 
@@ -37,14 +40,19 @@ class Entry:
 
 
 def write_report(executed: Path, title: str) -> Path:
-    """Render an executed notebook to `report.html` beside it, code visible; returns the path."""
+    """Render an executed notebook to `report.html` beside it, code visible, figures embedded; returns the path."""
+    body = report_html(nbformat.read(executed, as_version=4), title)
+    return write_atomic(executed.with_name("report.html"), lambda partial: partial.write_text(body, encoding="utf-8"))
+
+
+def report_html(book: nbformat.NotebookNode, title: str) -> str:
+    """An executed notebook as a page, code visible. A PNG output whose metadata have `filename` is linked, others are embedded; `caption` there is its text."""
     exporter = HTMLExporter(extra_loaders=[LOADER], template_name="lab", template_file="report.html.j2")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    book = _without_repeats(nbformat.read(executed, as_version=4))
     with warnings.catch_warnings():  # a figure without alternative text is no reason to speak up for each report
         warnings.filterwarnings("ignore", message="Alternative text is missing")
-        body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
-    return write_atomic(executed.with_name("report.html"), lambda partial: partial.write_text(body, encoding="utf-8"))
+        body, _ = exporter.from_notebook_node(_to_read(book), resources={"metadata": {"name": title}})
+    return body
 
 
 def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
@@ -81,6 +89,22 @@ def scale_of(params: Params) -> str:
 def table_html(path: Path) -> str:
     """A result table as HTML, its numbers written as the notebooks write them: shares in percent, counts grouped, gaps as a dash."""
     return rendered(pd.read_csv(path)).to_html(index=False, border=0, escape=True)
+
+
+def _to_read(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without what says nothing on paper: progress bars that were live, and parameters told twice."""
+    book.metadata.pop("widgets", None)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _was_live(output)]
+    return _without_repeats(book)
+
+
+def _was_live(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a widget, or the empty line that a finished progress bar leaves behind it."""
+    shown = output.get("data", {})
+    html = "".join(shown.get("text/html", "nothing"))
+    return WIDGET in shown or not re.sub(r"<[^>]*>", "", html).strip() and "<img" not in html
 
 
 def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
