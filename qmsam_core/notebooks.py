@@ -54,7 +54,7 @@ class Notebook:
         source = hashlib.sha256(json.dumps([cells, declared]).encode()).hexdigest()
         return cls(
             path,
-            _title(book) or path.stem,
+            title_of(book) or path.stem,
             tuple(declared.get("inputs", ())),
             tuple(declared.get("outputs", ())),
             source,
@@ -96,7 +96,7 @@ def clean(path: Path) -> bool:
     return after != before
 
 
-def _title(book: nbformat.NotebookNode) -> str:
+def title_of(book: nbformat.NotebookNode) -> str:
     """The first heading of the notebook's prose."""
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.M)

@@ -15,7 +15,7 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -192,7 +192,7 @@ class NotebookRun:
         self._inputs: dict[str, str] = {}
         self._outputs: list[str] = []
         self._comparisons: list[dict[str, str]] = []
-        self._figures: list[dict[str, str]] = []
+        self._figures: list[dict[str, Any]] = []
 
     @classmethod
     def begin(cls, name: str, namespace: Mapping[str, Any]) -> NotebookRun:
@@ -252,15 +252,34 @@ class NotebookRun:
         self._comparisons.append({"file": f"{name}.csv", "caption": caption})
         return self.table(name, frame)
 
-    def figure(self, name: str, figure: Figure, caption: str = "") -> Figure:
-        """Write `<name>.png`, list it on the study's index page, and return the figure for display."""
+    def figure(
+        self, name: str, figure: Figure, caption: str = "", shows: Iterable[str | Path] | None = None
+    ) -> Figure:
+        """Write `<name>.png`, list it on the study's index page, and return the figure for display.
+
+        `shows` names the cases (paths of their files) whose images it shows: only then can `publish` tell whether others may see them. It is
+        recorded as names below the data folder; as none for a figure without images; as unknown (null) for images that are not accounted for.
+        Raises `ProvenanceError` for a case from elsewhere.
+        """
         from matplotlib import pyplot
+
+        names = None if shows is None else [self._below_data(path) for path in shows]
+        if names is None and not any(axes.images for axes in figure.axes):
+            names = []
 
         write_atomic(self.output(f"{name}.png"), lambda partial: figure.savefig(partial, bbox_inches="tight"))
         pyplot.close(figure)  # else the notebook shows it twice: as the cell's value and as an open figure
         self._figures = [f for f in self._figures if f["file"] != f"{name}.png"]
-        self._figures.append({"file": f"{name}.png", "caption": caption})
+        self._figures.append({"file": f"{name}.png", "caption": caption, "shows": names})
         return figure
+
+    def _below_data(self, path: str | Path) -> str:
+        """A case's name below the data folder, or below the phantoms notebook 00 drew."""
+        root = os.path.abspath(self.params.data_root or self.params.run_dir / "00_prepare" / "phantoms")
+        name = os.path.relpath(path, root)
+        if name.startswith(os.pardir):
+            raise ProvenanceError(f"{path}: a figure shows this case, which is not in the run's data folder {root}")
+        return Path(name).as_posix()
 
     def finish(self) -> None:
         """Write `run.json`. Raises `ProvenanceError` for an output that was announced and never written."""

@@ -5,6 +5,7 @@ Neither loads anything from the network: no fonts, no scripts. TeX between dolla
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from qmsam_core.provenance import CPU_FEATURES, write_atomic
 CLAIMS = "/claims.csv"
 """The table that opens the index: what the paper claims and what the run found."""
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
 
 
@@ -37,36 +40,47 @@ class Entry:
 
 
 def write_report(executed: Path, title: str) -> Path:
-    """Render an executed notebook to `report.html` beside it, code visible; returns the path."""
-    exporter = HTMLExporter(extra_loaders=[LOADER], template_name="lab", template_file="report.html.j2")
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    book = _without_repeats(nbformat.read(executed, as_version=4))
-    with warnings.catch_warnings():  # a figure without alternative text is no reason to speak up for each report
-        warnings.filterwarnings("ignore", message="Alternative text is missing")
-        body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
+    """Render an executed notebook to `report.html` beside it, code visible, figures embedded; returns the path."""
+    body = report_html(nbformat.read(executed, as_version=4), title)
     return write_atomic(executed.with_name("report.html"), lambda partial: partial.write_text(body, encoding="utf-8"))
 
 
+def report_html(book: nbformat.NotebookNode, title: str) -> str:
+    """An executed notebook as a page, code visible. A PNG output whose metadata have `filename` is linked, others are embedded; `caption` there is its text."""
+    exporter = HTMLExporter(extra_loaders=[LOADER], template_name="lab", template_file="report.html.j2")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    with warnings.catch_warnings():  # a figure without alternative text is no reason to speak up for each report
+        warnings.filterwarnings("ignore", message="Alternative text is missing")
+        body, _ = exporter.from_notebook_node(_to_read(book), resources={"metadata": {"name": title}})
+    return body
+
+
 def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
-    """Write `<run folder>/index.html`: notebooks, each "paper vs this run" table, and the figures; returns the path."""
-    entries = list(entries)
+    """Write `<run folder>/index.html`: claims, figures, each "paper vs this run" table, notebooks; returns the path."""
     run_dir = root / params.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
+    text = index_html(run_dir, params, entries)
+    return write_atomic(run_dir / "index.html", lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def index_html(run_dir: Path, params: Params, entries: Iterable[Entry], published: bool = False) -> str:
+    """The index of the run in `run_dir` as a page; `published` leaves out which notebooks are up to date, for a copy they no longer matter to."""
+    entries = list(entries)
     page = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
         "index.html.j2"
     )
     comparisons = list(_listed(run_dir, entries, "comparisons"))
-    text = page.render(
+    return page.render(
         label=params.label,
         scale=scale_of(params),
         facts=_facts(params, entries),
         entries=[_row(run_dir, entry) for entry in entries],
-        claims=[item for item in comparisons if item["path"].endswith(CLAIMS)],
+        claims=next((_claims(run_dir, item) for item in comparisons if item["path"].endswith(CLAIMS)), None),
         comparisons=[item for item in comparisons if not item["path"].endswith(CLAIMS)],
         figures=list(_listed(run_dir, entries, "figures")),
         table_html=lambda path: table_html(run_dir / path),
+        published=published,
     )
-    return write_atomic(run_dir / "index.html", lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def scale_of(params: Params) -> str:
@@ -81,6 +95,22 @@ def scale_of(params: Params) -> str:
 def table_html(path: Path) -> str:
     """A result table as HTML, its numbers written as the notebooks write them: shares in percent, counts grouped, gaps as a dash."""
     return rendered(pd.read_csv(path)).to_html(index=False, border=0, escape=True)
+
+
+def _to_read(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without what says nothing on paper: progress bars that were live, and parameters told twice."""
+    book.metadata.pop("widgets", None)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _was_live(output)]
+    return _without_repeats(book)
+
+
+def _was_live(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a widget, or the empty line that a finished progress bar leaves behind it."""
+    shown = output.get("data", {})
+    html = "".join(shown.get("text/html", "nothing"))
+    return WIDGET in shown or not re.sub(r"<[^>]*>", "", html).strip() and "<img" not in html
 
 
 def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -116,19 +146,29 @@ def _row(run_dir: Path, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _listed(run_dir: Path, entries: Iterable[Entry], kind: str) -> Iterable[dict[str, str]]:
-    """The tables or figures the notebooks listed, as far as the files are there."""
+def _listed(run_dir: Path, entries: Iterable[Entry], kind: str) -> Iterable[dict[str, Any]]:
+    """The tables or figures the notebooks listed, as far as the files are there or it is said why they are withheld."""
     for entry in entries:
         for item in entry.record.get(kind, ()):
             path = f"{entry.name}/{item['file']}"
-            if (run_dir / path).is_file():
-                yield {"path": path, "caption": item["caption"] or Path(path).stem, "notebook": entry.name}
+            if (run_dir / path).is_file() or item.get("withheld"):
+                yield {**item, "path": path, "caption": item["caption"] or Path(path).stem, "notebook": entry.name}
+
+
+def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
+    """The table of claims, those in which paper and run part, and a sentence that counts both."""
+    rows = pd.read_csv(run_dir / item["path"], keep_default_na=False).to_dict("records")
+    told = [row for row in rows if {row["holds in the paper"], row["holds here"]} <= {"yes", "no"}]
+    parting = [row for row in told if row["holds in the paper"] != row["holds here"]]
+    summary = f"Of {len(told)} statements that both have numbers for, {len(told) - len(parting)} come out here as in the paper"
+    summary += f"; in {len(parting)} they part:" if parting else "."
+    return {**item, "rows": rows, "parting": parting, "summary": summary}
 
 
 def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:
     """The run in a few lines: profile, data, commit, machine, time."""
     records = [entry.record for entry in entries if entry.record]
-    facts = {"profile": params.profile, "data": params.data_root or f"phantoms, {params.phantom_cases} cases"}
+    facts = {"profile": params.profile, "data": params.data_label if params.data_root else f"phantoms, {params.phantom_cases} cases"}
     if not records:
         return facts
     latest = max(records, key=lambda record: record.get("ended", ""))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qmsam_core.data.licences import is_open, read_sources, source_of
+from qmsam_core.data.licences import is_open, read_sources, source_of, to_show
 
 TABLE = """# Sources
 
@@ -69,3 +69,11 @@ def test_the_table_names_the_source_of_each_case(tmp_path):
 def test_a_folder_without_sources_states_nothing(tmp_path):
     assert read_sources(tmp_path).empty
     assert source_of("US/x.npz", read_sources(tmp_path)) is None
+
+
+def test_pictures_are_made_of_open_cases_where_there_are_any(tmp_path):
+    paths = [tmp_path / "US" / "A" / f"2DBox_US_{name}.npz" for name in ("N_1", "A_1", "unlisted")]
+    assert to_show(paths, tmp_path).tolist() == [True, True, True]  # phantoms, a folder of one's own
+    (tmp_path / "SOURCES.md").write_text(TABLE)
+    assert to_show(paths, tmp_path).tolist() == [False, True, False]
+    assert to_show(paths[::2], tmp_path).tolist() == [True, True]

@@ -163,4 +163,27 @@ def test_figure_is_written_returned_and_closed(project):
     assert run.figure("fig1", figure, "Fig. 1") is figure
     run.finish()
     assert (run.dir / "fig1.png").read_bytes().startswith(b"\x89PNG") and not pyplot.fignum_exists(figure.number)
-    assert record_of(run)["figures"] == [{"file": "fig1.png", "caption": "Fig. 1"}]
+    assert record_of(run)["figures"] == [{"file": "fig1.png", "caption": "Fig. 1", "shows": []}]
+
+
+def picture():
+    figure, axes = pyplot.subplots()
+    axes.imshow(np.zeros((4, 4)))
+    return figure
+
+
+def test_pictures_tell_whose_cases_they_show(project):
+    run = NotebookRun.begin("01_read", {"data_root": "pack"})
+    run.figure("told", picture(), "", shows=[project / "pack" / "CT" / "A" / "x.npz", "pack/US/y.npz"])
+    run.figure("untold", picture())
+    run.finish()
+    assert [figure["shows"] for figure in record_of(run)["figures"]] == [["CT/A/x.npz", "US/y.npz"], None]
+    with pytest.raises(ProvenanceError, match="not in the run's data folder"):
+        run.figure("elsewhere", picture(), shows=["other/CT/x.npz"])
+
+
+def test_phantoms_are_named_below_their_folder(project):
+    run = NotebookRun.begin("01_read", {})
+    run.figure("phantom", picture(), shows=["outputs/smoke/00_prepare/phantoms/CT/x.npz"])
+    run.finish()
+    assert record_of(run)["figures"][0]["shows"] == ["CT/x.npz"]

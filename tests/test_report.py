@@ -36,6 +36,21 @@ def test_report_is_self_contained_and_shows_code_and_results(tmp_path):
     assert "<title>A title</title>" in page and "a result" in page and "print" in page and "max-width: 100%" in page
 
 
+def test_progress_bars_are_not_printed(tmp_path):
+    path = executed_notebook(tmp_path / "executed.ipynb", "seed = 0")
+    book = nbformat.read(path, 4)
+    widget, blank, told = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}, {"text/html": "<pre></pre>\n"}, {"text/html": "<b>told</b>"}
+    book.cells[-1].outputs += [nbformat.v4.new_output("display_data", data=data) for data in (widget, blank, told)]
+    book.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(book, path)
+    page = write_report(path, "t").read_text()
+    assert "<script" not in page and loads_from_network(page) == [] and page.count('class="jp-OutputArea-child') == 2 and "<b>told</b>" in page
+
+
+def test_a_report_is_small(tmp_path):
+    assert write_report(executed_notebook(tmp_path / "executed.ipynb", "seed = 0"), "t").stat().st_size < 30_000
+
+
 @pytest.mark.parametrize(
     ("injected", "times"), [('model = "nano"\nbatch_size = [2, 4, 2]', 0), ('model = "nano"\nseed = 7', 1)]
 )
@@ -109,6 +124,19 @@ def test_index(project):
     ):
         assert part in page
     assert "0123456789ab with uncommitted changes" in page and "gone" not in page and "machinery works" in page
+
+
+def test_index_opens_with_where_paper_and_run_part(project):
+    folder = project / "outputs" / "smoke" / "10_beyond"
+    folder.mkdir(parents=True)
+    columns = ["claim", "where", "paper", "here", "holds in the paper", "holds here"]
+    rows = [["fast", "Table 5", "0.98x", "1.42x", "no", "yes"], ["even", "Table 7", "1", "2", "yes", "yes"], ["new", "not shown", "not shown", "3", "not shown", "no"]]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "claims.csv", index=False)
+    record = {"comparisons": [{"file": "claims.csv", "caption": "Claims"}]}
+    page = write_index(project, Params(), [Entry("10_beyond", "Beyond", "", record)]).read_text()
+    assert "Of 2 statements that both have numbers for, 1 come out here as in the paper; in 1 they part:" in page
+    assert "<li>fast: paper 0.98x, here 1.42x" in page and page.count("<li>") == 1 and page.count('class="parts"') == 1
+    assert page.index("fast") < page.index("Notebooks</h2>") < page.index("The run</h2>")
 
 
 def test_index_before_anything_ran(project):

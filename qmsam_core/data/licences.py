@@ -1,4 +1,4 @@
-"""Which cases may be trained on for a checkpoint that is given away: those whose source states an open licence.
+"""Which cases may be trained on for a checkpoint that is given away, and shown in pictures that are: those whose source states an open licence.
 
 A data folder may hold `SOURCES.md` with Markdown tables whose first column names files (patterns below the modality's folder, in back quotes)
 and of which one column is headed "licence as stated". Nothing is known here about any particular data set: only what is stated counts.
@@ -6,7 +6,9 @@ and of which one column is headed "licence as stated". Nothing is known here abo
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -54,3 +56,14 @@ def source_of(name: str, sources: pd.DataFrame) -> pd.Series | None:
         if any(fnmatchcase(text, f"{pattern.rstrip('*')}*") for text, pattern in ((below, row["pattern"]), (Path(below).name, tail))):
             return row
     return None
+
+
+def to_show(paths: Iterable[str | Path], root: str | Path) -> pd.Series:
+    """Which cases of a data folder a picture should be made of, bool a path: the openly licensed; all where there is none (phantoms, a folder of one's own).
+
+    A picture of others can be looked at where the data are, and is left out when the run is published (`qmsam_core.publish`).
+    """
+    sources = read_sources(root)
+    rows = [source_of(Path(os.path.relpath(path, root)).as_posix(), sources) for path in paths]
+    shown = pd.Series([row is not None and bool(row["open"]) for row in rows], dtype=bool)
+    return shown if shown.any() else ~shown

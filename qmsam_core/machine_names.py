@@ -1,0 +1,53 @@
+"""Takes a machine's own names out of text that others will read: where its folders lie, and which kernel was built for it."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qmsam_core.params import Params
+
+# what stands at the top of a file system, as far as anything of a user's lies there; not within an address or a longer path
+ABSOLUTE = re.compile(r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+")
+_EMBEDDED = re.compile(r"base64,[A-Za-z0-9+/=\s]+")
+_KERNEL = re.compile(r"\bLinux-(\d+(?:\.\d+)*)-\S*?(x86_64|aarch64)")
+
+
+class MachineNames:
+    """Replaces the folders of one run: of data by its label, of the project and the outputs by nothing, of the user by `~`.
+
+    Args:
+        params: of the run. run_dir: its folder, `<project>/<outputs>/<label>`.
+    """
+
+    def __init__(self, params: Params, run_dir: Path) -> None:
+        outputs = run_dir.resolve().parent
+        names = {str(outputs.parent): ".", str(outputs): "outputs", sys.prefix: ".venv", tempfile.gettempdir(): "temporary", str(Path.home()): "~"}
+        if Path(params.outputs_root).is_absolute():
+            names[params.outputs_root] = "outputs"
+        if params.data_root:
+            names[params.data_root] = params.data_label
+        ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        self._names = names
+        self._folders = re.compile(rf"(?<![\w.~:/-])({'|'.join(map(re.escape, ordered))})(?![\w.-])")
+
+    def without(self, text: str) -> str:
+        """The text with every such folder replaced."""
+        return _KERNEL.sub(r"Linux-\1-\2", self._folders.sub(lambda found: self._names[found[1]], text))
+
+    def without_in(self, content: Any) -> Any:
+        """The same for every text in lists and mappings, as of a `run.json`."""
+        if isinstance(content, str):
+            return self.without(content)
+        if isinstance(content, Mapping):
+            return {self.without(str(key)): self.without_in(value) for key, value in content.items()}
+        return [self.without_in(value) for value in content] if isinstance(content, list) else content
+
+
+def left_over(text: str) -> list[str]:
+    """Absolute paths a text still names; pictures embedded in it do not count."""
+    return sorted({found[0] for found in ABSOLUTE.finditer(_EMBEDDED.sub("", text))})
