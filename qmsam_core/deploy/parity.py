@@ -1,6 +1,7 @@
 """How closely an engine follows another: the same slices and boxes through both, numbers compared."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ from ..data.cases import Case
 from ..data.transforms import Geometry
 from .engines import Engine
 from .plan import boxes_on_slice
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def network_inputs(cases: Sequence[Case], size: int, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:
@@ -37,26 +40,28 @@ def low_res_masks(
     return np.concatenate(embeddings), np.concatenate(masks)
 
 
-def parity(reference: Engine, engine: Engine, cases: Sequence[Case], slices: int = 4) -> pd.DataFrame:
-    """Compare an engine with the reference, case by case.
+def parity(reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 4) -> dict[Key, pd.DataFrame]:
+    """Compare engines with the reference, case by case.
 
     Returns:
-        case, masks (number compared), pixels_equal (share of low-res mask pixels that agree after binarising), embedding_error and logit_error
-        (root mean square of the difference over that of the reference).
+        For each engine: case, masks (number compared), pixels_equal (share of low-res mask pixels that agree after binarising), embedding_error and
+        logit_error (root mean square of the difference over that of the reference).
     """
-    rows = []
+    rows: dict[Key, list[dict]] = {key: [] for key in engines}
     for case in cases:
-        (e0, m0), (e1, m1) = (low_res_masks(each, case, slices) for each in (reference, engine))
-        rows.append(
-            {
-                "case": case.name,
-                "masks": len(m0),
-                "pixels_equal": float(np.mean((m0 > 0) == (m1 > 0))),
-                "embedding_error": relative_error(e0, e1),
-                "logit_error": relative_error(m0, m1),
-            }
-        )
-    return pd.DataFrame(rows)
+        e0, m0 = low_res_masks(reference, case, slices)
+        for key, engine in engines.items():
+            e1, m1 = low_res_masks(engine, case, slices)
+            rows[key].append(
+                {
+                    "case": case.name,
+                    "masks": len(m0),
+                    "pixels_equal": float(np.mean((m0 > 0) == (m1 > 0))),
+                    "embedding_error": relative_error(e0, e1),
+                    "logit_error": relative_error(m0, m1),
+                }
+            )
+    return {key: pd.DataFrame(found) for key, found in rows.items()}
 
 
 def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
