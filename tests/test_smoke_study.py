@@ -65,7 +65,7 @@ def test_all_ten_tables_and_three_figures_are_there_with_the_paper_beside(run):
 def test_the_ellipse_and_post_training_quantisation_stand_beside_the_stages(run):
     folder, _ = run
     scores = pd.read_csv(folder / "07_validation" / "scores.csv")
-    assert set(scores["arm"]) == {"Baseline", "Stage 1", "Stage 2", "Stage 3", "Post-training", "Ellipse"}
+    assert set(scores["arm"]) == {"Baseline", "Stage 1", "Stage 2", "Stage 3", "Post-training", "NNCF", "Ellipse"}
     assert scores["modality"].nunique() == 11
     assert scores[["dsc", "nsd"]].stack().between(0, 1).all()
 
