@@ -71,10 +71,10 @@ def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | 
             "recipe": recipe.name, "style": style, "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "opset": OPSET,
             "weights": weights_hash(model), "removed": removed,
         }  # fmt: skip
-        return publish(work, folder, facts)
+        return put_in_place(work, folder, facts)
 
 
-def publish(work: Path, folder: Path, facts: dict) -> dict:
+def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
     """Move finished files from `work` to `folder`, each at once, `export.json` with the facts and every file's bytes and SHA-256 last; returns the facts."""
     facts = {**facts, "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())}}
     (work / "export.json").write_text(json.dumps(facts, indent=2))

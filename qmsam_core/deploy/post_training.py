@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 
 from .engines import parts_in
-from .export import ExportError, publish, read_export
+from .export import ExportError, put_in_place, read_export
 
 
 def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxes: np.ndarray) -> dict:
@@ -46,4 +46,4 @@ def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxe
             openvino.save_model(made, work / f"{name}.xml", compress_to_fp16=False)
             run = core.compile_model(model, "CPU")
             inputs = [tuple(output.copy() for output in run(list(values)).to_tuple()) for values in given] if name != "decoder" else []
-        return publish(work, folder, {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}})
+        return put_in_place(work, folder, {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}})
