@@ -1,6 +1,6 @@
 """What is up to date: a notebook runs again only when something it was made from changed.
 
-That is its parameters, its source, the library's source, its inputs, the checkpoints and the data folder. All go by
+That is its parameters, its source, that of the library's modules it reaches by imports, its inputs, the checkpoints and the data folder. All go by
 content (SHA-256), but for the data folder, which may hold hundreds of gigabytes: there names, sizes and times must do.
 The fingerprint stands in the notebook's `run.json`, beside the hashes of its outputs, which must still hold too.
 """
@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qmsam_core.imports import modules_reached
 from qmsam_core.notebooks import Notebook
 from qmsam_core.params import Params
 from qmsam_core.provenance import sha256, write_json
@@ -27,7 +28,7 @@ def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
     return {
         "parameters": _hash(params.model_dump(mode="json")),
         "notebook": notebook.source,
-        "library": _hash({str(p.relative_to(LIBRARY)): sha256(p) for p in sorted(LIBRARY.rglob("*.py"))}),
+        "library": _hash({str(p.relative_to(LIBRARY)): sha256(p) for p in modules_reached(notebook.code, LIBRARY)}),
         "inputs": _hash(inputs),
         "checkpoints": _hash(
             {name: sha256(path) for name, path in checkpoints(root, params).items() if path.is_file()}

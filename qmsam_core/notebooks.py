@@ -26,13 +26,14 @@ class NotebookError(ValueError):
 
 @dataclass(frozen=True)
 class Notebook:
-    """One numbered notebook: `path`, its declared `inputs` and `outputs`, and `source`, a SHA-256 over its cells."""
+    """One numbered notebook: `path`, its declared `inputs` and `outputs`, `source`, a SHA-256 over its cells, and their `code` without magics."""
 
     path: Path
     title: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     source: str
+    code: str
 
     @property
     def name(self) -> str:
@@ -52,12 +53,14 @@ class Notebook:
         declared = book.metadata.get("qmsam", {})
         cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in book.cells]
         source = hashlib.sha256(json.dumps([cells, declared]).encode()).hexdigest()
+        lines = (line for kind, text, _ in cells if kind == "code" for line in text.splitlines())
         return cls(
             path,
             title_of(book) or path.stem,
             tuple(declared.get("inputs", ())),
             tuple(declared.get("outputs", ())),
             source,
+            "\n".join(line for line in lines if not line.startswith(("%", "!"))),
         )
 
     def makers(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ def done(project, write_notebook, monkeypatch):
     monkeypatch.setattr(freshness, "LIBRARY", project / "library")
     (project / "library").mkdir()
     (project / "library" / "a.py").write_text("1")
-    book = Notebook.read(write_notebook("01_read", ["1"], ["00_make/in.csv"], ["out.csv"]))
+    book = Notebook.read(write_notebook("01_read", ["import library.a"], ["00_make/in.csv"], ["out.csv"]))
     folder = project / "outputs" / "smoke" / "01_read"
     for path, text in [
         (folder.parent / "00_make" / "in.csv", "in"),
@@ -43,7 +43,7 @@ def test_parameters(done):
 
 def test_notebook_source(done, write_notebook):
     root, _, _ = done
-    changed = Notebook.read(write_notebook("01_read", ["2"], ["00_make/in.csv"], ["out.csv"]))
+    changed = Notebook.read(write_notebook("01_read", ["import library.a", "2"], ["00_make/in.csv"], ["out.csv"]))
     assert stale_because(root, Params(), changed) == "notebook changed"
 
 
@@ -51,7 +51,8 @@ def test_notebook_source(done, write_notebook):
     ("file", "reason"),
     [
         ("library/a.py", "library changed"),
-        ("library/new.py", "library changed"),
+        ("library/__init__.py", "library changed"),
+        ("library/not_imported.py", ""),
         ("outputs/smoke/00_make/in.csv", "inputs changed"),
         ("outputs/smoke/01_read/out.csv", "out.csv missing or altered"),
     ],

@@ -98,16 +98,17 @@ def timed_calls(engines: dict[Arm, Engine], seed: int, part: str = "both", boxes
     calls = {}
     for arm, engine in engines.items():
         image, box = timing_input(engine.image_size, seed)
-        embedding = engine.embed(image)
-        prepared = engine.prepare(embedding)
-        made = {
-            "both": partial(one_box, engine, image, box),
-            "encoder": partial(engine.embed, image),
-            "prepare": partial(engine.prepare, embedding) if len(prepared) > 1 else None,
-            "decoder": partial(engine.decode_prepared, prepared, np.repeat(box, boxes, 0)),
-        }[part]
-        if made is not None:
-            calls[arm.label] = made
+        if part == "both":
+            calls[arm.label] = partial(one_box, engine, image, box)
+        elif part == "encoder":
+            calls[arm.label] = partial(engine.embed, image)
+        else:
+            embedding = engine.embed(image)
+            prepared = engine.prepare(embedding)
+            if part == "decoder":
+                calls[arm.label] = partial(engine.decode_prepared, prepared, np.repeat(box, boxes, 0))
+            elif len(prepared) > 1:
+                calls[arm.label] = partial(engine.prepare, embedding)
     return calls
 
 

@@ -1,4 +1,4 @@
-"""Images a second of float training at each resolution, and what each measure brings: python tests/benchmarks/bench_pretrain.py
+"""Images a second of float training at each resolution, and what each measure brings: python tests/benchmarks/bench_pretrain.py [--csv pretrain.csv]
 
 Full-size LiteMedSAM, random data, the steps of `qmsam_core.train.pretrain` with measures added one by one. Arms take turns step by step in one process; the malloc
 settings are read at the start of a process, so a second process without them runs after the first.
@@ -8,8 +8,10 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -20,7 +22,7 @@ from qmsam_core.provenance import MALLOC
 from qmsam_core.train import segmentation_loss
 from qmsam_core.train.precision import autocast_for, channels_last
 
-BATCH = {48: 16, 64: 16, 112: 8, 128: 8, 256: 2}
+BATCH = {48: 16, 64: 16, 112: 8, 128: 8, 224: 2, 256: 2}
 ARMS = {  # layout, bf16, fused optimiser, boxes an image
     "float32, one box an image": (False, False, False, 1),
     "+ channels last": (True, False, False, 1),
@@ -78,14 +80,22 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(BATCH))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--csv", type=Path, help="write the table there too")
     parser.add_argument("--here", action="store_true", help="measure in this process, with the malloc settings it has")
     options = parser.parse_args()
     if options.here:
         torch.set_num_threads(options.threads)
-        print(pd.concat([measure(size, options.runs) for size in options.sizes]).round(3).to_string(index=False))
+        pd.concat([measure(size, options.runs) for size in options.sizes]).round(3).to_csv(options.csv or sys.stdout, index=False)
         return
-    for settings in (MALLOC, {}):
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--here"], env={**os.environ, **settings}, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = []
+        for name, settings in (("kept", MALLOC), ("default", {})):
+            part = Path(folder, f"{name}.csv")
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--here", "--csv", str(part)], env={**os.environ, **settings}, check=True)
+            parts.append(pd.read_csv(part))
+            print(parts[-1].to_string(index=False), flush=True)
+    if options.csv:
+        pd.concat(parts).to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

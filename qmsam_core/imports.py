@@ -1,0 +1,52 @@
+"""Which modules of the library a piece of code rests on: those it imports, and those they import, at their head or inside a function.
+
+A notebook that only trains need not run again because the export was changed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def modules_reached(code: str, library: Path) -> list[Path]:
+    """Files of the package in folder `library` that `code` imports, directly or not, sorted; with a package its `__main__` too.
+
+    Code that is no plain Python may import anything: then all modules are returned.
+    """
+    try:
+        waiting = list(_imported(ast.parse(code), library, library.parent))
+    except SyntaxError:
+        return sorted(library.rglob("*.py"))
+    reached: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            waiting += _imported(ast.parse(path.read_text(encoding="utf-8")), library, path.parent)
+    return sorted(reached)
+
+
+def _imported(tree: ast.AST, library: Path, folder: Path) -> Iterator[Path]:
+    """Files that one module's imports name; `folder` is the one it lies in, from which relative imports count."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _files(library.parent, alias.name.split("."), library)
+        elif isinstance(node, ast.ImportFrom):
+            start = folder if node.level else library.parent
+            for _ in range(node.level - 1):
+                start = start.parent
+            names = node.module.split(".") if node.module else []
+            for alias in node.names:  # each may be a module of its own
+                yield from _files(start, [*names, alias.name], library)
+
+
+def _files(start: Path, names: list[str], library: Path) -> Iterator[Path]:
+    """The files that importing `names` one below the other runs, as far as they are modules of the library."""
+    place = start
+    for name in [None, *names]:
+        place = place / name if name else place
+        found = [place / "__init__.py", place / "__main__.py"] if place.is_dir() else [place.with_suffix(".py")]
+        yield from (path for path in found if path.is_relative_to(library) and path.is_file())
