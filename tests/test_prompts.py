@@ -26,7 +26,7 @@ def picture(height=90, width=70):
 
 
 def seen(seed, whole, image, labels):
-    view = View.draw(labels, np.random.default_rng(seed), whole)
+    view = View.draw(labels, np.random.default_rng(seed), whole, far=0.0)
     return view, *view.of(image, labels)
 
 
@@ -49,6 +49,17 @@ def test_a_whole_view_keeps_every_pixel():
     image, labels = picture()
     _, _, seen_labels = seen(0, 1.0, image, labels)
     assert sorted(seen_labels.shape) == [70, 90] and seen_labels.sum() == labels.sum()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_far_view_keeps_every_pixel_in_a_black_square(seed):
+    image, labels = picture()
+    view = View.draw(labels, np.random.default_rng(seed), whole=0.0, far=1.0, largest=3.0)
+    far_image, far_labels = view.of(image, labels)
+    assert far_labels.shape == (view.side, view.side) and 90 <= view.side <= 270
+    assert np.array_equal(np.sort(far_labels[far_labels > 0]), np.sort(labels[labels > 0]))
+    assert np.array_equal(far_image[..., 0], far_labels * 20)
+    assert view.box(np.array([5, 10, 24, 29]), far_labels.shape).tolist() == mask_box(far_labels == 3).tolist()
 
 
 def test_half_of_a_volume_s_boxes_are_those_of_the_whole_volume(tmp_path):

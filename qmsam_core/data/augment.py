@@ -1,7 +1,8 @@
-"""Variety for training a model from nothing: views of a slice (crops, flips, transposes), changes of its greys and colours, loose boxes.
+"""Variety for training a model from nothing: views of a slice (near, far, flipped, transposed), changes of its greys and colours, loose boxes.
 
-Crops matter most. A view of a part of the slice, enlarged to the network's input, shows small objects at a size that can be learned even at
-64 px, and makes many pictures out of few.
+Near views matter most. A part of the slice, enlarged to the network's input, shows small objects at a size that can be learned even at 64 px, and
+makes many pictures out of few. Far views, the slice in a black surrounding, do the opposite at full size: boxes of a few pixels have to be learned
+too, and a model that had seen few of them was far below the ellipse there and level with it elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SMALLEST_VIEW = 32
 
 @dataclass(frozen=True)
 class View:
-    """A part of a slice, perhaps transposed and mirrored: pixels from `top`, `left` on, at most `side` of them each way."""
+    """A square of `side` pixels from `top`, `left` of a slice on, perhaps transposed and mirrored. What of it lies outside is left away in a view of the whole
+    slice or a part of it (`top` and `left` at least 0), and is black in a far view, which begins outside."""
 
     top: int
     left: int
@@ -30,17 +32,21 @@ class View:
     mirrored: tuple[bool, bool]
 
     @classmethod
-    def draw(cls, labels: np.ndarray, rng: np.random.Generator, whole: float = 0.5, smallest: float = 0.25) -> View:
-        """The whole slice, or a square part of it that holds a pixel of an object; mirrored and transposed at random.
+    def draw(cls, labels: np.ndarray, rng: np.random.Generator, whole: float = 0.45, far: float = 0.2, smallest: float = 0.25, largest: float = 2.5) -> View:
+        """The whole slice, the slice from afar, or a square part of it that holds a pixel of an object; mirrored and transposed at random.
 
         Args:
             labels: (H,W), with at least one object.
-            whole: probability of the whole slice.
-            smallest: least side of a view as a share of the slice's longer side; sides are drawn evenly on a log scale.
+            whole, far: probabilities of the whole slice and of a view from afar.
+            smallest, largest: bounds of a view's side as a share of the slice's longer side; sides are drawn evenly on a log scale.
         """
         height, width = labels.shape
         top, left, side = 0, 0, max(height, width)
-        if rng.random() >= whole:
+        kind = rng.random()
+        if whole <= kind < whole + far:
+            side = int(np.ceil(side * np.exp(rng.uniform(0, np.log(largest)))))
+            top, left = -int(rng.integers(side - height + 1)), -int(rng.integers(side - width + 1))
+        elif kind >= whole:
             side = max(int(side * np.exp(rng.uniform(np.log(smallest), 0))), SMALLEST_VIEW)
             rows, columns = np.nonzero(labels == rng.choice(present_labels(labels)))
             k = rng.integers(len(rows))
@@ -50,11 +56,19 @@ class View:
 
     def of(self, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is seen of an image (H,W,3) and labels (H,W): (h,w,3) and (h,w), contiguous."""
-        rows, columns = slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
-        image, labels = image[rows, columns], labels[rows, columns]
+        if min(self.top, self.left) < 0:
+            image, labels = self._from_afar(image), self._from_afar(labels)
+        else:
+            rows, columns = slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+            image, labels = image[rows, columns], labels[rows, columns]
         if self.transposed:
             image, labels = image.transpose(1, 0, 2), labels.T
         return flip_sample(image, labels, *self.mirrored)
+
+    def _from_afar(self, array: np.ndarray) -> np.ndarray:
+        square = np.zeros((self.side, self.side, *array.shape[2:]), array.dtype)
+        square[-self.top : array.shape[0] - self.top, -self.left : array.shape[1] - self.left] = array
+        return square
 
     def box(self, box: np.ndarray, seen: tuple[int, int]) -> np.ndarray:
         """A box (4,) of the slice in the view's pixels, cut off at its border; `seen` is the view's (h,w). Maxima inclusive, float32."""

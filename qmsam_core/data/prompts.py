@@ -37,7 +37,7 @@ class PromptDataset(Dataset):
     """
 
     def __init__(
-        self, sources: Sequence[SliceIndex], size: int, mask_size: int, prompts: int = 4, seed: int = 0, whole: float = 0.5, least_pixels: int = 12
+        self, sources: Sequence[SliceIndex], size: int, mask_size: int, prompts: int = 4, seed: int = 0, whole: float = 0.45, least_pixels: int = 6
     ) -> None:
         self.sources, self.prompts, self.seed, self.whole, self.least_pixels = list(sources), prompts, seed, whole, least_pixels
         self.transform, self.intensities = EvalTransform(size, mask_size), Intensities()
