@@ -19,6 +19,7 @@ SETS = {  # set of cases: its tables of DSC and NSD, and of paired differences w
     "testing": ("09_testing/table10", "09_testing/paired.csv", "Proposed", "Baseline"),
 }
 GAIN = "06_engine_speed/int8_gain.csv"
+PROPOSED = "Stage 3, proposed"  # one model; the paper's Table 7 calls it by its stage, Table 10 proposed
 
 
 class ReadmeError(RuntimeError):
@@ -39,30 +40,37 @@ def update_readme(root: Path) -> bool:
 
 
 def results(root: Path) -> str:
-    """Markdown: for each published run its caption, a table of scores by arm and one of differences and gains, each line with a link to its CSV."""
+    """Markdown: for each published run its caption, a table of scores by arm and one of differences and gains, with links to their CSVs."""
     blocks = []
     for index in sorted((root / "outputs" / "reference").glob("*/index.html")):
         run = index.parent
         record = read_record(min(run.glob("*/run.json")).parent)
         what = caption(Params.check(record["parameters"], str(run)))
-        page = os.path.relpath(index, root)
-        scores = [line for name in SETS for line in _scores(root, run, name)]
         others = [line for name in SETS for line in _paired(root, run, name)] + list(_gains(root, run))
-        lines = [f"**{what}**; [the whole run on one page]({page}) (download, open in a browser).", ""]
-        lines += _table(("cases", "arm", "DSC", "DSC paper", "NSD", "NSD paper", "from"), scores)
-        lines += _table(("what", "here", "paper", "from"), others)
+        lines = [f"**{what}**; [the whole run on one page]({os.path.relpath(index, root)}) (download, open in a browser).", ""]
+        lines += [*_scores(root, run), *_table(("", "here", "paper"), others)]
         blocks.append("\n".join(lines))
     return "\n".join(["", *blocks]) if blocks else "\nNo run is published yet.\n\n"
 
 
-def _scores(root: Path, run: Path, name: str) -> Iterator[tuple[str, ...]]:
-    """The average of every arm that the set's tables hold, in their order."""
-    stem = SETS[name][0]
-    averages = {metric: _average(run / f"{stem}_{metric}.csv") for metric in ("dsc", "nsd") if (run / f"{stem}_{metric}.csv").is_file()}
-    suffix = " dsc here"
-    for arm in (column.removesuffix(suffix) for column in averages.get("dsc", pd.Series(dtype=float)).index if column.endswith(suffix)):
-        cells = [_share(averages[metric].get(f"{arm} {metric} {source}")) if metric in averages else DASH for metric in ("dsc", "nsd") for source in ("here", "paper")]
-        yield name, arm, *cells, ", ".join(_link(root, run / f"{stem}_{metric}.csv") for metric in averages)
+def _scores(root: Path, run: Path) -> list[str]:
+    """The average of every arm that the sets' tables hold, an arm a row, the paper's in brackets; below it where they come from."""
+    columns: dict[str, dict[str, str]] = {}
+    links = []
+    for name, (stem, _, proposed, _) in SETS.items():
+        for metric in ("dsc", "nsd"):
+            path = run / f"{stem}_{metric}.csv"
+            if not path.is_file():
+                continue
+            means, here, paper = _average(path), f" {metric} here", f" {metric} paper"
+            arms = [column.removesuffix(here) for column in means.index if column.endswith(here)]
+            columns[f"{metric.upper()}, {name}"] = {PROPOSED if arm == proposed else arm: _share(means[arm + here], means.get(arm + paper)) for arm in arms}
+            links.append(_link(root, path, f"`{path.name}`"))
+    if not columns:
+        return []
+    table = pd.DataFrame(columns).fillna(DASH)
+    rows = [(arm, *cells) for arm, cells in zip(table.index, table.to_numpy())]
+    return [*_table(("mean over modalities, %", *table.columns), rows), f"In brackets the paper's, on its own cases. From {', '.join(links)}.", ""]
 
 
 def _paired(root: Path, run: Path, name: str) -> Iterator[tuple[str, ...]]:
@@ -73,13 +81,13 @@ def _paired(root: Path, run: Path, name: str) -> Iterator[tuple[str, ...]]:
     row, means = _average(run / paired), _average(run / f"{stem}_dsc.csv")
     paper = means.get(f"{first} dsc paper", float("nan")) - means.get(f"{second} dsc paper", float("nan"))
     here = f"{_points(row['difference'])} ({_points(row['difference_low'])} to {_points(row['difference_high'])})"
-    yield f"DSC, {first.lower()} minus {second.lower()}, {name} cases, points (95 % interval)", here, _points(paper), _link(root, run / paired)
+    yield _link(root, run / paired, f"DSC, stage 3 minus {second.lower()}, {name} cases, points (95 % interval)"), here, _points(paper)
 
 
 def _gains(root: Path, run: Path) -> Iterator[tuple[str, ...]]:
     """How many times as fast as float int8 is on each engine."""
     for row in pd.read_csv(run / GAIN).itertuples() if (run / GAIN).is_file() else ():
-        yield f"float time over int8 time, {row.engine} ({row.table})", _times(row.here), _times(row.paper), _link(root, run / GAIN)
+        yield _link(root, run / GAIN, f"speed-up by int8, {row.engine} ({row.table})"), _times(row.here), _times(row.paper)
 
 
 def _average(path: Path) -> pd.Series:
@@ -90,12 +98,12 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows)] + [""] if rows else []
 
 
-def _link(root: Path, path: Path) -> str:
-    return f"[`{path.name}`]({path.relative_to(root).as_posix()})"
+def _link(root: Path, path: Path, text: str) -> str:
+    return f"[{text}]({path.relative_to(root).as_posix()})"
 
 
-def _share(value: float | None) -> str:
-    return DASH if value is None or pd.isna(value) else f"{100 * value:.2f} %"
+def _share(here: float, paper: float | None) -> str:
+    return f"{100 * here:.1f}" + ("" if paper is None or pd.isna(paper) else f" ({100 * paper:.1f})")
 
 
 def _points(value: float) -> str:
