@@ -61,7 +61,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def bundle(run: Path, output: Path, log: Callable[[str], None] = print) -> Path:
-    """Write `litemedsam_open.safetensors`, `.json`, `.md` and `_unseen.csv`; the weights last, so that a failure leaves what was there.
+    """Write `litemedsam_open.safetensors`, `.json`, `.md`, `_history.csv` and `_unseen.csv`; the weights last, so that a failure leaves what was there.
 
     Args:
         run: folder of a finished run of the profile `pretrain`.
@@ -92,6 +92,7 @@ def bundle(run: Path, output: Path, log: Callable[[str], None] = print) -> Path:
         steps=int(history.groupby("image_size")["step"].max().sum()),
     )  # fmt: skip
     write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))
+    write_atomic(output / f"{NAME}_history.csv", lambda file: history.to_csv(file, index=False))
     write_atomic(output / f"{NAME}.md", lambda file: file.write_text(text, encoding="utf-8"))
     write_atomic(output / f"{NAME}.json", lambda file: file.write_text(json.dumps({"sha256": digest, **facts}, indent=2) + "\n"))
     part.replace(weights)

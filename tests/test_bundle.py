@@ -11,8 +11,10 @@ from small_data import write_data
 from qmsam_core.data.parts import make_parts
 from qmsam_core.models import CheckpointError, build_model
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
+from qmsam_core.params import Params
 from qmsam_core.quant import save_model
 from qmsam_core.bundle import bundle, main
+from qmsam_core.train import how_trained
 
 SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
 
@@ -78,6 +80,15 @@ def test_a_run_without_a_model_is_one_line(tmp_path, capsys):
 
 
 bundled = pytest.mark.skipif(not (FOLDER / "litemedsam_open.safetensors").is_file(), reason="no bundled checkpoint yet")
+
+
+@bundled
+def test_its_training_is_told_where_it_is_taken():
+    here = pd.DataFrame({"stage": [0], "samples": [0]})
+    told = how_trained(Params(model="litemedsam", image_size=256, float_checkpoint="open", float_phases=[]), here)
+    facts = json.loads((FOLDER / "litemedsam_open.json").read_text())
+    assert told["samples"].sum() == facts["samples"] and told["image_size"].iloc[-1] == facts["image_size"]
+    assert how_trained(Params(), here) is here
 
 
 @bundled

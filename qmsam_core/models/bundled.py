@@ -13,6 +13,8 @@ BUNDLED = "open"
 
 FOLDER = Path(__file__).parents[2] / "outputs" / "pretrained"
 NAME = "litemedsam_open"
+HISTORY = FOLDER / f"{NAME}_history.csv"
+"""How it was trained: one row an evaluation, the columns of a stage's `history.csv`."""
 
 
 def bundled_checkpoint(model: str = "litemedsam", folder: Path = FOLDER) -> Path:

@@ -4,6 +4,7 @@ from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_los
 from .loop import Data, evaluate, fit
 from .pipeline import (
     evaluation_batches,
+    how_trained,
     interpolation_of,
     launch_stage,
     make_data,
@@ -17,7 +18,7 @@ from .step import Job, TrainingError
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
 __all__ = [
-    "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "evaluation_batches", "fit", "interpolation_of",
+    "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "distillation_loss", "embedding_iou", "evaluate", "evaluation_batches", "fit", "how_trained", "interpolation_of",
     "launch_stage", "make_data", "make_float_baseline", "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
     "stage_budgets", "stage_summary", "teacher_name",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ..data.prompts import PromptDataset
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
 from ..models import CONFIGS, CheckpointError, Sam, build_model
+from ..models.bundled import BUNDLED, HISTORY
 from ..params import Params
 from ..phases import parse_phases
 from ..provenance import sha256
@@ -190,6 +191,11 @@ def make_float_baseline(
     history = [{"stage": 0, "epoch": 0, "eval_dsc": score, "samples": 0, "seconds": 0.0, "best": True}]
     write_history(folder, history)
     return folder / "model.safetensors", pd.DataFrame(history)
+
+
+def how_trained(params: Params, history: pd.DataFrame) -> pd.DataFrame:
+    """The history of the float parent's training: `history` of `make_float_baseline`, or the bundled checkpoint's own where that was taken."""
+    return pd.read_csv(HISTORY) if params.float_checkpoint == BUNDLED and HISTORY.is_file() else history
 
 
 def run_stage(
