@@ -102,12 +102,6 @@ DRAWN = {
     "layers": lambda: figures.layer_types_figure(LAYERS, top=1),
     "scatter": lambda: figures.scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
     "differences": lambda: figures.difference_figure(DIFFERENCES),
-    "tradeoff": lambda: figures.tradeoff_figure(
-        pd.DataFrame({"arm": ["a", "b"], "dsc": [0.8, 0.9], "ms": [1.0, 200], "mb": [np.nan, 20]})
-    ),
-    "tradeoff_no_size": lambda: figures.tradeoff_figure(
-        pd.DataFrame({"arm": ["a", "b"], "dsc": [0.8, 0.9], "ms": [100.0, 200]})
-    ),
     "qualitative": lambda: figures.qualitative_figure(rows(volume_case(), image_case())),
     "contact_sheet": lambda: figures.contact_sheet([image_case(), volume_case(), image_case(900)], columns=2),
 }
@@ -121,7 +115,7 @@ def test_figure_draws_and_saves(name, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", ["imbalance", "learning_rate", "speed", "size", "scatter", "differences", "tradeoff"])
+@pytest.mark.parametrize("name", ["imbalance", "learning_rate", "speed", "size", "scatter", "differences"])
 def test_axes_say_what_they_mean(name):
     axes = DRAWN[name]().axes[0]
     assert axes.get_xlabel()

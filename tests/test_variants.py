@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qmsam_core.evaluate.tradeoff_figure import tradeoff_figure
+from qmsam_core.evaluate.tradeoff_figure import joined, tradeoff_figure
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize
 from qmsam_core.quant.variants import VARIANTS, packed_megabytes
@@ -43,3 +43,15 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
     assert {text.get_text() for text in left.texts} >= {"1", "2", "3", "float", "ellipse in the box"}
     assert "3" not in {text.get_text() for text in right.texts}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  float", "2  8 bit", "3  4 bit"]
+
+
+def test_marks_that_touch_share_a_label():
+    near = [10.0, 10.1, 10.05, 40.0]
+    ways = pd.DataFrame({"name": list("abcd"), "family": ["x"] * 4, "dsc": [0.8, 0.8005, 0.8, 0.6], "mb": near, "ms": near})
+    left, right = tradeoff_figure(ways).axes
+    assert [text.get_text() for text in left.texts] == [text.get_text() for text in right.texts] == ["1-3", "4"]
+
+
+@pytest.mark.parametrize("numbers, text", [([], ""), ([3], "3"), ([1, 2], "1, 2"), ([1, 2, 3, 7, 9, 10, 11, 12], "1-3, 7, 9-12")])
+def test_joined(numbers, text):
+    assert joined(numbers) == text

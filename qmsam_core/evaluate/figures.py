@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from .case_figures import QualitativeRow, contact_sheet, qualitative_figure
 from .figure_style import (
@@ -44,7 +44,6 @@ __all__ = [
     "set_style",
     "size_figure",
     "speed_figure",
-    "tradeoff_figure",
     "training_curves",
 ]
 
@@ -271,34 +270,6 @@ def difference_figure(
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     quiet_grid(axes, "x")
-    return figure
-
-
-def tradeoff_figure(arms: pd.DataFrame, metric: str = "dsc") -> Figure:
-    """Accuracy against time, the area of a point its size on disk: columns arm, ms, `metric` (0..1) and, if known, mb."""
-    figure, axes = new_figure(height=4.4)
-    colours = arm_colours(arms["arm"])
-    area = 80.0 if "mb" not in arms else (600 * arms["mb"] / arms["mb"].max()).fillna(0).clip(lower=30)
-    axes.scatter(
-        arms["ms"], arms[metric], s=area, color=[colours[a] for a in arms["arm"]], alpha=0.75, edgecolor="white"
-    )
-    for row, covered in zip(arms.to_dict("records"), np.broadcast_to(area, len(arms))):
-        size = f", {_short(row['mb'])} MB" if row.get("mb", np.nan) >= 0.05 else ""
-        above = np.sqrt(covered / np.pi) + 3
-        axes.annotate(
-            f"{row['arm']}{size}",
-            (row["ms"], row[metric]),
-            (0, above),
-            textcoords="offset points",
-            ha="center",
-            fontsize=10,
-        )
-    far_apart = arms["ms"].max() > 30 * arms["ms"].min()
-    axes.set(xlabel="time of one case (ms)", ylabel=_words(metric), xscale="log" if far_apart else "linear")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.5g}"))
-    axes.margins(0.18)
-    quiet_grid(axes, "both")
     return figure
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.sparse.csgraph import connected_components
 
 from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_grid
+
+TOUCHING = 12.0
+"""Points on paper: marks whose centres are nearer than this would have numbers on top of each other."""
 
 
 def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
@@ -23,7 +30,7 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
         axes.set(xlabel=label, xscale="log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="minor", labelsize=8)
+        axes.tick_params(axis="x", which="both", labelsize=9)
         axes.margins(x=0.25, y=0.12)
         quiet_grid(axes, "y")
         for name, value in (("float", _of_float(ways)), ("ellipse in the box", ellipse)):
@@ -32,6 +39,9 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
                 axes.annotate(name, (0, 100 * value), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, color=QUIET)
     left.set_ylabel("mean DSC (%)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8.5, labelspacing=0.6, handletextpad=0.2)
+    figure.draw_without_rendering()  # where points lie on paper is known only now
+    for axes, column in ((left, "mb"), (right, "ms")):
+        _numbers(axes, ways.dropna(subset=[column, "dsc"]), column)
     return figure
 
 
@@ -41,13 +51,33 @@ def _of_float(ways: pd.DataFrame) -> float | None:
 
 
 def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """A mark for each way with its number; the numbers' names are in the legend, since neighbours leave no room for them."""
+    """A mark for each way; its number's name is in the legend, since neighbours leave no room for it."""
     families = list(dict.fromkeys(ways["family"]))
     for number, row in zip(ways.index + 1, ways.to_dict("records")):
         place = families.index(row["family"])
         colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
         axes.scatter(row[column], 100 * row["dsc"], color=colour, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
-        shift = (6, 5) if number % 2 else (-6, -5)
+
+
+def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
+    """The numbers of the ways above their marks; marks that touch share one label."""
+    paper = axes.transData.transform(np.column_stack([ways[column], 100 * ways["dsc"]])) * 72 / axes.figure.dpi
+    near = np.linalg.norm(paper[:, None] - paper[None], axis=-1) < TOUCHING
+    _, groups = connected_components(near)
+    for group in range(groups.max(initial=-1) + 1):
+        members = ways[groups == group]
+        top = members.loc[members["dsc"].idxmax()]
         axes.annotate(
-            str(number), (row[column], 100 * row["dsc"]), shift, textcoords="offset points", fontsize=8, color=INK, ha="center", va="center", zorder=4
+            joined(members.index + 1), (top[column], 100 * top["dsc"]), (0, 6), textcoords="offset points", fontsize=8, color=INK, ha="center", zorder=4
         )
+
+
+def joined(numbers: Iterable[int]) -> str:
+    """Ascending numbers with runs of three or more shortened: `2, 6-9, 13`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
