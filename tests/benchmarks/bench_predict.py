@@ -1,4 +1,4 @@
-"""Table 8 in full: every case three ways, each in a process of its own; a script, not a test:
+"""Table 8 in full: every case in each of the ways, a process for each; a script, not a test:
 
     python tests/benchmarks/bench_predict.py --float F --released R --ours O --csv table8.csv [--runs 3] [--most-slices 12] [--stop-after 80]
 
