@@ -60,11 +60,12 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def bundle(run: Path, output: Path, log: Callable[[str], None] = print) -> Path:
+def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None] = print) -> Path:
     """Write `litemedsam_open.safetensors`, `.json`, `.md`, `_history.csv` and `_unseen.csv`; the weights last, so that a failure leaves what was there.
 
     Args:
         run: folder of a finished run of the profile `pretrain`.
+        remark: Markdown below the card's table of the training, for what the run's files do not tell.
 
     Returns:
         Path of the weights.
@@ -89,7 +90,7 @@ def bundle(run: Path, output: Path, log: Callable[[str], None] = print) -> Path:
         name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, environment=environment(), history=history,
         sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
         table=summary(scores).round(1).to_dict("records"), images=int(history["samples"].sum()), hours=history["seconds"].sum() / 3600,
-        steps=int(history.groupby("image_size")["step"].max().sum()),
+        steps=int(history.groupby("image_size")["step"].max().sum()), remark=remark,
     )  # fmt: skip
     write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))
     write_atomic(output / f"{NAME}_history.csv", lambda file: history.to_csv(file, index=False))
@@ -113,9 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m qmsam_core.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=FOLDER)
+    parser.add_argument("--remark", default="", help="for the card: what the run's files do not tell about the training")
     options = parser.parse_args(arguments)
     try:
-        path = bundle(options.run, options.output)
+        path = bundle(options.run, options.output, options.remark)
     except (ValueError, OSError) as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 2

@@ -38,11 +38,6 @@ CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of
     "bf16": ("avx512_bf16", "avx512bf16", "amx_bf16"),
 }
 
-MALLOC = {  # else glibc returns training's large blocks to the system at every step, and page faults double its time
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-}
-
 
 class MissingInputError(FileNotFoundError):
     """A file an earlier notebook should have left is not there; the message says which notebook makes it."""

@@ -6,8 +6,6 @@ An arm is the name of an export's folder under the first argument, then engine a
 """
 
 import argparse
-import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .allocator import return_memory
 from .deploy.arms import PARTS, Arm, timed_calls
 from .deploy.engines import ENGINES, OpenVinoEngine
 from .evaluate.benchmark import measure_interleaved
@@ -53,20 +52,11 @@ def time_under(
         command = [sys.executable, "-m", "qmsam_core.speed", str(Path(folder).resolve()), *(arm.spec for arm in arms)]
         command += ["--threads", str(threads), "--runs", str(runs), "--seed", str(seed), "--parts", *parts, "-o", str(path)]
         root = Path(__file__).parents[1]  # the package itself, whatever the current folder
-        return_memory()
+        return_memory()  # the engines of a ViT-B need 5 GB each there
         done = subprocess.run(command, env=os.environ | {ISA: isa}, cwd=root, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"timing under {isa} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
         return pd.read_csv(path)
-
-
-def return_memory() -> None:
-    """Give memory that is free but held back (see `provenance.MALLOC`) to the system: engines of a ViT-B in the next process need 5 GB each."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-        if trim is not None:
-            trim(0)
 
 
 def start_times(folder: str | Path, threads: int) -> pd.DataFrame:

@@ -20,10 +20,11 @@ from tempfile import TemporaryDirectory
 import nbformat
 from traitlets.config import Config
 
+from qmsam_core.allocator import MALLOC
 from qmsam_core.freshness import checkpoints, fingerprint, read_record, stale_because, store
 from qmsam_core.notebooks import Notebook, NotebookError, find_notebooks
 from qmsam_core.params import Params, ParamsError, parse_override
-from qmsam_core.provenance import MALLOC, ProvenanceError, project_root
+from qmsam_core.provenance import ProvenanceError, project_root
 from qmsam_core.report import Entry, write_index, write_report
 
 

@@ -1,5 +1,7 @@
 """The three parts of a data set."""
 
+import os
+
 import pandas as pd
 from small_data import write_data
 
@@ -31,3 +33,18 @@ def test_the_seed_changes_the_evaluation_part_and_never_the_testing_part(tmp_pat
 def test_small_parts_on_request(tmp_path):
     _, parts = make_parts(write_data(tmp_path / "cases", 10), tmp_path / "out", 0.25, 0, eval_cases=1)
     assert len(parts["testing"].cases) == len(parts["evaluation"].cases) == 2 and len(parts["train"].cases) == 12
+
+
+def test_what_a_part_says_does_not_depend_on_when_the_data_were_copied(tmp_path):
+    data, out = write_data(tmp_path / "cases", 5), tmp_path / "out"
+    made = []
+    for seconds in (1_000_000_000, 1_700_000_000):
+        for path in data.rglob("*.npz"):
+            os.utime(path, (seconds, seconds))
+        make_parts(data, out, 0.25, 0)
+        made.append([(out / f"index_{name}.npz").read_bytes() for name in PARTS])
+    assert made[0] == made[1]
+    part = SliceIndex.load(out / "index_train.npz")
+    assert part.stale() == []
+    part[0].path.write_bytes(b"another size")
+    assert part.stale() == [part[0].path]

@@ -10,7 +10,7 @@ import hashlib
 import os
 import zlib
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Iterable, Sequence
@@ -88,9 +88,15 @@ class SliceIndex:
             raise DataFolderError(root, f"holds no usable case ({len(problems)} files with problems{first})")
         return cls(Path(root), good, problems)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the index to an npz without pickle, atomically."""
-        save_table(path, self._records, os.path.abspath(self.root))
+    def save(self, path: str | os.PathLike, times: bool = True) -> None:
+        """Write the index to an npz without pickle, atomically.
+
+        Args:
+            times: when each file was last changed, by which `build` and `stale` tell that it is to be read again. Without them two copies of the same
+                data, in folders of the same name, have the same index, byte for byte.
+        """
+        records = self._records if times else [replace(record, mtime_ns=0) for record in self._records]
+        save_table(path, records, os.path.abspath(self.root))
 
     @classmethod
     def load(cls, path: str | os.PathLike, root: str | os.PathLike | None = None) -> SliceIndex:
@@ -108,7 +114,7 @@ class SliceIndex:
         return cls(base, good, [(base / record.name, record.problem) for record in records if record.problem])
 
     def stale(self) -> list[Path]:
-        """Files of the index that have changed or gone since they were read."""
+        """Files of the index that have changed or gone since they were read; by their size alone where it was saved without times."""
         return [self.root / r.name for r in self._records if not _unchanged(self.root / r.name, r)]
 
     def __len__(self) -> int:
@@ -249,7 +255,7 @@ def _unchanged(path: Path, record: FileRecord) -> bool:
         status = os.stat(path)
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+    return (status.st_size, record.mtime_ns and status.st_mtime_ns) == (record.size, record.mtime_ns)
 
 
 def _dataset(name: str) -> str:

@@ -36,5 +36,5 @@ def make_parts(root: str | os.PathLike, folder: Path, eval_fraction: float, seed
         evaluation, testing = (part.subset(part.cases.groupby("modality").head(eval_cases).index) for part in (evaluation, testing))
     parts = dict(zip(PARTS, (train, evaluation, testing)))
     for name, part in parts.items():
-        part.save(folder / f"index_{name}.npz")
+        part.save(folder / f"index_{name}.npz", times=False)  # what is made from a part stays up to date when the data are copied
     return index, parts

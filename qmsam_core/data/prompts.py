@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.utils.data import Dataset
 
 from .augment import Intensities, View, loosen_box, present_labels
@@ -18,8 +19,11 @@ from .slices import read_labelled_slice
 from .transforms import BASELINE_JITTER, EvalTransform, mask_box
 from .volumes import DEFAULT_CACHE_BYTES, SliceReader
 
-VOLUME_BOXES = 0.5
+VOLUME_BOXES = 0.3
 """Share of a volume's samples whose boxes are those of the whole volume, too large on most slices: what 3-D prompts are."""
+CONTAINS_PARTS = {"Fundus": 0.8}
+"""By modality: the share of questions about an object that want it with the labelled parts inside it. The cup is a part of the optic disc, which most data sets
+outline as a whole, while a label map, with one label a pixel, leaves a ring of it."""
 
 
 class PromptDataset(Dataset):
@@ -73,7 +77,8 @@ class PromptDataset(Dataset):
         view = View.draw(labels, rng, self.whole)
         image, labels = view.of(image, labels)
         around = self._volume_boxes(number, i) if rng.random() < VOLUME_BOXES else {}
-        boxes, masks = self._ask(labels, {label: view.box(box, labels.shape) for label, box in around.items()}, rng)
+        around = {label: view.box(box, labels.shape) for label, box in around.items()}
+        boxes, masks = self._ask(labels, around, CONTAINS_PARTS.get(modality, 0.0), rng)
         ref = index[i]
         return {
             "image": self._picture(image, rng),
@@ -100,10 +105,11 @@ class PromptDataset(Dataset):
             self._around[number, case] = around
         return self._around[number, case]
 
-    def _ask(self, labels: np.ndarray, around: dict[int, np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _ask(self, labels: np.ndarray, around: dict[int, np.ndarray], with_parts: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (K,4) and masks (K,1,M,M) of objects drawn from a view; each object once before any comes twice.
 
-        `around` holds boxes, in the view's pixels, that are to be used as they are instead of an object's own on the slice.
+        `around` holds boxes, in the view's pixels, that are to be used as they are instead of an object's own on the slice. `with_parts` is the
+        share of questions that want an object without the holes that other objects make in it.
         """
         geometry = self.transform.geometry(labels)
         small = geometry.mask(labels, self.transform.size)
@@ -113,8 +119,11 @@ class PromptDataset(Dataset):
         rounds = [rng.permutation(chosen) for _ in range(-(-self.prompts // len(chosen)))]
         boxes, masks = [], []
         for label in np.concatenate(rounds)[: self.prompts]:
-            full = geometry.kept_mask(labels == label, self.transform.size)
-            mask = full if self.transform.mask_size == self.transform.size else geometry.kept_mask(labels == label, self.transform.mask_size)
+            wanted = labels == label
+            if with_parts and rng.random() < with_parts:
+                wanted = ndimage.binary_fill_holes(wanted)
+            full = geometry.kept_mask(wanted, self.transform.size)
+            mask = full if self.transform.mask_size == self.transform.size else geometry.kept_mask(wanted, self.transform.mask_size)
             most = BASELINE_JITTER * self.transform.size
             if label in around:
                 boxes.append(geometry.boxes(around[label])[0])

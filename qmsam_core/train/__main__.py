@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ..allocator import MALLOC
 from ..data.parts import make_parts
 from ..data.phantoms import write_phantoms
 from ..params import Params, parse_override
-from ..provenance import MALLOC
 from .pipeline import run_stage
 from .step import TrainingError, rank
 

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler
 
+from ..allocator import return_memory
 from ..data.prompts import PromptDataset
 from ..models import Sam
 from ..phases import Phase, overall, rate
@@ -131,6 +132,8 @@ class FloatTrainer:
 
     def run_phase(self, phase: Phase) -> None:
         """One resolution, from wherever it stands to its end."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return_memory()  # of the last phase
         self.model.set_image_size(phase.size)
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from qmsam_core.allocator import MALLOC
 from qmsam_core.models import build_model
-from qmsam_core.provenance import MALLOC
 from qmsam_core.train import segmentation_loss
 from qmsam_core.train.precision import autocast_for, channels_last
 

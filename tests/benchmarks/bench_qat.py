@@ -102,7 +102,7 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict]:
 
 def main() -> None:
     """Print one JSON object."""
-    from qmsam_core.provenance import MALLOC
+    from qmsam_core.allocator import MALLOC
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
