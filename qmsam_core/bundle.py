@@ -90,7 +90,7 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
         name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, environment=environment(), history=history,
         sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
         table=summary(scores).round(1).to_dict("records"), images=int(history["samples"].sum()), hours=history["seconds"].sum() / 3600,
-        steps=int(history.groupby("image_size")["step"].max().sum()), remark=remark,
+        steps=steps_taken(history), remark=remark,
     )  # fmt: skip
     write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))
     write_atomic(output / f"{NAME}_history.csv", lambda file: history.to_csv(file, index=False))
@@ -98,6 +98,12 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
     write_atomic(output / f"{NAME}.json", lambda file: file.write_text(json.dumps({"sha256": digest, **facts}, indent=2) + "\n"))
     part.replace(weights)
     return weights
+
+
+def steps_taken(history: pd.DataFrame) -> int:
+    """Steps of all phases; `step` counts within a phase, and a resolution may come again later."""
+    last = (history["image_size"] != history["image_size"].shift(-1)) | (history["step"] > history["step"].shift(-1))
+    return int(history.loc[last, "step"].sum())
 
 
 def used_sources(names: list[str], root: Path) -> pd.DataFrame:

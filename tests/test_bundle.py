@@ -13,7 +13,7 @@ from qmsam_core.models import CheckpointError, build_model
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
 from qmsam_core.params import Params
 from qmsam_core.quant import save_model
-from qmsam_core.bundle import bundle, main
+from qmsam_core.bundle import bundle, main, steps_taken
 from qmsam_core.train import how_trained
 
 SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
@@ -67,6 +67,11 @@ def test_a_file_that_was_changed_is_refused(made, tmp_path):
     (tmp_path / "litemedsam_open.safetensors").unlink()
     with pytest.raises(CheckpointError, match="is missing"):
         bundled_checkpoint(folder=tmp_path)
+
+
+def test_steps_are_counted_phase_by_phase():
+    phases = [(48, 10), (48, 20), (112, 5), (224, 30), (112, 40), (112, 80), (112, 7)]  # the last is a phase of its own
+    assert steps_taken(pd.DataFrame(phases, columns=["image_size", "step"])) == 20 + 5 + 30 + 80 + 7
 
 
 def test_other_models_have_no_bundled_weights():

@@ -153,3 +153,14 @@ def test_qualitative_rows_carry_their_dsc():
     figure = figures.qualitative_figure(rows(image_case()))
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "DSC 100.0 %", "DSC 0.0 %"]
     assert [axes.get_title() for axes in figure.axes] == ["image and box", "ground truth", "baseline", "quantised"]
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_a_stage_s_best_score_is_written_within_its_own_panel(best):
+    history = pd.DataFrame({"stage": np.repeat([1, 2, 3], 2), "epoch": [0, 1] * 3, "loss": 0.2, "eval_dsc": 0.82, "best": [best == 0, best == 1] * 3})
+    figure = figures.training_curves(history)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        panel = axes.get_window_extent()
+        assert all(panel.x0 <= text.get_window_extent().x0 and text.get_window_extent().x1 <= panel.x1 for text in axes.texts)
+    assert sum(len(axes.texts) for axes in figure.axes) == 3

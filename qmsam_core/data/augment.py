@@ -19,8 +19,8 @@ from .transforms import flip_sample
 SMALLEST_VIEW = 32
 """Pixels: no view of a slice is narrower, unless the slice is."""
 LOOSE_BOXES = 0.2
-"""Share of boxes that are not tight. Half of them, as in the first two editions of the bundled checkpoint, taught it not to trust a box: its masks kept a pixel
-or two away from the sides of small ones, and took the bright cup for the optic disc asked about."""
+"""Share of boxes that are not tight. With half of them, as when the bundled checkpoint's first edition was trained, masks keep a pixel or two away from the sides
+of tight boxes; that fewer loose ones mend it is a guess until an edition trained with them has been scored."""
 
 
 @dataclass(frozen=True)

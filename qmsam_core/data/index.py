@@ -255,7 +255,7 @@ def _unchanged(path: Path, record: FileRecord) -> bool:
         status = os.stat(path)
     except OSError:
         return False
-    return (status.st_size, record.mtime_ns and status.st_mtime_ns) == (record.size, record.mtime_ns)
+    return status.st_size == record.size and record.mtime_ns in (0, status.st_mtime_ns)
 
 
 def _dataset(name: str) -> str:

@@ -292,7 +292,8 @@ def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
     best = rows[rows["best"].astype(bool)].tail(1) if "best" in rows else rows.loc[[rows["eval_dsc"].idxmax()]]
     axes.scatter(best["epoch"], best["eval_dsc"], s=130, facecolor="none", edgecolor=INK, linewidth=1.8, zorder=4)
     for x, y in zip(best["epoch"], best["eval_dsc"]):
-        axes.annotate(f"{y:.3f}", (x, y), (4, -20), textcoords="offset points", ha="right", fontsize=10)
+        side = "left" if x < rows["epoch"].mean() else "right"  # towards the middle, not into the neighbour
+        axes.annotate(f"{y:.3f}", (x, y), (4 if side == "right" else -4, -20), textcoords="offset points", ha=side, fontsize=10)
     axes.margins(y=0.3)
 
 
