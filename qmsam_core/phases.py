@@ -7,28 +7,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PHASE = r"(\d+) px, (\d+) images, (\d+(?:\.\d+)?) (steps|minutes)"
-"""One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes`."""
+PHASE = r"(\d+) px, (\d+) images, (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?"
+"""One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes` or `112 px, 16 images, 400 steps, from 4e-4`."""
 
-WARM_UP, LAST = 0.03, 0.01  # share of the whole training; learning rate at its end as a share of the peak
+PEAK = 1e-3  # learning rate, where no phase says otherwise
+WARM_UP, LAST = 0.03, 0.01  # share of a course of the learning rate; rate at its end as a share of its peak
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Training at one resolution: side of the input in px, images a step over all processes, and its length, by the clock or in steps."""
+    """Training at one resolution: side of the input in px, images a step over all processes, and its length, by the clock or in steps.
+
+    `peak`, if given, begins the course of the learning rate anew at that peak, so that a training that had come to its end can be continued, at a
+    lower resolution again if that is where it pays.
+    """
 
     size: int
     images: int
     length: float
     unit: str
+    peak: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Phase:
-        """Read `64 px, 16 images, 45 minutes`. Raises ValueError for anything else, and for sizes the network cannot have."""
+        """Read `64 px, 16 images, 45 minutes`, with `, from 4e-4` behind it or without. Raises ValueError for anything else, and for sizes the network cannot have."""
         found = re.fullmatch(PHASE, text)
         if not found:
-            raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps'")
-        phase = cls(int(found[1]), int(found[2]), float(found[3]), found[4])
+            raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps, from 4e-4'")
+        phase = cls(int(found[1]), int(found[2]), float(found[3]), found[4], float(found[5]) if found[5] else None)
         if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0:
             raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
         return phase
@@ -52,13 +58,21 @@ def parse_phases(texts: Sequence[str]) -> tuple[Phase, ...]:
 
 
 def overall(phases: Sequence[Phase], number: int, done: float) -> float:
-    """Share of the whole training that is over when `done` of phase `number` is, 0..1."""
+    """Share of these phases that is over when `done` of phase `number` is, 0..1."""
     weights = [phase.weight for phase in phases]
     return (sum(weights[:number]) + done * weights[number]) / sum(weights)
 
 
-def rate(peak: float, share: float) -> float:
-    """Learning rate when `share` of the training is over: linear warm-up over its first 3 %, then half a cosine to 1 % of `peak`."""
+def learning_rate(phases: Sequence[Phase], number: int, done: float) -> float:
+    """Learning rate when `done` of phase `number` is over, 0..1. One course, see `course`, covers all phases up to the next that has a peak of its own."""
+    begins = [k for k, phase in enumerate(phases) if k == 0 or phase.peak is not None]
+    first = max(k for k in begins if k <= number)
+    end = min((k for k in begins if k > number), default=len(phases))
+    return course(phases[first].peak or PEAK, overall(phases[first:end], number - first, done))
+
+
+def course(peak: float, share: float) -> float:
+    """Learning rate when `share` of its course is over: linear warm-up over the first 3 %, then half a cosine to 1 % of `peak`."""
     if share < WARM_UP:
         return peak * (0.01 + 0.99 * share / WARM_UP)
     cosine = 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))

@@ -8,7 +8,7 @@ from small_data import write_data
 from qmsam_core.data.parts import make_parts
 from qmsam_core.models import build_model, same_weights
 from qmsam_core.params import Params
-from qmsam_core.phases import Phase, overall, parse_phases, rate
+from qmsam_core.phases import PEAK, Phase, course, learning_rate, overall, parse_phases
 from qmsam_core.quant import describe_model, load_model
 from qmsam_core.train import TrainingError, launch_stage
 from qmsam_core.train import pretrain as pretraining
@@ -36,9 +36,16 @@ def test_a_phase_reads_as_it_is_written():
     assert Phase.parse("128 px, 8 images, 2.5 minutes") == Phase(128, 8, 2.5, "minutes")
     assert Phase.parse("128 px, 8 images, 2.5 minutes").done(10, 75.0) == 0.5
     assert Phase.parse("64 px, 16 images, 40 steps").done(10, 1e9) == 0.25
+    assert Phase.parse("64 px, 16 images, 40 steps, from 2.5e-4") == Phase(64, 16, 40, "steps", 2.5e-4)
 
 
-@pytest.mark.parametrize("text", ["", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps",
+        "64 px, 1 images, 4 steps, from 0.1", "64 px, 1 images, 4 steps, from 0e-4",
+    ],
+)  # fmt: skip
 def test_a_phase_that_cannot_be_is_refused(text):
     with pytest.raises(ValueError, match="phase"):
         Phase.parse(text)
@@ -48,10 +55,18 @@ def test_the_rate_rises_once_and_falls_over_all_phases():
     phases = parse_phases(["64 px, 4 images, 30 steps", "128 px, 1 images, 10 steps"])
     assert overall(phases, 0, 1.0) == overall(phases, 1, 0.0) == 0.75
     assert overall(phases, 1, 1.0) == 1.0
-    rates = [rate(1e-3, k / 1000) for k in range(1001)]
+    rates = [course(1e-3, k / 1000) for k in range(1001)]
     assert rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(1e-5) and max(rates) == pytest.approx(1e-3)
     peak = rates.index(max(rates))
     assert peak == 30 and sorted(rates[:peak]) == rates[:peak] and sorted(rates[peak:], reverse=True) == rates[peak:]
+
+def test_a_phase_with_a_peak_begins_the_rate_anew_and_leaves_the_phases_before_as_they_were():
+    before = ["64 px, 4 images, 30 steps", "128 px, 1 images, 10 steps"]
+    alone, longer = parse_phases(before), parse_phases([*before, "64 px, 4 images, 30 steps, from 4e-4", "128 px, 1 images, 10 steps"])
+    for number, done in ((0, 0.0), (0, 0.5), (1, 0.2), (1, 1.0)):
+        assert learning_rate(longer, number, done) == learning_rate(alone, number, done)
+        assert learning_rate(longer, number + 2, done) == pytest.approx(learning_rate(alone, number, done) * 4e-4 / PEAK)
+    assert learning_rate(longer, 2, 0.04) == pytest.approx(4e-4)
 
 
 # Training -----------------------------------------------------------------------------------------------------------------------------------
@@ -116,7 +131,7 @@ def test_two_processes_share_the_steps(data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "PEAK_RATE", float("inf"))
+    monkeypatch.setattr(pretraining, "learning_rate", lambda phases, number, done: float("inf"))
     with pytest.raises(TrainingError, match=r"step \d+: loss is nan on .*Box_"):
         train_float(params(), data, tmp_path)
 

@@ -19,8 +19,8 @@ from .transforms import flip_sample
 SMALLEST_VIEW = 32
 """Pixels: no view of a slice is narrower, unless the slice is."""
 LOOSE_BOXES = 0.2
-"""Share of boxes that are not tight. With half of them, as when the bundled checkpoint's first edition was trained, masks keep a pixel or two away from the sides
-of tight boxes; that fewer loose ones mend it is a guess until an edition trained with them has been scored."""
+"""Share of boxes that are not tight. With half of them, as when the first two editions of the bundled checkpoint were trained, masks keep a pixel or two away
+from the sides of tight boxes. The third, trained on with a fifth (and the other changes its card names), gained 3.4 points on cases no edition was trained on."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..allocator import return_memory
 from ..data.prompts import PromptDataset
 from ..models import Sam
-from ..phases import Phase, overall, rate
+from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
 from .loop import (
     TrainingError,
@@ -38,7 +38,6 @@ from .loop import (
 from .losses import predicted_iou_loss, segmentation_loss
 from .precision import autocast_for, channels_last
 
-PEAK_RATE = 1e-3
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
 PROMPTS = 4
@@ -90,7 +89,7 @@ class FloatTrainer:
         self.work, self.folder, self.log = work, folder, log
         self.model = channels_last(model.to(work.device).train())
         self.average = AveragedModel(self.model, avg_fn=average_weights, use_buffers=True).eval()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK, weight_decay=WEIGHT_DECAY, fused=True)
         self.mask_loss, self.autocast = segmentation_loss(), autocast_for(self.model, work.device)
         self.history: list[dict] = []
         self.phase = self.steps = self.samples = 0  # steps of this phase, samples of all
@@ -146,7 +145,7 @@ class FloatTrainer:
             done = phase.done(self.steps, self.shared_seconds(begun))
             if done >= 1:
                 break
-            means.append(self.step(sample, rate(PEAK_RATE, overall(self.work.phases, self.phase, done))))
+            means.append(self.step(sample, learning_rate(self.work.phases, self.phase, done)))
             self.steps, self.samples = self.steps + 1, self.samples + batch * world_size()
             if time.perf_counter() - logged > 30:
                 logged = time.perf_counter()
@@ -190,6 +189,7 @@ class FloatTrainer:
     def judge(self, phase: Phase, losses: list[float], begun: float, waited: float) -> None:
         """Evaluate the averaged weights; a row of the history, the curves so far, and progress saved."""
         score = evaluate(self.average.module, self.work.evaluation(phase.size), self.work.device)
+        return_memory()  # evaluation's blocks have other sizes: kept, every round of it adds to what training holds
         self.shared_seconds(begun)
         row = {
             "stage": 0, "epoch": len(self.history), "image_size": phase.size, "step": self.steps,
@@ -226,8 +226,8 @@ def draw_curves(folder: Path, history: list[dict]) -> None:
 def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame]:
     """Train all weights of a float model and keep the moving average of the last ones.
 
-    AdamW, warm-up and cosine over all phases, gradients clipped, Dice + focal + the error of the predicted IoU. No choice is made on the
-    evaluation slices: they show where training stands.
+    AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
+    the error of the predicted IoU. No choice is made on the evaluation slices: they show where training stands.
 
     Args:
         model: trained in place; its input size changes with the phases and is its own again at the end.
