@@ -60,6 +60,7 @@ def test_the_rate_rises_once_and_falls_over_all_phases():
     peak = rates.index(max(rates))
     assert peak == 30 and sorted(rates[:peak]) == rates[:peak] and sorted(rates[peak:], reverse=True) == rates[peak:]
 
+
 def test_a_phase_with_a_peak_begins_the_rate_anew_and_leaves_the_phases_before_as_they_were():
     before = ["64 px, 4 images, 30 steps", "128 px, 1 images, 10 steps"]
     alone, longer = parse_phases(before), parse_phases([*before, "64 px, 4 images, 30 steps, from 4e-4", "128 px, 1 images, 10 steps"])

@@ -20,7 +20,7 @@ SMALLEST_VIEW = 32
 """Pixels: no view of a slice is narrower, unless the slice is."""
 LOOSE_BOXES = 0.2
 """Share of boxes that are not tight. With half of them, as when the first two editions of the bundled checkpoint were trained, masks keep a pixel or two away
-from the sides of tight boxes. The third, trained on with a fifth (and the other changes its card names), gained 3.4 points on cases no edition was trained on."""
+from the sides of tight boxes. The third was trained on with a fifth, and with the other changes that its card names: 82.4 % on unseen cases instead of 80.4."""
 
 
 @dataclass(frozen=True)
