@@ -226,7 +226,7 @@ def test_a_run_killed_inside_epochs_resumes_bit_by_bit(data, float_model, tmp_pa
 
     def train(moment=None):
         argument = repr((setup.model_dump(mode="json"), str(data), str(tmp_path / "killed"), str(float_model), moment))
-        return subprocess.run([sys.executable, "-c", KILLED, argument], capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-u", "-c", KILLED, argument], capture_output=True, text=True)
 
     assert train(2).returncode == -signal.SIGKILL  # in the third step of the first epoch
     saving = train(-4)  # while the progress is saved that the second step of the second epoch made
