@@ -103,6 +103,7 @@ DRAWN = {
     "scatter": lambda: figures.scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
     "differences": lambda: figures.difference_figure(DIFFERENCES),
     "qualitative": lambda: figures.qualitative_figure(rows(volume_case(), image_case())),
+    "gallery": lambda: figures.gallery_figure(rows(volume_case(), image_case(), image_case(900))),
     "contact_sheet": lambda: figures.contact_sheet([image_case(), volume_case(), image_case(900)], columns=2),
 }
 
@@ -153,6 +154,18 @@ def test_qualitative_rows_carry_their_dsc():
     figure = figures.qualitative_figure(rows(image_case()))
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "DSC 100.0 %", "DSC 0.0 %"]
     assert [axes.get_title() for axes in figure.axes] == ["image and box", "ground truth", "baseline", "quantised"]
+
+
+def test_a_gallery_has_a_column_a_case_and_square_pictures():
+    wide = image_case()
+    wide.images = np.zeros((50, 90, 3), np.uint8)
+    figure = figures.gallery_figure(rows(wide, image_case(900)))
+    grid = np.array(figure.axes).reshape(4, 2)
+    assert [axes.get_title() for axes in grid[0]] == ["US_1", "US_1"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["image and box", "ground truth", "baseline", "quantised"]
+    assert [axes.get_xlabel() for axes in grid[3]] == ["DSC 0.0 %"] * 2
+    for axes in figure.axes:
+        assert np.ptp(axes.get_xlim()) == np.ptp(axes.get_ylim())
 
 
 @pytest.mark.parametrize("best", [0, 1])

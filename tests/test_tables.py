@@ -17,6 +17,7 @@ from qmsam_core.evaluate.tables import (
     rendered,
     spread_per_modality,
     styled,
+    typical_cases,
 )
 
 SUMMARIES = ["Average", "Proposed"]
@@ -187,3 +188,16 @@ def test_styled_is_html_with_caption_and_bold_average():
     assert (
         "Table 10 (profile smoke)" in html and "DSC paper" in html and "69.74 %" in html and "font-weight: bold" in html
     )
+
+
+def test_typical_cases_are_medians_and_of_two_the_worse():
+    scores = pd.DataFrame(
+        {
+            "modality": ["OCT", "CT", "CT", "CT", "OCT", "PET"],
+            "case": list("abcdef"),
+            "dsc": [0.9, 0.2, 0.8, 0.7, 0.6, 0.1],
+            "may": [True, True, False, True, False, False],
+        }
+    )
+    assert typical_cases(scores)["case"].tolist() == ["d", "f", "e"]  # the paper's order: CT, PET, OCT
+    assert typical_cases(scores, among="may")["case"].tolist() == ["b", "f", "a"]

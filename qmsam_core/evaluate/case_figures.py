@@ -54,21 +54,44 @@ def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
 
     The first picture is the whole image; the masks are shown close up where the boxes fill little of it.
     """
-    panels = list(rows[0].masks)
-    columns = 1 + len(panels)
+    panels = ["image and box", *rows[0].masks]
     cell = WIDTH / 4
     figure, grid = new_figure(
-        len(rows), columns, width=cell * columns + 0.2, height=(cell + 0.28) * len(rows) + 0.25, squeeze=False
+        len(rows), len(panels), width=cell * len(panels) + 0.2, height=(cell + 0.28) * len(rows) + 0.25, squeeze=False
     )
     for axes, row in zip(grid, rows):
-        draw_slice(axes[0], row.image, row.boxes)
+        _draw_row(axes, row)
         axes[0].set_ylabel(_shortened(row.title), fontsize=9)
-        for panel, name in zip(axes[1:], panels):
-            draw_slice(panel, row.image, row.boxes, row.masks[name], _close_up(row))
-            panel.set_xlabel(f"DSC {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
-    for panel, name in zip(grid[0], ["image and box", *panels]):
+    for panel, name in zip(grid[0], panels):
         panel.set_title(name)
     return figure
+
+
+def gallery_figure(rows: Sequence[QualitativeRow]) -> Figure:
+    """As `qualitative_figure` with a column a case, all pictures of one size: for many cases, wide rather than high."""
+    panels = ["image and box", *rows[0].masks]
+    cell = max(WIDTH / len(rows), 1.3)
+    figure, grid = new_figure(
+        len(panels), len(rows), width=cell * len(rows) + 0.2, height=(cell + 0.1) * len(panels) + 0.25, squeeze=False
+    )
+    for axes, row in zip(grid.T, rows):
+        _draw_row(axes, row)
+        for panel in axes if _close_up(row) is None else axes[:1]:  # close-ups are square
+            _square(panel, row.image)
+        for panel in axes[1:]:
+            panel.xaxis.label.set_size(10)
+        axes[0].set_title(_shortened(row.title), fontsize=10)
+    for panel, name in zip(grid[:, 0], panels):
+        panel.set_ylabel(name, fontsize=10)
+    return figure
+
+
+def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
+    """The image with its boxes, then each mask, close up where the boxes fill little of the image, with its DSC."""
+    draw_slice(axes[0], row.image, row.boxes)
+    for panel, (name, mask) in zip(axes[1:], row.masks.items()):
+        draw_slice(panel, row.image, row.boxes, mask, _close_up(row))
+        panel.set_xlabel(f"DSC {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
 
 
 def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] | None = None) -> Figure:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .case_figures import QualitativeRow, contact_sheet, qualitative_figure
+from .case_figures import QualitativeRow, contact_sheet, gallery_figure, qualitative_figure
 from .figure_style import (
     COLOURS,
     INK,
@@ -35,6 +35,7 @@ __all__ = [
     "QualitativeRow",
     "contact_sheet",
     "difference_figure",
+    "gallery_figure",
     "imbalance_figure",
     "layer_types_figure",
     "learning_rate_figure",

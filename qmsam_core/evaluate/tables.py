@@ -99,6 +99,23 @@ def balance(table: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
     )
 
 
+def typical_cases(scores: pd.DataFrame, metric: str = "dsc", among: str | None = None) -> pd.DataFrame:
+    """The row of each modality with the median score, of two in the middle the worse: examples that nobody has chosen.
+
+    Args:
+        scores: one row a case, with modality and the metric.
+        among: name of a bool column: where a modality has rows that are true there, only those are looked at.
+
+    Returns:
+        Those rows, in the paper's order of modalities.
+    """
+    chosen = {}
+    for modality, rows in scores.groupby("modality"):
+        rows = rows[rows[among]] if among and rows[among].any() else rows
+        chosen[modality] = rows[metric].sort_values(kind="stable").index[(len(rows) - 1) // 2]
+    return scores.loc[[chosen[modality] for modality in _in_order(chosen)]]
+
+
 def beside(
     paper: pd.DataFrame | str,
     ours: pd.DataFrame,
