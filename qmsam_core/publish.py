@@ -163,7 +163,8 @@ def smaller(png: bytes) -> bytes:
     """A PNG on white with 256 colours, which a chart or a small picture does not miss; the former one where that is no gain."""
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT)  # Pillow dithers only to a palette it is given
+    # coverage first, or the thin coloured lines of a few objects on a grey picture would get no colour of their own; Pillow dithers only to a palette it is given
+    palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     stream = io.BytesIO()
     picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(stream, "PNG", optimize=True)
     return min(png, stream.getvalue(), key=len)

@@ -170,6 +170,22 @@ def test_pictures_of_256_colours():
     assert smaller(small) == smaller(smaller(small))
 
 
+def test_a_thin_coloured_line_on_a_grey_picture_keeps_its_colour():
+    """As objects' outlines have it: three lines of 40 pixels among 300,000 that take all greys and two colours' tints."""
+    rng = np.random.default_rng(0)
+    picture = np.repeat(rng.integers(0, 256, (500, 600, 1)), 3, axis=2)
+    for rows, tint in ((slice(0, 150), (47, 181, 255)), (slice(150, 300), (25, 211, 162))):
+        picture[rows] = 0.78 * picture[rows] + 0.22 * np.array(tint)
+    lines = {350: (255, 159, 28), 360: (255, 122, 198), 370: (255, 90, 54)}
+    for row, colour in lines.items():
+        picture[row, 10:50] = colour
+    stream = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(stream, "PNG")
+    found = np.asarray(Image.open(io.BytesIO(smaller(stream.getvalue()))).convert("RGB")).astype(int)
+    for row, colour in lines.items():
+        assert np.abs(found[row, 12:48] - colour).mean() < 15
+
+
 def test_every_figure_of_the_notebooks_is_named_where_publishing_looks_for_it():
     for book in find_notebooks(PROJECT / "notebooks"):
         source = "\n".join("".join(cell["source"]) for cell in json.loads(book.path.read_text())["cells"] if cell["cell_type"] == "code")
