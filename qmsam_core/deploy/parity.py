@@ -40,8 +40,8 @@ def low_res_masks(
     return np.concatenate(embeddings), np.concatenate(masks)
 
 
-def parity(reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 4) -> dict[Key, pd.DataFrame]:
-    """Compare engines with the reference, case by case.
+def parity(reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 2) -> dict[Key, pd.DataFrame]:
+    """Compare engines with the reference, case by case, on at most `slices` slices of a volume.
 
     Returns:
         For each engine: case, masks (number compared), pixels_equal (share of low-res mask pixels that agree after binarising), embedding_error and

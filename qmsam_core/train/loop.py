@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..data.slices import SliceDataset
 from ..models import Sam
 from ..quant import save_model
+from .precision import autocast_for, channels_last
 from .step import Job, Trainer, TrainingError, rank, world_size
 from .teacher import CachedEncoder, Teacher
 
@@ -98,13 +99,16 @@ def mean_over_processes(values: dict[str, float], device: str) -> dict[str, floa
 def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
     """Mean DSC at the low-res mask's size: over the slices of a modality, then over modalities unweighted. The model's modes are left as found.
 
+    In bf16 where a training step is (`autocast_for`), which takes half the time; the tables of the study come from float32 and int8 engines.
+
     Processes that train together each judge their own batches and must all call this; each gets the mean over all of them.
     """
     modes = {m: m.training for m in model.modules()}
-    model.eval()
+    channels_last(model.eval())
     scores: dict[str, list[float]] = {}
     for batch in batches:
-        logits, _, _ = model(batch["image"].to(device), batch["box"].to(device))
+        with autocast_for(model, device):
+            logits, _, _ = model(channels_last(batch["image"].to(device)), batch["box"].to(device))
         a, b = logits > 0, batch["mask"].to(device) > 0.5
         dice = 2 * (a & b).flatten(1).sum(1) / (a.flatten(1).sum(1) + b.flatten(1).sum(1)).clamp(min=1)
         for modality, value in zip(batch["modality"], dice.tolist()):

@@ -27,6 +27,7 @@ from ..phases import parse_phases
 from ..provenance import sha256
 from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
+from .precision import autocast_for
 from .pretrain import PROMPTS, Pretraining, pretrain
 from .stages import STAGES, schedule_of, teacher_name
 from .step import Job, rank, world_size
@@ -119,12 +120,13 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | No
 def quantise_and_calibrate(
     model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path, recipe: Recipe | None = None
 ) -> Sam:
-    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices; without further training this is post-training quantisation."""
+    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices, in the number format of training; without further training this is post-training quantisation."""
     device = device_of(params)
     model = quantize(model, recipe or params.recipe, parts).to(device)
     data = make_data(params, data_folder, model)
     loader = DataLoader(data.train, CALIBRATION_BATCH, sampler=data.sampler.epoch_slices().tolist())
-    calibrate(model, lambda m, batch: m(batch["image"].to(device), batch["box"].to(device)), loader)
+    with autocast_for(model, device):
+        calibrate(model, lambda m, batch: m(batch["image"].to(device), batch["box"].to(device)), loader)
     return model.to("cpu")
 
 
