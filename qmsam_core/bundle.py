@@ -23,7 +23,7 @@ from .evaluate.intervals import paired_differences
 from .evaluate.tables import spread_per_modality
 from .models import build_model, load_checkpoint, save_checkpoint
 from .models.bundled import FOLDER, NAME
-from .provenance import environment, write_atomic
+from .provenance import write_atomic
 from .quant import describe_model
 
 LOADER = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
@@ -87,7 +87,7 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
     history = pd.read_csv(run / "00_prepare" / "float" / "history.csv")
     card = jinja2.Environment(loader=LOADER, trim_blocks=True, lstrip_blocks=True).get_template("model_card.md.j2")
     text = card.render(
-        name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, environment=environment(), history=history,
+        name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, history=history,
         sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
         table=summary(scores).round(1).to_dict("records"), images=int(history["samples"].sum()), hours=history["seconds"].sum() / 3600,
         steps=steps_taken(history), remark=remark,

@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     (write_data(root / "cases", 3) / "SOURCES.md").write_text(SOURCES)
     make_parts(root / "cases", root / "00_prepare", 0.5, 0)
     model = build_model("litemedsam", seed=3)
-    facts = {"phases": ["64 px, 16 images, 5 steps"], "seed": 0, "float_data": "open", "eval_dsc": 0.25}
+    facts = {"phases": ["64 px, 16 images, 5 steps"], "seed": 0, "float_data": "open", "machine": "a large GPU", "eval_dsc": 0.25}
     save_model(model, root / "00_prepare" / "float" / "model.safetensors", stage=0, **facts)
     history = [{"image_size": 64, "step": 5, "samples": 80, "seconds": 36.0, "learning_rate": 1e-3, "loss": 0.9, "eval_dsc": 0.25}]
     pd.DataFrame(history).to_csv(root / "00_prepare" / "float" / "history.csv", index=False)
@@ -50,7 +50,7 @@ def test_the_card_tells_scores_data_and_what_it_is_not(made):
     scores = pd.read_csv(folder / "litemedsam_open_unseen.csv")
     facts = json.loads((folder / "litemedsam_open.json").read_text())
     assert scores.groupby("arm").size().tolist() == [2, 2]  # one testing case of each modality
-    for text in ("no clinical model", "not** the public LiteMedSAM", "| US | 1 |", "Set U | CC0", "phantoms only", "64 px, 16 images, 5 steps", "\n\nThe schedule was *stretched*.\n\n## Data", facts["sha256"]):
+    for text in ("no clinical model", "not** the public LiteMedSAM", "| US | 1 |", "Set U | CC0", "phantoms only", "64 px, 16 images, 5 steps", "| a large GPU |", "\n\nThe schedule was *stretched*.\n\n## Data", facts["sha256"]):
         assert text in card
     assert facts["sha256"] == hashlib.sha256((folder / "litemedsam_open.safetensors").read_bytes()).hexdigest()
     assert "{{" not in card and "nan" not in card.lower().replace("nano", "")

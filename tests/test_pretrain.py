@@ -1,5 +1,8 @@
 """Training a float model from nothing: phases, the learning rate, what is learned, and interruptions."""
 
+import os
+import signal
+
 import pandas as pd
 import pytest
 import torch
@@ -114,6 +117,25 @@ def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monk
     assert any("resumed" in line for line in lines)
     assert same_weights(load_model(resumed), load_model(whole))
     assert history["samples"].sum() == 12 * 4 + 6 * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_stops_between_steps_and_loses_none(data, tmp_path, monkeypatch, number):
+    whole, _ = train_float(params(), data, tmp_path / "whole")
+    step, handlers = pretraining.FloatTrainer.step, signal.getsignal(number)
+
+    def interrupted(self, *arguments):
+        if self.samples == 5 * 4:
+            os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_float(params(), data, tmp_path / "stopped")
+    assert torch.load(tmp_path / "stopped" / "progress.pt", weights_only=True)["steps"] == 6
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", step)
+    resumed, _ = train_float(params(), data, tmp_path / "stopped")
+    assert same_weights(load_model(resumed), load_model(whole)) and signal.getsignal(number) == handlers
 
 
 def test_progress_of_other_work_is_not_taken_up(data, tmp_path):

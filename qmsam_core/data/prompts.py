@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from scipy import ndimage
 from torch.utils.data import Dataset
 
-from .augment import Intensities, View, loosen_box, present_labels
 from .cases import tight_boxes
 from .index import SliceIndex
+from .pictures import REPAINTED, scatter, vary
 from .slices import read_labelled_slice
-from .transforms import BASELINE_JITTER, EvalTransform, mask_box
+from .transforms import mask_box
+from .views import View
 from .volumes import DEFAULT_CACHE_BYTES, SliceReader
 
-VOLUME_BOXES = 0.3
-"""Share of a volume's samples whose boxes are those of the whole volume, too large on most slices: what 3-D prompts are."""
+VOLUME_BOXES = 0.7
+"""Share of a volume's upright views whose boxes are those of the whole volume, too large on most slices: what 3-D prompts are."""
+LOOSE_BOXES = 0.1
+"""Share of boxes that are not tight. With half of them masks keep a pixel or two away from the sides of tight boxes."""
+REDRAWN = 0.15
+"""Share of objects outlined a little wider, narrower or smoother than they are labelled, as another annotator might, with the box that goes with it."""
 CONTAINS_PARTS = {"Fundus": 0.8}
 """By modality: the share of questions about an object that want it with the labelled parts inside it. The cup is a part of the optic disc, which most data sets
 outline as a whole, while a label map, with one label a pixel, leaves a ring of it."""
@@ -36,15 +42,11 @@ class PromptDataset(Dataset):
         size: side of the network's input, pixels. mask_size: side of its masks.
         prompts: boxes a sample, K; an object may be asked about more than once, with another box.
         seed: of all draws.
-        whole: share of samples that show the whole slice, see `View.draw`.
         least_pixels: objects cut down to fewer by the view are not asked about, where there are others.
     """
 
-    def __init__(
-        self, sources: Sequence[SliceIndex], size: int, mask_size: int, prompts: int = 4, seed: int = 0, whole: float = 0.45, least_pixels: int = 6
-    ) -> None:
-        self.sources, self.prompts, self.seed, self.whole, self.least_pixels = list(sources), prompts, seed, whole, least_pixels
-        self.transform, self.intensities = EvalTransform(size, mask_size), Intensities()
+    def __init__(self, sources: Sequence[SliceIndex], size: int, mask_size: int, prompts: int = 4, seed: int = 0, least_pixels: int = 6) -> None:
+        self.sources, self.size, self.mask_size, self.prompts, self.seed, self.least_pixels = list(sources), size, mask_size, prompts, seed, least_pixels
         self._pools: dict[str, list[tuple[int, np.ndarray]]] = {}
         for number, index in enumerate(self.sources):
             codes, filled = index.modality_codes(), index.objects_on() > 0
@@ -62,31 +64,47 @@ class PromptDataset(Dataset):
         return 2**62
 
     def __getitem__(self, n: int) -> dict:
-        """Sample `n`: image float32 (3,S,S) 0..1, boxes float32 (K,4) model pixels, masks float32 (K,1,M,M) 0/1, modality, name.
+        """Sample `n`: image float32 (3,S,S) 0..1, boxes float32 (K,4) model pixels, masks uint8 (K,1,M,M) 0/1, modality, name.
 
         Raises:
             CaseError: unreadable file.
         """
         rng = np.random.default_rng((self.seed, n))
         modality = self.modalities[n % len(self.modalities)]
-        pools = self._pools[modality]
-        number, rows = pools[rng.integers(len(pools))]
-        i = int(rng.choice(rows))
+        number, i = self._draw(modality, rng)
         index = self.sources[number]
         image, labels = read_labelled_slice(index, i, self._reader)
-        view = View.draw(labels, rng, self.whole)
-        image, labels = view.of(image, labels)
-        around = self._volume_boxes(number, i) if rng.random() < VOLUME_BOXES else {}
-        around = {label: view.box(box, labels.shape) for label, box in around.items()}
-        boxes, masks = self._ask(labels, around, CONTAINS_PARTS.get(modality, 0.0), rng)
+        view = View.draw(labels, self.size, rng)
+        seen, seen_labels, content = view.of(image, labels)
+        if not seen_labels.any():  # turned or cut away
+            view = View.draw(labels, self.size, rng, whole=1.0, plain=True)
+            seen, seen_labels, content = view.of(image, labels)
+        repainted = rng.random() < REPAINTED
+        if repainted and rng.random() < 0.6:
+            seen_labels = scatter(seen_labels, content, rng)
+        around = self._volume_boxes(number, i) if view.upright and rng.random() < VOLUME_BOXES else {}
+        boxes, masks = self._ask(seen_labels, view, around, CONTAINS_PARTS.get(modality, 0.0), rng)
+        picture = vary(seen, seen_labels, content, lambda: self._another(rng), repainted, rng)
         ref = index[i]
         return {
-            "image": self._picture(image, rng),
+            "image": torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32)),
             "boxes": torch.from_numpy(boxes),
             "masks": torch.from_numpy(masks),
             "modality": modality,
             "name": f"{ref.path.stem}:{ref.z}",
         }
+
+    def _draw(self, modality: str, rng: np.random.Generator) -> tuple[int, int]:
+        """Number of a source, and of one of its slices of a modality."""
+        pools = self._pools[modality]
+        number, rows = pools[rng.integers(len(pools))]
+        return number, int(rng.choice(rows))
+
+    def _another(self, rng: np.random.Generator) -> np.ndarray:
+        """The picture of some other sample, uint8 (S,S,3)."""
+        number, i = self._draw(self.modalities[rng.integers(len(self.modalities))], rng)
+        image, labels = read_labelled_slice(self.sources[number], i, self._reader)
+        return View.draw(labels, self.size, rng).of(image, labels)[0]
 
     def _volume_boxes(self, number: int, i: int) -> dict[int, np.ndarray]:
         """For slice `i` of a volume the box of each label over all slices, as a 3-D prompt gives it (paper section 2.3); nothing for an image."""
@@ -105,37 +123,55 @@ class PromptDataset(Dataset):
             self._around[number, case] = around
         return self._around[number, case]
 
-    def _ask(self, labels: np.ndarray, around: dict[int, np.ndarray], with_parts: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _ask(self, labels: np.ndarray, view: View, around: dict[int, np.ndarray], with_parts: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (K,4) and masks (K,1,M,M) of objects drawn from a view; each object once before any comes twice.
 
-        `around` holds boxes, in the view's pixels, that are to be used as they are instead of an object's own on the slice. `with_parts` is the
-        share of questions that want an object without the holes that other objects make in it.
+        `around` holds boxes on the slice that are to be used instead of an object's own. `with_parts` is the share of questions that want an object
+        without the holes that other objects make in it.
         """
-        geometry = self.transform.geometry(labels)
-        small = geometry.mask(labels, self.transform.size)
-        ids = present_labels(small)
-        sizes = np.bincount(small.ravel(), minlength=int(ids.max(initial=0)) + 1)[ids]
-        chosen = ids[sizes >= self.least_pixels] if (sizes >= self.least_pixels).any() else (ids if len(ids) else present_labels(labels))
+        sizes = np.bincount(labels.ravel())
+        ids = np.flatnonzero(sizes[1:]) + 1
+        chosen = ids[sizes[ids] >= self.least_pixels] if (sizes[ids] >= self.least_pixels).any() else ids
         rounds = [rng.permutation(chosen) for _ in range(-(-self.prompts // len(chosen)))]
         boxes, masks = [], []
         for label in np.concatenate(rounds)[: self.prompts]:
-            wanted = labels == label
+            mask = labels == label
             if with_parts and rng.random() < with_parts:
-                wanted = ndimage.binary_fill_holes(wanted)
-            full = geometry.kept_mask(wanted, self.transform.size)
-            mask = full if self.transform.mask_size == self.transform.size else geometry.kept_mask(wanted, self.transform.mask_size)
-            most = BASELINE_JITTER * self.transform.size
-            if label in around:
-                boxes.append(geometry.boxes(around[label])[0])
+                mask = ndimage.binary_fill_holes(mask)
+            if int(label) in around:
+                box = view.box(around[int(label)])
             else:
-                boxes.append(loosen_box(mask_box(full), geometry.new_width, geometry.new_height, most, rng))
-            masks.append(mask[None].astype(np.float32))
-        return np.stack(boxes), np.stack(masks)
+                mask = redraw(mask, rng) if rng.random() < REDRAWN else mask
+                box = mask_box(mask).astype(np.float64)
+            box[2:] = np.maximum(box[2:] - view.overhang, box[:2])
+            boxes.append(box if int(label) in around else loosen_box(box, self.size, rng))
+            masks.append(self._at_mask_size(mask.astype(np.uint8))[None])
+        return np.stack(boxes).astype(np.float32), np.stack(masks)
 
-    def _picture(self, image: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """The network's input of a view, its content's intensities changed, its padding black as in deployment."""
-        geometry = self.transform.geometry(image)
-        square = torch.from_numpy(geometry.image(image, self.transform.interpolation, self.transform.order))
-        content = (slice(None), slice(geometry.new_height), slice(geometry.new_width))
-        square[content] = self.intensities(square[content], rng)
-        return square
+    def _at_mask_size(self, mask: np.ndarray) -> np.ndarray:
+        """Mask uint8 (S,S) as the network gives it, (M,M); an object too small for that keeps every pixel it touches."""
+        if self.mask_size == self.size:
+            return mask
+        small = cv2.resize(mask, (self.mask_size, self.mask_size), interpolation=cv2.INTER_NEAREST_EXACT)
+        return small if small.any() else (cv2.resize(mask * np.uint8(255), small.shape[::-1], interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+
+
+def redraw(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask (S,S) wider, narrower or smoother by up to a tenth or so of its size; as it is where nothing would be left."""
+    sigma = rng.uniform(0.03, 0.1) * np.sqrt(mask.sum())
+    if sigma < 0.5:
+        return mask
+    drawn = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) > rng.uniform(0.3, 0.7)
+    return drawn if drawn.any() else mask
+
+
+def loosen_box(box: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Box (4,), or in some draws (`LOOSE_BOXES`) one that a hand might draw: each side moved by up to a tenth of the box, or 1/50 of the view if that is less.
+
+    Sides move outwards three times as far as inwards. Kept inside a view of `size` pixels.
+    """
+    if rng.random() >= LOOSE_BOXES:
+        return box
+    x_min, y_min, x_max, y_max = box
+    reach = np.minimum(size / 50, 0.1 * np.array([x_max - x_min + 1, y_max - y_min + 1] * 2))
+    return np.clip(box + rng.uniform(-1 / 3, 1, 4) * reach * (-1, -1, 1, 1), 0, size - 1)

@@ -25,7 +25,7 @@ FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. One line and exit code 2 on bad input, 1 where training cannot go on."""
+    """Command line; see the module's docstring. One line and exit code 2 on bad input, 1 where training cannot go on, 130 when interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2
+    except KeyboardInterrupt:
+        print("train: interrupted; what was saved is taken up when the same command runs again", file=sys.stderr)
+        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..models.bundled import BUNDLED, HISTORY
 from ..params import Params
 from ..phases import parse_phases
-from ..provenance import sha256
+from ..provenance import environment, sha256
 from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .precision import autocast_for
@@ -83,6 +84,14 @@ def device_of(params: Params) -> str:
     if not torch.cuda.is_available():
         raise ValueError("device: cuda, but PyTorch sees no GPU here; use device: auto or cpu")
     return f"cuda:{rank() % torch.cuda.device_count()}"
+
+
+def machine(device: str) -> str:
+    """What trains, for the model card: GPU or CPU, and PyTorch's version."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
+    cpu = environment()["cpu"]
+    return f"{cpu['model']}, {cpu['cores']} cores, PyTorch {torch.__version__}"
 
 
 def interpolation_of(params: Params, training: bool) -> str:
@@ -155,7 +164,7 @@ def train_float(
     """Train the float baseline from nothing by the parameters' phases, in this process (one of several under torchrun); see `pretrain`."""
     if params.float_data == "open" and rank() == 0:
         log(f"drawing {params.phantom_cases} phantoms, or keeping those already there")
-        write_phantoms(data_folder / "float_phantoms", params.phantom_cases, params.seed + 1, imbalance=0)
+        write_phantoms(data_folder / "float_phantoms", params.phantom_cases, params.seed + 1, imbalance=0, processes=os.cpu_count() or 1)
     if dist.is_initialized():
         dist.barrier()
     sources, device = float_sources(params, data_folder), device_of(params)
@@ -167,7 +176,7 @@ def train_float(
         lambda size: evaluation_batches(params, data_folder, size, round(masks * size)),
         fingerprint(params, 0, None, None, data_folder),
         device,
-        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed},
+        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)},
     )
     return pretrain(model, work, folder, log)
 

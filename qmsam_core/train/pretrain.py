@@ -7,11 +7,17 @@ small, borders and tiny objects at full size. Every image asks about several obj
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import torch
 import torch.distributed as dist
@@ -36,13 +42,15 @@ from .loop import (
     writing,
 )
 from .losses import predicted_iou_loss, segmentation_loss
-from .precision import autocast_for, channels_last
+from .precision import autocast_for, channels_last, compile_blocks
 
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
 PROMPTS = 4
 EVALUATIONS = 6  # a phase
 SAVE_SECONDS = 180.0
+LOG_SECONDS = 30.0
+AVERAGED_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,43 @@ class Stream(Sampler[int]):
             number += world_size()
 
 
-def average_weights(average: Tensor, new: Tensor, count: Tensor) -> Tensor:
-    """Exponential moving average over the last hundred steps or so; over a tenth of the steps taken while they are fewer than a thousand."""
-    return torch.lerp(average, new, max(1 / (1 + 0.1 * float(count)), 0.01)) if average.is_floating_point() else new
+@torch.no_grad()
+def average_weights(averages: list[Tensor], news: list[Tensor], count: Tensor | int) -> None:
+    """Exponential moving average over the last hundred steps or so, in place; over a tenth of the steps taken while they are fewer than a thousand."""
+    share = max(1 / (1 + 0.1 * float(count)), 1 / AVERAGED_STEPS)
+    if averages[0].is_floating_point():
+        torch._foreach_lerp_(averages, news, share)
+    else:
+        torch._foreach_copy_(averages, news)
+
+
+def quiet_worker(number: int) -> None:
+    """A loader's worker works on one thread, since there is one a core and OpenCV's threads do not survive a fork, and leaves Ctrl-C to the training process."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def between_steps(asked_to_stop: threading.Event) -> Iterator[None]:
+    """Let an interruption (Ctrl-C, SIGTERM) set `asked_to_stop` instead of breaking into a step; a second one is taken at once. Several processes cannot stop at
+    the same step by signals, which reach them apart: there, and outside the main thread, interruptions stay what they are."""
+    if world_size() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: object) -> None:
+        restore()
+        asked_to_stop.set()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
 
 
 class FloatTrainer:
@@ -88,13 +130,18 @@ class FloatTrainer:
     def __init__(self, model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None]) -> None:
         self.work, self.folder, self.log = work, folder, log
         self.model = channels_last(model.to(work.device).train())
-        self.average = AveragedModel(self.model, avg_fn=average_weights, use_buffers=True).eval()
+        self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True).eval()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK, weight_decay=WEIGHT_DECAY, fused=True)
         self.mask_loss, self.autocast = segmentation_loss(), autocast_for(self.model, work.device)
         self.history: list[dict] = []
         self.phase = self.steps = self.samples = 0  # steps of this phase, samples of all
         self.seconds = self.earlier = 0.0  # of this phase, of the phases before
+        self.asked_to_stop = threading.Event()
+        self.losses: list[float] = []  # since the last row of the history
+        self.running: tuple[Tensor, int, list[str]] | None = None  # loss, step and samples of a step that may still be under way on a GPU
         self.resume()
+        if work.device != "cpu":
+            compile_blocks(self.model)
         self.wrapped = DistributedDataParallel(self.model, find_unused_parameters=True) if dist.is_initialized() else self.model
         self.saved = time.perf_counter()
 
@@ -112,8 +159,11 @@ class FloatTrainer:
         self.log(f"float training: resumed in phase {self.phase + 1} at step {self.steps}")
 
     def save(self) -> None:
-        """Write all that resuming needs, from the first process."""
+        """Write all that resuming needs, and the curves so far, from the first process."""
+        self.settle()
         if rank() == 0:
+            if self.history:
+                draw_curves(self.folder, self.history)
             save_progress(
                 self.folder / "progress.pt", fingerprint=self.work.fingerprint, model=self.model.state_dict(), average=self.average.state_dict(),
                 optimizer=self.optimizer.state_dict(), history=json.dumps(self.history), phase=self.phase, steps=self.steps, samples=self.samples,
@@ -123,11 +173,12 @@ class FloatTrainer:
 
     def run(self) -> None:
         """All phases that are left."""
-        while self.phase < len(self.work.phases):
-            self.run_phase(self.work.phases[self.phase])
-            self.earlier += self.seconds
-            self.phase, self.steps, self.seconds = self.phase + 1, 0, 0.0
-            self.save()
+        with between_steps(self.asked_to_stop):
+            while self.phase < len(self.work.phases):
+                self.run_phase(self.work.phases[self.phase])
+                self.earlier += self.seconds
+                self.phase, self.steps, self.seconds = self.phase + 1, 0, 0.0
+                self.save()
 
     def run_phase(self, phase: Phase) -> None:
         """One resolution, from wherever it stands to its end."""
@@ -136,28 +187,56 @@ class FloatTrainer:
         self.model.set_image_size(phase.size)
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())
-        workers = {"num_workers": 6, "pin_memory": True} if self.work.device != "cpu" else {}
+        judged = list(self.work.evaluation(phase.size))
+        workers = self.loader_options()
         loader = DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **workers)
         begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
-        means, waited, waiting_since = [], 0.0, time.perf_counter()
+        waited, waiting_since = 0.0, time.perf_counter()
         for sample in loader:
             waited += time.perf_counter() - waiting_since
             done = phase.done(self.steps, self.shared_seconds(begun))
             if done >= 1:
                 break
-            means.append(self.step(sample, learning_rate(self.work.phases, self.phase, done)))
+            loss = self.step(sample, learning_rate(self.work.phases, self.phase, done))
+            self.settle()
+            self.running = loss, self.steps, sample["name"]
             self.steps, self.samples = self.steps + 1, self.samples + batch * world_size()
-            if time.perf_counter() - logged > 30:
+            if time.perf_counter() - logged > LOG_SECONDS and self.losses:
                 logged = time.perf_counter()
-                self.log(f"{phase.size} px: {100 * done:.0f} %, step {self.steps}, loss {sum(means) / len(means):.4f}")
+                self.log(f"{phase.size} px: {100 * done:.0f} %, step {self.steps}, loss {sum(self.losses) / len(self.losses):.4f}")
             if int(EVALUATIONS * phase.done(self.steps, self.seconds)) > int(EVALUATIONS * done):
-                self.judge(phase, means, begun, waited)
-                means, waited = [], 0.0
-            elif time.perf_counter() - self.saved > SAVE_SECONDS:
+                self.judge(phase, judged, begun, waited)
+                waited = 0.0
+            if self.asked_to_stop.is_set():
+                self.save()
+                raise KeyboardInterrupt
+            if time.perf_counter() - self.saved > SAVE_SECONDS:
                 self.save()
             waiting_since = time.perf_counter()
-        if means:
-            self.judge(phase, means, begun, waited)
+        self.settle()
+        if self.losses:
+            self.judge(phase, judged, begun, waited)
+
+    def loader_options(self) -> dict:
+        """How samples are made: beside a GPU by all cores but two, each a process; on the CPU, which training fills, between two steps."""
+        if self.work.device == "cpu":
+            return {}
+        workers = max(1, (os.cpu_count() or 2) - 2)
+        return {"num_workers": workers, "prefetch_factor": 4, "pin_memory": True, "worker_init_fn": quiet_worker}
+
+    def settle(self) -> None:
+        """Read the loss of the step that was under way. A step later than it was taken, so that a GPU need not wait to be told the next.
+
+        Raises:
+            TrainingError: it is not finite, with the samples' names.
+        """
+        if self.running is None:
+            return
+        (loss, step, names), self.running = self.running, None
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(f"float training, step {step}: loss is {value} on {', '.join(names)}; progress is kept")
+        self.losses.append(value)
 
     def shared_seconds(self, begun: float) -> float:
         """Seconds of this phase by the first process's clock, so that all processes decide alike."""
@@ -168,39 +247,36 @@ class FloatTrainer:
         self.seconds = clock.item()
         return self.seconds
 
-    def step(self, sample: dict, learning_rate: float) -> float:
-        """One step down the gradient; returns the loss. Raises TrainingError where it is not finite."""
+    def step(self, sample: dict, learning_rate: float) -> Tensor:
+        """One step down the gradient; returns the loss, a tensor on the device, see `settle`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         images, boxes, masks = (sample[k].to(self.work.device, non_blocking=True) for k in ("image", "boxes", "masks"))
         with self.autocast:
             logits, _, guessed = self.wrapped(channels_last(images), boxes)
-        logits, masks = logits.float(), masks.flatten(0, 1)
+        logits, masks = logits.float(), masks.flatten(0, 1).float()
         loss = self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"float training, step {self.steps}: loss is {loss.item()} on {', '.join(sample['name'])}; progress is kept")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        return loss.item()
+        return loss.detach()
 
-    def judge(self, phase: Phase, losses: list[float], begun: float, waited: float) -> None:
-        """Evaluate the averaged weights; a row of the history, the curves so far, and progress saved."""
-        score = evaluate(self.average.module, self.work.evaluation(phase.size), self.work.device)
+    def judge(self, phase: Phase, judged: list[dict], begun: float, waited: float) -> None:
+        """Evaluate the averaged weights on batches of fixed slices; a row of the history."""
+        self.settle()
+        score = evaluate(self.average.module, judged, self.work.device)
         return_memory()  # evaluation's blocks have other sizes: kept, every round of it adds to what training holds
         self.shared_seconds(begun)
         row = {
             "stage": 0, "epoch": len(self.history), "image_size": phase.size, "step": self.steps,
-            "learning_rate": self.optimizer.param_groups[0]["lr"], "loss": sum(losses) / len(losses), "samples": self.samples - self.seen_before(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"], "loss": sum(self.losses) / len(self.losses), "samples": self.samples - self.seen_before(),
             "seconds": self.earlier + self.seconds - self.spent_before(), "loading_seconds": waited, "eval_dsc": score, "best": True,
         }  # fmt: skip
-        self.history = [{**earlier, "best": False} for earlier in self.history] + [row]
-        self.save()
+        self.history, self.losses = [{**earlier, "best": False} for earlier in self.history] + [row], []
         if rank() == 0:
             write_history(self.folder, self.history)
-            draw_curves(self.folder, self.history)
         self.log(
             f"{phase.size} px, step {self.steps}: loss {row['loss']:.4f}, eval DSC {100 * score:.2f} %, {self.samples} images, "
             f"{(self.earlier + self.seconds) / 60:.1f} min"
@@ -239,6 +315,7 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
 
     Raises:
         TrainingError: a loss that is not finite, with the samples' names.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the step under way, with all progress saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, kept = model.image_size, folder / "model.safetensors"

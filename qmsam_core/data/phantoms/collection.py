@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -33,6 +36,7 @@ _MAKERS: dict[str, Callable] = {
 }  # fmt: skip
 _SIZES = {"CT": 128, "MR": 128, "PET": 96}
 _MANIFEST = "phantoms.json"
+MANIFEST_EVERY = 100  # cases: what an interruption loses at most
 
 
 def make_case(modality: str, seed: int, size: int | None = None) -> Case:
@@ -79,6 +83,7 @@ def write_phantoms(
     seed: int,
     progress: bool | Callable[[int, int], None] = False,
     imbalance: float = 0.5,
+    processes: int = 1,
 ) -> Path:
     """Fill a folder with phantoms, `<root>/<Modality>/Phantom<Modality>/{2DBox,3DBox}_*.npz`, and return it.
 
@@ -90,6 +95,7 @@ def write_phantoms(
         n_cases, imbalance: how many in all and of each modality, see `case_counts`.
         seed: at least 0.
         progress: True prints a line every 20 cases; or a function of (cases done, cases in all).
+        processes: how many draw at the same time.
     """
     root = Path(root)
     wanted = _wanted(case_counts(n_cases, imbalance), seed)
@@ -97,15 +103,24 @@ def write_phantoms(
     _remove_leftovers(root, known, wanted)
     report = _reporter(progress)
     hashes: dict[str, str] = {}
-    for done, (name, (modality, case_seed)) in enumerate(wanted.items(), start=1):
-        hashes[name] = _sha256(root / name)
-        if hashes[name] is None or hashes[name] != known.get(name):
-            make_case(modality, case_seed).save(root / name)
-            hashes[name] = _sha256(root / name)
-        if done % 20 == 0 or done == len(wanted):
-            _write_manifest(root, hashes | {k: v for k, v in known.items() if k in wanted and k not in hashes})
-        report(done, len(wanted))
+    with ProcessPoolExecutor(processes) if processes > 1 else nullcontext() as pool:
+        run = partial(pool.map, chunksize=8) if pool else map
+        for done, (name, digest) in enumerate(zip(wanted, run(partial(_kept_or_made, root, known), wanted.items())), start=1):
+            hashes[name] = digest
+            if done % MANIFEST_EVERY == 0 or done == len(wanted):
+                _write_manifest(root, hashes | {k: v for k, v in known.items() if k in wanted and k not in hashes})
+            report(done, len(wanted))
     return root
+
+
+def _kept_or_made(root: Path, known: dict[str, str], wanted: tuple[str, tuple[str, int]]) -> str:
+    """Hash of a file, which is drawn if it is not there or not what the present code wrote."""
+    name, (modality, seed) = wanted
+    digest = _sha256(root / name)
+    if digest is None or digest != known.get(name):
+        make_case(modality, seed).save(root / name)
+        digest = _sha256(root / name)
+    return digest
 
 
 def _wanted(counts: dict[str, int], seed: int) -> dict[str, tuple[str, int]]:

@@ -18,7 +18,7 @@ def make_endoscopy(rng: np.random.Generator, size: int) -> Picture:
     distance = ellipse(g, lumen, (1.0, rng.uniform(0.75, 1.0)))
     phase = 9 * np.log(distance + 0.25) + 0.7 * smooth_noise(m.shape, 0.35 * m.unit, rng)
     height = 0.10 * np.abs(np.sin(phase)) ** 0.6 * np.clip(distance, 0, 1) + 0.02 * fractal_noise(m.shape, 0.12 * m.unit, rng, 4, 0.5)
-    polyps = [_polyp(m, lumen, rng) for _ in range(rng.integers(1, 4))]
+    polyps = [_polyp(m, lumen, rng) for _ in range(rng.choice([1, 2, 3], p=[0.4, 0.35, 0.25]))]
     for level in polyps:
         height += rng.uniform(0.12, 0.2) * np.clip(1.25 - level**2, 0, None)
     light = (rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4), 1.0)
@@ -26,7 +26,7 @@ def make_endoscopy(rng: np.random.Generator, size: int) -> Picture:
     fall_off = np.clip(distance / 0.75, 0.04, 1) ** 0.8 * np.exp(-0.25 * (m.x**2 + m.y**2))
     picture = _mucosa(m, rng) * (0.35 + 0.65 * lit * fall_off)[..., None] * np.clip(fall_off + 0.12, 0, 1)[..., None]
     for level in polyps:
-        tone = np.array([1.12, rng.uniform(0.78, 1.12), rng.uniform(0.75, 1.1)])
+        tone = np.array([rng.uniform(0.9, 1.15), rng.uniform(0.78, 1.15), rng.uniform(0.75, 1.15)])
         blend = (soft(level, rng.uniform(0.1, 0.4)) * 0.8)[..., None]
         picture *= 1 + blend * (tone * (1 + 0.12 * fractal_noise(m.shape, 0.04 * m.unit, rng))[..., None] - 1)
     wet = (lit > np.quantile(lit, 0.965)) * np.clip(smooth_noise(m.shape, 0.03 * m.unit, rng) - 0.6, 0, 1)
@@ -40,9 +40,11 @@ def make_endoscopy(rng: np.random.Generator, size: int) -> Picture:
 def _polyp(m: Mesh, lumen: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 0.95)
     place = (np.clip(lumen[0] + reach * np.cos(turn), -0.75, 0.75), np.clip(lumen[1] + reach * np.sin(turn), -0.65, 0.65))
-    radius = rng.uniform(0.2, 0.42)
-    w = m.warped(0.03, 0.15, rng)
-    return lobulated(w, place, radius, rng, 4) if rng.random() < 0.5 else blob(w, place, (radius, radius * rng.uniform(0.5, 0.85)), rng, 0.16)
+    radius = np.exp(rng.uniform(np.log(0.15), np.log(0.75)))
+    w = m.warped(rng.uniform(0.005, 0.03), 0.15, rng)
+    if rng.random() < 0.35:
+        return lobulated(w, place, radius, rng, int(rng.integers(3, 6)))
+    return blob(w, place, (radius, radius * rng.uniform(0.5, 1.0)), rng, rng.uniform(0.02, 0.16))
 
 
 def _mucosa(m: Mesh, rng: np.random.Generator) -> np.ndarray:
@@ -64,9 +66,9 @@ def make_dermoscopy(rng: np.random.Generator, size: int) -> Picture:
     skin = np.array([rng.uniform(0.8, 0.93), rng.uniform(0.6, 0.72), rng.uniform(0.5, 0.66)], dtype=np.float32)
     texture = 0.02 * fractal_noise(m.shape, 0.03 * m.unit, rng) + 0.025 * fractal_noise(m.shape, 0.4 * m.unit, rng)
     picture = skin + texture[..., None] * np.array([0.7, 1.0, 1.0])
-    w = m.warped(0.06, 0.18, rng).warped(0.02, 0.05, rng)
-    place = rng.normal(0, 0.12, 2)
-    levels = [blob(w, place, (rng.uniform(0.45, 0.7), rng.uniform(0.35, 0.5)), rng, 0.14, lobes=8)]
+    w = m.warped(rng.uniform(0.01, 0.06), 0.18, rng).warped(rng.uniform(0.0, 0.02), 0.05, rng)
+    place, radius = rng.normal(0, 0.12, 2), np.exp(rng.uniform(np.log(0.3), np.log(1.0)))
+    levels = [blob(w, place, (radius, radius * rng.uniform(0.6, 1.0)), rng, rng.uniform(0.04, 0.14), lobes=8)]
     if rng.random() < 0.4:
         turn = rng.uniform(0, 2 * np.pi)
         levels.append(np.maximum(blob(w, place + 0.85 * np.array([np.cos(turn), 0.75 * np.sin(turn)]), (0.16, 0.12), rng, 0.18), 2 - levels[0]))
@@ -86,19 +88,20 @@ def make_dermoscopy(rng: np.random.Generator, size: int) -> Picture:
     if rng.random() < 0.3:
         picture *= soft(ellipse(m, (0, 0), (1.25, 1.25)), 0.04)[..., None]
     picture = physics.blur(picture.astype(np.float32), 0.6) + rng.normal(0, 0.01, (*m.shape, 3))
-    return physics.colour_image(picture), label_map(m.shape, [inside(level) for level in levels], 60)
+    generous = rng.uniform(0.0, 0.12)  # outlines are drawn where the last pigment is seen, not where it is half as strong
+    return physics.colour_image(picture), label_map(m.shape, [inside(level - generous) for level in levels], 60)
 
 
 def _pigment(picture: np.ndarray, level: np.ndarray, m: Mesh, rng: np.random.Generator) -> None:
     """Brown, black, red and blue-grey pigment with network and dots, fading at the border by a random width; in place."""
-    tone = rng.uniform(0.42, 0.72) * np.array([1.0, rng.uniform(0.55, 0.7), rng.uniform(0.36, 0.55)])
+    tone = rng.uniform(0.42, 0.9) * np.array([1.0, rng.uniform(0.5, 0.75), rng.uniform(0.36, 0.65)])
     depth = 0.75 + 0.22 * fractal_noise(m.shape, 0.25 * m.unit, rng) - 0.25 * soft(blob(m, rng.normal(0, 0.2, 2), (0.3, 0.2), rng, 0.3), 0.6)
     net = np.abs(smooth_noise(m.shape, 0.022 * m.unit, rng))
     colour = tone * depth[..., None] + (0.06 * np.clip(net, 0, 1.2) - 0.05)[..., None]
     if rng.random() < 0.4:
         veil = soft(blob(m, rng.normal(0, 0.25, 2), (0.2, 0.15), rng, 0.3), 0.8)[..., None]
         colour = colour * (1 - 0.6 * veil) + 0.6 * veil * np.array([0.42, 0.42, 0.5])
-    cover = soft(level, rng.uniform(0.06, 0.35)) * np.clip(rng.uniform(0.75, 1.0) + 0.1 * smooth_noise(m.shape, 0.2 * m.unit, rng), 0, 1)
+    cover = soft(level, rng.uniform(0.06, 0.5)) * np.clip(rng.uniform(0.75, 1.0) + 0.1 * smooth_noise(m.shape, 0.2 * m.unit, rng), 0, 1)
     picture += cover[..., None] * (np.clip(colour, 0.05, 1) - picture)
 
 
@@ -115,25 +118,29 @@ def make_fundus(rng: np.random.Generator, size: int) -> Picture:
     height = int(size * rng.choice([1.0, 0.75]))
     m = mesh((height, size))
     side = rng.choice([-1, 1])
-    zoom = rng.uniform(1.0, 1.6) if height == size else 1.0
+    zoom = rng.choice([1.0, rng.uniform(1.0, 1.6), rng.uniform(1.5, 2.2)])  # the last are crops around the disc
     disc = np.array([side * rng.uniform(0.35, 0.5), rng.uniform(-0.08, 0.08)]) / zoom**1.5
     radius = rng.uniform(0.15, 0.2) * zoom**1.5
-    w = m.warped(0.08 * radius, 0.9 * radius, rng)
-    rim = blob(w, disc, (radius, radius * rng.uniform(1.0, 1.2)), rng, 0.05, 0.0)
-    cup = blob(w, disc + (side * 0.1 * radius, 0), (radius * rng.uniform(0.35, 0.65), radius * rng.uniform(0.4, 0.75)), rng, 0.12, 0.0)
-    base = np.array([rng.uniform(0.62, 0.85), rng.uniform(0.26, 0.4), rng.uniform(0.08, 0.18)], dtype=np.float32)
+    w = m.warped(rng.uniform(0.02, 0.08) * radius, 0.9 * radius, rng)
+    rim = blob(w, disc, (radius, radius * rng.uniform(0.95, 1.2)), rng, rng.uniform(0.01, 0.05), rng.normal(0, 0.3))
+    cup = blob(w, disc + (side * rng.uniform(-0.05, 0.15) * radius, 0), (radius * rng.uniform(0.3, 0.75), radius * rng.uniform(0.35, 0.8)), rng, 0.12, 0.0)
+    base = np.array([rng.uniform(0.6, 0.95), rng.uniform(0.22, 0.5), rng.uniform(0.05, 0.3)], dtype=np.float32)
     picture = base * (1 + 0.06 * fractal_noise(m.shape, 0.25 * m.unit, rng) + 0.03 * fractal_noise(m.shape, 0.03 * m.unit, rng))[..., None]
     macula = disc - (side * 0.85, -0.05)
     picture *= (1 - 0.45 * np.exp(-((ellipse(m, macula, (0.24, 0.24))) ** 2)))[..., None] ** np.array([1.0, 1.2, 1.0])
-    picture += soft(rim, 0.5)[..., None] * 0.6 * (np.array([0.98, 0.72, 0.4]) - picture)
-    picture += soft(rim, 0.12)[..., None] * 0.7 * (np.array([0.98, 0.75, 0.42]) - picture)
-    picture += soft(cup, 0.3)[..., None] * 0.75 * (np.array([1.0, 0.92, 0.68]) - picture)
-    picture -= _vessels(m, disc, radius, side, rng)[..., None] * np.array([0.22, 0.26, 0.1])
+    if rng.random() < 0.3:  # a crescent of bare sclera or pigment beside the disc
+        crescent = ellipse(w, disc + (side * rng.uniform(-0.25, 0.25) * radius, rng.normal(0, 0.1) * radius), (1.12 * radius, 1.15 * radius))
+        picture += soft(crescent, 0.15)[..., None] * rng.uniform(-0.25, 0.25) * np.array([1.0, 0.9, 0.6])
+    nerve = np.array([0.98, rng.uniform(0.5, 0.85), rng.uniform(0.25, 0.6)])
+    picture += soft(rim, rng.uniform(0.2, 0.6))[..., None] * rng.uniform(0.0, 0.6) * (nerve - picture)
+    picture += soft(rim, rng.uniform(0.05, 0.25))[..., None] * rng.uniform(0.25, 0.8) * (nerve - picture)
+    picture += soft(cup, rng.uniform(0.1, 0.8))[..., None] * rng.uniform(0.1, 0.9) * (np.array([1.0, 0.92, 0.68]) - picture)
+    picture -= _vessels(m, disc, radius, side, rng)[..., None] * rng.uniform(0.5, 1.2) * np.array([0.22, 0.26, 0.1])
     lesions = _exudates(m, disc, rng) if rng.random() < 0.6 else []
     for level in lesions:
         picture += soft(level, 0.15)[..., None] * 0.8 * (np.array([0.95, 0.85, 0.45]) - picture)
     light = np.exp(-0.28 * ((m.x - rng.normal(0, 0.15)) ** 2 + (m.y - rng.normal(0, 0.15)) ** 2))
-    field = ellipse(m, (0, 0), (0.97, 0.97)) if zoom < 1.25 else np.zeros(m.shape, np.float32)
+    field = ellipse(m, (0, 0), (0.97, 0.97)) if zoom < 1.25 and height == size else np.zeros(m.shape, np.float32)
     picture = physics.blur((picture * light[..., None]).astype(np.float32), 0.006 * m.unit + 0.3) * soft(field, 0.012)[..., None]
     picture += rng.normal(0, 0.008, picture.shape) * (field < 1)[..., None]
     masks = [inside(rim), inside(np.maximum(cup, rim + 0.05)), *(inside(np.maximum(level, field + 0.02)) for level in lesions)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import physics
-from .shapes import Mesh, blob, curve, ellipse, fractal_noise, inside, label_map, lobulated, mesh, smooth_noise, soft, tube
+from .shapes import Mesh, blob, curve, ellipse, fractal_noise, inside, label_map, lobulated, mesh, smooth_min, smooth_noise, soft, tube
 
 Picture = tuple[np.ndarray, np.ndarray]  # uint8 (H,W,3), labels (H,W)
 
@@ -13,7 +13,7 @@ Picture = tuple[np.ndarray, np.ndarray]  # uint8 (H,W,3), labels (H,W)
 def make_xray(rng: np.random.Generator, size: int) -> Picture:
     """Postero-anterior chest film: thickness of soft tissue, lung and bone along each ray, scatter, photon noise, log display."""
     m = mesh((size, int(size * rng.uniform(0.85, 1.0))))
-    g = m.warped(0.025, 0.4, rng)
+    g = m.warped(rng.uniform(0.015, 0.05), 0.4, rng)
     heart, lungs = _mediastinum(g, rng), [_lung_field(g, side, rng) for side in (-1, 1)]
     tissue = _torso(g, rng)
     for lung in lungs:
@@ -21,8 +21,8 @@ def make_xray(rng: np.random.Generator, size: int) -> Picture:
     dense = np.clip(_thickness(heart), 0, 1)
     tissue += 0.38 * dense + 0.2 * np.exp(-((g.x / 0.14) ** 2)) * (np.abs(g.y) < 1.3)
     tissue += 0.045 * _vessel_shadows(m, rng) * sum(soft(lung, 0.05) for lung in lungs)
-    if rng.random() < 0.5:  # consolidation hides the border of one lung
-        place = (rng.choice([-1, 1]) * rng.uniform(0.3, 0.5), rng.uniform(-0.2, 0.6))
+    for _ in range(rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.2, 0.1])):  # consolidations hide borders of the lungs
+        place = (rng.choice([-1, 1]) * rng.uniform(0.3, 0.5), rng.uniform(-0.2, 0.7))
         tissue += rng.uniform(0.15, 0.4) * soft(blob(g, place, (0.25, 0.3), rng, 0.3), 0.8) * (1 + 0.2 * smooth_noise(m.shape, 0.05 * m.unit, rng))
     bone = _ribs(m, rng) + _spine_and_girdle(g, m, rng)
     rays = 2.4 * np.clip(tissue, 0, None) + 0.55 * bone
@@ -32,9 +32,18 @@ def make_xray(rng: np.random.Generator, size: int) -> Picture:
     film = physics.blur(film, 0.006 * m.unit + 0.3)
     low, high = np.percentile(film, (2.5, 99.0))
     picture = np.clip((film - low) / (high - low), 0, 1) ** rng.uniform(0.8, 1.2)
-    masks = [inside(np.maximum(lung, 2 - heart)) for lung in lungs] + [inside(heart)]
-    labels = label_map(m.shape, masks if rng.random() < 0.75 else masks[:2], 40)
-    return physics.grey_image(picture), labels
+    return physics.grey_image(picture), label_map(m.shape, _outlined(heart, lungs, rng), 40)
+
+
+def _outlined(heart: np.ndarray, lungs: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Masks as data sets have them: lungs up to the heart with or without it, lungs that run on behind it, or the heart alone."""
+    kind = rng.random()
+    if kind < 0.35:
+        return [inside(lung) for lung in lungs]
+    if kind < 0.5:
+        return [inside(heart)]
+    beside = [inside(np.maximum(lung, 2 - heart)) for lung in lungs]
+    return beside + [inside(heart)] if kind < 0.85 else beside
 
 
 def _thickness(level: np.ndarray) -> np.ndarray:
@@ -53,18 +62,17 @@ def _torso(g: Mesh, rng: np.random.Generator) -> np.ndarray:
 
 def _lung_field(g: Mesh, side: int, rng: np.random.Generator) -> np.ndarray:
     """Level of one lung: pointed apex, concave domed base, the mediastinum cut off."""
-    body = ellipse(g, (side * 0.43, 0.05), (0.36 + 0.06 * g.y, rng.uniform(0.78, 0.86)), -side * 0.08, power=2.3)
-    dome = g.y - (rng.uniform(0.56, 0.68) + 0.06 * (side > 0)) - 0.9 * (g.x - side * 0.36) ** 2
+    body = ellipse(g, (side * rng.uniform(0.4, 0.46), 0.05), (rng.uniform(0.32, 0.38) + 0.06 * g.y, rng.uniform(0.74, 0.88)), -side * rng.uniform(0.04, 0.14), power=2.3)
+    dome = g.y - (rng.uniform(0.42, 0.68) + 0.06 * (side > 0)) - rng.uniform(0.5, 1.6) * (g.x - side * rng.uniform(0.26, 0.4)) ** 2
     return np.maximum(body, 1 + 2.5 * dome)
 
 
 def _mediastinum(g: Mesh, rng: np.random.Generator) -> np.ndarray:
     """Level of heart and great vessels in one outline, the apex towards the right of the picture."""
-    width = rng.uniform(0.3, 0.4)
-    heart = blob(g, (0.13, 0.33), (width, 0.3), rng, 0.05, 0.5)
-    vessels = ellipse(g, (0.02, -0.1), (0.16, 0.5), power=2.5)
+    heart = blob(g, (rng.uniform(0.06, 0.16), rng.uniform(0.28, 0.38)), (rng.uniform(0.32, 0.52), rng.uniform(0.26, 0.36)), rng, 0.05, rng.uniform(0.2, 0.7))
+    vessels = ellipse(g, (0.02, -0.1), (rng.uniform(0.13, 0.2), rng.uniform(0.4, 0.52)), power=2.5)
     knob = ellipse(g, (0.14, -0.2), (0.1, 0.1))
-    return np.minimum(np.minimum(heart, vessels), knob)
+    return smooth_min([heart, vessels, knob], rng.uniform(0.08, 0.2))
 
 
 def _vessel_shadows(m: Mesh, rng: np.random.Generator) -> np.ndarray:
@@ -117,10 +125,10 @@ def make_mammogram(rng: np.random.Generator, size: int) -> Picture:
         slope = rng.uniform(1.3, 2.2)
         muscle = 1 + 3 * (slope * (m.x - wall) + m.y + 1 - rng.uniform(0.7, 1.1))
         dense += 0.35 * soft(muscle, 0.15) * thickness
-    masks = []
-    for _ in range(rng.integers(1, 4)):
-        level = _mass(m, dense, wall, breast, rng)
-        masks.append(inside(np.maximum(level, breast + 0.06)))
+    masks, loose = [], rng.choice([0.0, rng.uniform(-0.05, 0.3)])  # some outline the core alone, many draw a wide line around all that is suspect
+    for k in range(rng.integers(1, 4)):
+        level = _mass(m, dense, wall, breast, np.exp(rng.uniform(np.log(0.08), np.log(0.5 if k == 0 else 0.2))), rng)
+        masks.append(inside(np.maximum(level - loose, breast + 0.06)))
     _calcifications(m, dense, breast, wall, rng)
     dense += 0.08 * soft(np.abs(breast - 0.985) / 0.015, 0.5) * (breast < 1.02)  # skin line
     film = physics.blur(physics.poisson(np.clip(dense, 0, None), 10 ** rng.uniform(2.4, 3.2), rng), 0.4)
@@ -130,10 +138,9 @@ def make_mammogram(rng: np.random.Generator, size: int) -> Picture:
     return physics.grey_image(picture), np.ascontiguousarray(labels)
 
 
-def _mass(m: Mesh, dense: np.ndarray, wall: float, breast: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _mass(m: Mesh, dense: np.ndarray, wall: float, breast: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
     """Add one mass to `dense` and return its level: lobulated with a soft border, or with spicules that pull at the tissue."""
     place = (wall + rng.uniform(0.3, 0.95), rng.uniform(-0.5, 0.55))
-    radius = rng.uniform(0.1, 0.2)
     warped = m.warped(0.015, 0.06, rng)
     level = lobulated(warped, place, radius, rng, int(rng.integers(3, 6)))
     if rng.random() < 0.4:
@@ -142,7 +149,8 @@ def _mass(m: Mesh, dense: np.ndarray, wall: float, breast: np.ndarray, rng: np.r
             start = ((place[0] + m.half_width) * m.unit, (place[1] + m.half_height) * m.unit)
             ray = tube(m.shape, curve(start, turn, radius * rng.uniform(1.4, 2.4) * m.unit, rng, wobble=0.04), 1.0)
             dense += 0.08 * ray * (breast < 0.95)
-    dense += rng.uniform(0.22, 0.5) * soft(level, rng.uniform(0.08, 0.4)) * (0.9 + 0.1 * smooth_noise(m.shape, 3, rng)) * (breast < 0.98)
+    core = rng.uniform(0.12, 0.5) * soft(level, rng.uniform(0.08, 0.6)) * (breast < 0.98)
+    dense += core * (1 + rng.uniform(0.1, 0.5) * fractal_noise(m.shape, 0.06 * m.unit, rng))
     return level
 
 

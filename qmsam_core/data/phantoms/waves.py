@@ -106,9 +106,10 @@ def make_oct(rng: np.random.Generator, size: int) -> Picture:
     thickness = thickness + lift
     levels = [(np.maximum(level, _outside_retina(m, bottom, thickness)), kind) for level, kind in levels]
     layers = _layers(m, bottom, thickness, rng)
+    filled, border = rng.uniform(0.6, 1.0), rng.uniform(0.12, 0.5)
     for level, kind in levels:
-        wall = np.exp(-(((level - 1.05) / 0.12) ** 2)) * 0.1
-        layers = layers * (1 - soft(level, 0.12 if kind == "cyst" else 0.2)) + 0.03 * soft(level, 0.2) + wall
+        wall = np.exp(-(((level - 1.05) / 0.12) ** 2)) * rng.uniform(0.0, 0.1)
+        layers = layers * (1 - filled * soft(level, border if kind == "cyst" else 0.2)) + 0.03 * soft(level, 0.2) + wall
     shadows = np.ones(m.shape[1], dtype=np.float32)
     for at in rng.uniform(-1, 1, int(rng.integers(2, 7))):
         shadows *= 1 - rng.uniform(0.2, 0.6) * np.exp(-(((x - at) / 0.015) ** 2))
@@ -149,8 +150,8 @@ def _fluid(m: Mesh, bottom: np.ndarray, thickness: np.ndarray, rng: np.random.Ge
         x = spots + rng.normal(0, 0.28)
         column = int(np.clip((x + m.half_width) * m.unit, 0, m.shape[1] - 1))
         centre = (x, bottom[column] - rng.uniform(0.35, 0.75) * thickness[column])
-        size = (rng.uniform(0.08, 0.2), rng.uniform(0.06, 0.12))
-        level = blob(m.warped(0.015, 0.08, rng), centre, size, rng, 0.17, rng.normal(0, 0.25))
+        size = np.exp(rng.uniform(np.log(0.035), np.log(0.18), 2))  # cysts in the outer layers are columns, those further in are wide
+        level = blob(m.warped(rng.uniform(0.003, 0.015), 0.08, rng), centre, size, rng, rng.uniform(0.05, 0.17), rng.normal(0, 0.25))
         if levels:  # neighbours stay apart by a thin septum
             level = np.maximum(level, 2.1 - np.minimum.reduce([other for other, _ in levels]))
         levels.append((level, "cyst"))
