@@ -7,16 +7,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PHASE = r"(\d+) px, (\d+) images, (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?"
-"""One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes` or `112 px, 16 images, 400 steps, from 4e-4`."""
+PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?"
+"""One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes`, `112 px, 16 images, 400 steps, from 4e-4`, or
+`64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone."""
 
 PEAK = 1e-3  # learning rate, where no phase says otherwise
+BOX = 0.08  # what a box costs the mask decoder alone, as a share of an image with four boxes for the whole network (LiteMedSAM, two cores)
 WARM_UP, LAST = 0.03, 0.01  # share of a course of the learning rate; rate at its end as a share of its peak
 
 
 @dataclass(frozen=True)
 class Phase:
     """Training at one resolution: side of the input in px, images a step over all processes, and its length, by the clock or in steps.
+
+    With `kept` images the prompt encoder and the mask decoder are trained alone, on embeddings computed once at the phase's beginning; `images` is
+    then the number of boxes a step. A box costs the decoder about a twelfth of what an image costs the whole network, so that where boxes lie is
+    learned cheaply.
 
     `peak`, if given, begins the course of the learning rate anew at that peak, so that a training that had come to its end can be continued, at a
     lower resolution again if that is where it pays.
@@ -27,6 +33,7 @@ class Phase:
     length: float
     unit: str
     peak: float | None = None
+    kept: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Phase:
@@ -34,15 +41,16 @@ class Phase:
         found = re.fullmatch(PHASE, text)
         if not found:
             raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps, from 4e-4'")
-        phase = cls(int(found[1]), int(found[2]), float(found[3]), found[4], float(found[5]) if found[5] else None)
-        if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0:
+        size, images, boxes, kept, length, unit, peak = found.groups()
+        phase = cls(int(size), int(images or boxes), float(length), unit, float(peak) if peak else None, int(kept or 0))
+        if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0 or kept == "0":
             raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
         return phase
 
     @property
     def weight(self) -> float:
         """What the phase counts for in the whole: its minutes, or the pixels it reads, which is what steps of different sizes cost."""
-        return self.length if self.unit == "minutes" else self.length * self.images * self.size**2
+        return self.length if self.unit == "minutes" else self.length * self.images * self.size**2 * (BOX if self.kept else 1)
 
     def done(self, steps: int, seconds: float) -> float:
         """Share of the phase that is over after so many steps and seconds, 0..1."""

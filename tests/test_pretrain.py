@@ -12,6 +12,7 @@ from qmsam_core.data.parts import make_parts
 from qmsam_core.models import build_model, same_weights
 from qmsam_core.params import Params
 from qmsam_core.phases import PEAK, Phase, course, learning_rate, overall, parse_phases
+from qmsam_core.provenance import sha256
 from qmsam_core.quant import describe_model, load_model
 from qmsam_core.train import TrainingError, launch_stage
 from qmsam_core.train import pretrain as pretraining
@@ -40,18 +41,24 @@ def test_a_phase_reads_as_it_is_written():
     assert Phase.parse("128 px, 8 images, 2.5 minutes").done(10, 75.0) == 0.5
     assert Phase.parse("64 px, 16 images, 40 steps").done(10, 1e9) == 0.25
     assert Phase.parse("64 px, 16 images, 40 steps, from 2.5e-4") == Phase(64, 16, 40, "steps", 2.5e-4)
+    assert Phase.parse("64 px, 32 boxes on 900 images, 40 steps, from 1e-3") == Phase(64, 32, 40, "steps", 1e-3, kept=900)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps",
-        "64 px, 1 images, 4 steps, from 0.1", "64 px, 1 images, 4 steps, from 0e-4",
+        "64 px, 1 images, 4 steps, from 0.1", "64 px, 1 images, 4 steps, from 0e-4", "64 px, 8 boxes, 4 steps", "64 px, 8 boxes on 0 images, 4 steps",
     ],
 )  # fmt: skip
 def test_a_phase_that_cannot_be_is_refused(text):
     with pytest.raises(ValueError, match="phase"):
         Phase.parse(text)
+
+
+def test_a_step_of_the_decoder_alone_weighs_what_it_costs():
+    whole, alone = parse_phases(["64 px, 4 images, 30 steps", "64 px, 4 boxes on 9 images, 30 steps"])
+    assert 0 < alone.weight < whole.weight / 10
 
 
 def test_the_rate_rises_once_and_falls_over_all_phases():
@@ -94,9 +101,16 @@ def test_phases_change_the_size_and_the_model_leaves_at_its_own(data, tmp_path):
     assert pd.read_csv(tmp_path / "history.csv")["eval_dsc"].between(0, 1).all()
 
 
-@pytest.mark.parametrize("steps", [3, 14])  # in the first phase, and in the second
-def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monkeypatch, steps):
-    whole, _ = train_float(params(), data, tmp_path / "whole")
+KEPT = ["32 px, 4 images, 4 steps", "32 px, 10 boxes on 8 images, 8 steps", "48 px, 2 images, 6 steps"]
+
+
+@pytest.mark.parametrize(
+    "phases,images,steps",
+    [(PHASES, 12 * 4 + 6 * 2, 3), (PHASES, 12 * 4 + 6 * 2, 14), (KEPT, 4 * 4 + 8 + 6 * 2, 7), (KEPT, 4 * 4 + 8 + 6 * 2, 14)],
+    ids=["in the first phase", "in the second", "among kept images", "after them"],
+)
+def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monkeypatch, phases, images, steps):
+    whole, _ = train_float(params(float_phases=phases), data, tmp_path / "whole")
     taken, step = 0, pretraining.FloatTrainer.step
 
     def killed(self, *arguments):
@@ -109,14 +123,30 @@ def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monk
     monkeypatch.setattr(pretraining, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(pretraining.FloatTrainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_float(params(), data, tmp_path / "killed")
+        train_float(params(float_phases=phases), data, tmp_path / "killed")
     assert (tmp_path / "killed" / "progress.pt").is_file()
     monkeypatch.setattr(pretraining.FloatTrainer, "step", step)
     lines = []
-    resumed, history = train_float(params(), data, tmp_path / "killed", log=lines.append)
+    resumed, history = train_float(params(float_phases=phases), data, tmp_path / "killed", log=lines.append)
     assert any("resumed" in line for line in lines)
     assert same_weights(load_model(resumed), load_model(whole))
-    assert history["samples"].sum() == 12 * 4 + 6 * 2
+    assert history["samples"].sum() == images
+
+
+def encoder_and_rest(model):
+    """Whether a weight is the image encoder's, and its value, by name; without the encoder's running statistics."""
+    return {name: (name.startswith("image_encoder"), value.detach()) for name, value in model.named_parameters()}
+
+
+def test_kept_images_train_the_decoder_alone_from_given_weights(data, tmp_path):
+    first, _ = train_float(params(float_phases=["32 px, 4 images, 6 steps"]), data, tmp_path / "first")
+    second, history = train_float(params(float_phases=["48 px, 10 boxes on 8 images, 12 steps"]), data, tmp_path / "second", parent=first)
+    before, after = (encoder_and_rest(load_model(path)) for path in (first, second))
+    assert all(torch.equal(value, after[name][1]) for name, (encoder, value) in before.items() if encoder)
+    changed = [name for name, (encoder, value) in before.items() if not encoder and not torch.equal(value, after[name][1])]
+    assert any(name.startswith("mask_decoder") for name in changed) and any(name.startswith("prompt_encoder") for name in changed)
+    assert describe_model(second)["parent"] == sha256(first) and "parent" not in describe_model(first)
+    assert history["samples"].sum() == 8 and history["image_size"].eq(48).all()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -151,6 +181,12 @@ def test_progress_of_other_work_is_not_taken_up(data, tmp_path):
 def test_two_processes_share_the_steps(data, tmp_path):
     _, history = launch_stage(params(processes=2, float_phases=["32 px, 4 images, 6 steps"]), 0, data, tmp_path, log=lambda line: None)
     assert history["samples"].sum() == 6 * 4 and len(history) == 6
+
+
+def test_two_processes_share_kept_images(data, tmp_path):
+    phases = ["32 px, 8 boxes on 6 images, 6 steps", "32 px, 4 images, 6 steps"]
+    _, history = launch_stage(params(processes=2, float_phases=phases), 0, data, tmp_path, log=lambda line: None)
+    assert history["samples"].sum() == 6 + 6 * 4
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(data, tmp_path, monkeypatch):

@@ -33,6 +33,25 @@ def test_some_of_a_volume_s_boxes_are_those_of_the_whole_volume(tmp_path, monkey
     assert 20 <= areas.count(25 * 40) <= 36  # seven of ten; rows 5 to 29, columns 10 to 49
 
 
+def write_squares(folder, sides):
+    """Images of 512 px with one square object each, as cases of ultrasound."""
+    for number, side in enumerate(sides):
+        labels = np.zeros((512, 512), np.uint8)
+        labels[101 : 101 + side, 101 : 101 + side] = 1
+        image = np.repeat(40 + 90 * labels[..., None], 3, -1)
+        Case(f"2DBox_US_{number}", image, None, labels, np.ones(3)).with_boxes().save(folder / "US" / f"2DBox_US_{number}.npz")
+    return PromptDataset([SliceIndex.build(folder)], 32, 32, prompts=2)
+
+
+def test_slices_whose_objects_are_lost_at_a_small_size_are_passed_over(tmp_path, monkeypatch):
+    plain = View.draw
+    monkeypatch.setattr(View, "draw", classmethod(lambda cls, labels, size, rng, **_: plain(labels, size, rng, whole=1.0, plain=True)))
+    samples = write_squares(tmp_path / "some", [3, 200])  # of 16 pixels of the slice a small view sees one
+    assert {samples[number]["name"] for number in range(8)} == {"2DBox_US_1:0"}
+    with pytest.raises(ValueError, match="US: no object is visible at 32 px"):
+        write_squares(tmp_path / "none", [3])[0]
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_a_loose_box_stays_near_and_inside(seed):
     box = np.array([10.0, 20, 29, 59])

@@ -1,6 +1,6 @@
 """Samples for training a model from nothing: a slice with several boxes on it, one image embedding for all of them.
 
-Encoding an image costs as much as about twenty boxes (LiteMedSAM), so every image asks about several objects at once.
+Encoding an image costs as much as ten to twenty boxes (LiteMedSAM), so every image asks about several objects at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ LOOSE_BOXES = 0.1
 """Share of boxes that are not tight. With half of them masks keep a pixel or two away from the sides of tight boxes."""
 REDRAWN = 0.15
 """Share of objects outlined a little wider, narrower or smoother than they are labelled, as another annotator might, with the box that goes with it."""
+TRIES = 50
+"""Slices looked at for one that shows an object before giving up."""
 CONTAINS_PARTS = {"Fundus": 0.8}
 """By modality: the share of questions about an object that want it with the labelled parts inside it. The cup is a part of the optic disc, which most data sets
 outline as a whole, while a label map, with one label a pixel, leaves a ring of it."""
@@ -68,17 +70,12 @@ class PromptDataset(Dataset):
 
         Raises:
             CaseError: unreadable file.
+            ValueError: objects of the modality are too small to be seen at this size.
         """
         rng = np.random.default_rng((self.seed, n))
         modality = self.modalities[n % len(self.modalities)]
-        number, i = self._draw(modality, rng)
+        number, i, view, (seen, seen_labels, content) = self._see(modality, rng)
         index = self.sources[number]
-        image, labels = read_labelled_slice(index, i, self._reader)
-        view = View.draw(labels, self.size, rng)
-        seen, seen_labels, content = view.of(image, labels)
-        if not seen_labels.any():  # turned or cut away
-            view = View.draw(labels, self.size, rng, whole=1.0, plain=True)
-            seen, seen_labels, content = view.of(image, labels)
         repainted = rng.random() < REPAINTED
         if repainted and rng.random() < 0.6:
             seen_labels = scatter(seen_labels, content, rng)
@@ -99,6 +96,22 @@ class PromptDataset(Dataset):
         pools = self._pools[modality]
         number, rows = pools[rng.integers(len(pools))]
         return number, int(rng.choice(rows))
+
+    def _see(self, modality: str, rng: np.random.Generator) -> tuple[int, int, View, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Number of a source, of one of its slices of a modality, a view of it that shows an object, and what is seen, see `View.of`.
+
+        A view may turn or cut every object away; then the whole slice is shown. If its objects are lost even there, being smaller than a pixel of so small
+        a view, another slice is.
+        """
+        for _ in range(TRIES):
+            number, i = self._draw(modality, rng)
+            image, labels = read_labelled_slice(self.sources[number], i, self._reader)
+            for options in ({}, {"whole": 1.0, "plain": True}):
+                view = View.draw(labels, self.size, rng, **options)
+                seen = view.of(image, labels)
+                if seen[1].any():
+                    return number, i, view, seen
+        raise ValueError(f"{modality}: no object is visible at {self.size} px in {TRIES} slices drawn; expected a larger input size")
 
     def _another(self, rng: np.random.Generator) -> np.ndarray:
         """The picture of some other sample, uint8 (S,S,3)."""

@@ -159,24 +159,26 @@ def float_sources(params: Params, data_folder: Path) -> list[SliceIndex]:
 
 
 def train_float(
-    params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print
+    params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print, parent: Path | None = None
 ) -> tuple[Path, pd.DataFrame]:
-    """Train the float baseline from nothing by the parameters' phases, in this process (one of several under torchrun); see `pretrain`."""
+    """Train the float baseline from nothing, or from the weights of `parent`, by the parameters' phases, in this process (one of several under torchrun); see
+    `pretrain`."""
     if params.float_data == "open" and rank() == 0:
         log(f"drawing {params.phantom_cases} phantoms, or keeping those already there")
         write_phantoms(data_folder / "float_phantoms", params.phantom_cases, params.seed + 1, imbalance=0, processes=os.cpu_count() or 1)
     if dist.is_initialized():
         dist.barrier()
     sources, device = float_sources(params, data_folder), device_of(params)
-    model = build_model(params.model, params.image_size, None, params.seed)
+    model = build_model(params.model, params.image_size, parent, params.seed)
     masks = model.mask_size / model.image_size
     work = Pretraining(
         parse_phases(params.float_phases),
         lambda size: PromptDataset(sources, size, round(masks * size), PROMPTS, params.seed),
         lambda size: evaluation_batches(params, data_folder, size, round(masks * size)),
-        fingerprint(params, 0, None, None, data_folder),
+        fingerprint(params, 0, parent, None, data_folder),
         device,
-        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)},
+        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)}
+        | ({"parent": sha256(parent)} if parent else {}),
     )
     return pretrain(model, work, folder, log)
 
@@ -222,9 +224,9 @@ def run_stage(
     """Run one stage in this process (one of several under torchrun).
 
     Args:
-        number: 0 for the float baseline, which needs no parent, or 1 to 3, see `STAGES`.
+        number: 0 for the float baseline, or 1 to 3, see `STAGES`.
         data_folder: of notebook 00. folder: gets checkpoint and history, see `fit` and `pretrain`.
-        parent: checkpoint to start from.
+        parent: checkpoint to start from; stage 0 starts from random weights without one.
         float_model: the float parent, teacher of stage one where no MedSAM is given.
         strategy: see `make_data`.
 
@@ -240,7 +242,7 @@ def run_stage(
         trial.touch()
     trial.with_suffix("").unlink()
     if number == 0:
-        return train_float(params, data_folder, folder, log)
+        return train_float(params, data_folder, folder, log, parent)
     stage = STAGES[number]
     model = load_model(parent)
     if stage.quantises:

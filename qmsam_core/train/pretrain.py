@@ -12,8 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,8 @@ from ..data.prompts import PromptDataset
 from ..models import Sam
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
+from .interruption import between_steps
+from .kept import Decoding, KeptEmbeddings
 from .loop import (
     TrainingError,
     evaluate,
@@ -51,6 +52,7 @@ EVALUATIONS = 6  # a phase
 SAVE_SECONDS = 180.0
 LOG_SECONDS = 30.0
 AVERAGED_STEPS = 100
+KEPT_FROM = 2**40  # numbers of the samples that are kept: none that the whole network is trained on
 
 
 @dataclass(frozen=True)
@@ -101,29 +103,6 @@ def quiet_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@contextmanager
-def between_steps(asked_to_stop: threading.Event) -> Iterator[None]:
-    """Let an interruption (Ctrl-C, SIGTERM) set `asked_to_stop` instead of breaking into a step; a second one is taken at once. Several processes cannot stop at
-    the same step by signals, which reach them apart: there, and outside the main thread, interruptions stay what they are."""
-    if world_size() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:
-        restore()
-        asked_to_stop.set()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        restore()
-
-
 class FloatTrainer:
     """Model, its moving average, optimiser and clock of one pretraining; see `pretrain`."""
 
@@ -142,7 +121,7 @@ class FloatTrainer:
         self.resume()
         if work.device != "cpu":
             compile_blocks(self.model)
-        self.wrapped = DistributedDataParallel(self.model, find_unused_parameters=True) if dist.is_initialized() else self.model
+        self.wrapped: nn.Module = self.model
         self.saved = time.perf_counter()
 
     def resume(self) -> None:
@@ -188,8 +167,7 @@ class FloatTrainer:
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())
         judged = list(self.work.evaluation(phase.size))
-        workers = self.loader_options()
-        loader = DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **workers)
+        loader = self.kept_batches(phase, batch) if phase.kept else self.fresh_batches(phase, batch)
         begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
         waited, waiting_since = 0.0, time.perf_counter()
         for sample in loader:
@@ -200,7 +178,8 @@ class FloatTrainer:
             loss = self.step(sample, learning_rate(self.work.phases, self.phase, done))
             self.settle()
             self.running = loss, self.steps, sample["name"]
-            self.steps, self.samples = self.steps + 1, self.samples + batch * world_size()
+            self.samples += batch * world_size() if not phase.kept else phase.kept if self.steps == 0 else 0  # kept images are read once
+            self.steps += 1
             if time.perf_counter() - logged > LOG_SECONDS and self.losses:
                 logged = time.perf_counter()
                 self.log(f"{phase.size} px: {100 * done:.0f} %, step {self.steps}, loss {sum(self.losses) / len(self.losses):.4f}")
@@ -216,6 +195,19 @@ class FloatTrainer:
         self.settle()
         if self.losses:
             self.judge(phase, judged, begun, waited)
+
+    def fresh_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
+        """Samples never seen before, for the whole network."""
+        self.wrapped = wrap(self.model)
+        return DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **self.loader_options())
+
+    def kept_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
+        """Boxes on kept embeddings, for the decoder alone. The images of this phase are the same whether or not it was interrupted."""
+        self.wrapped = wrap(Decoding(self.model))
+        begun = time.perf_counter()
+        kept = KeptEmbeddings(self.model, self.work.samples(phase.size), phase.kept, self.phase, self.work.device, KEPT_FROM * (1 + self.phase))
+        self.log(f"{phase.size} px: kept the embeddings of {phase.kept} images in {time.perf_counter() - begun:.0f} s")
+        return kept.batches(batch, self.steps, world_size(), rank())
 
     def loader_options(self) -> dict:
         """How samples are made: beside a GPU by all cores but two, each a process; on the CPU, which training fills, between two steps."""
@@ -251,10 +243,15 @@ class FloatTrainer:
         """One step down the gradient; returns the loss, a tensor on the device, see `settle`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        images, boxes, masks = (sample[k].to(self.work.device, non_blocking=True) for k in ("image", "boxes", "masks"))
+        sample = {name: value.to(self.work.device, non_blocking=True) for name, value in sample.items() if isinstance(value, Tensor)}
+        masks = sample["masks"].float()
         with self.autocast:
-            logits, _, guessed = self.wrapped(channels_last(images), boxes)
-        logits, masks = logits.float(), masks.flatten(0, 1).float()
+            if "embeddings" in sample:
+                logits, guessed = self.wrapped(sample["embeddings"], sample["boxes"])
+            else:
+                logits, _, guessed = self.wrapped(channels_last(sample["image"]), sample["boxes"])
+                masks = masks.flatten(0, 1)
+        logits = logits.float()
         loss = self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -291,6 +288,11 @@ class FloatTrainer:
         return sum(row["seconds"] for row in self.history)
 
 
+def wrap(module: nn.Module) -> nn.Module:
+    """A module whose gradients are averaged over all processes that train together, if there are several."""
+    return DistributedDataParallel(module, find_unused_parameters=True) if dist.is_initialized() else module
+
+
 def draw_curves(folder: Path, history: list[dict]) -> None:
     """`curves.png`, to be looked at while training runs."""
     from ..evaluate.figures import training_curves  # not needed by a training process that only steps
@@ -303,7 +305,8 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """Train all weights of a float model and keep the moving average of the last ones.
 
     AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
-    the error of the predicted IoU. No choice is made on the evaluation slices: they show where training stands.
+    the error of the predicted IoU. In a phase with kept images the encoder stays as it is. No choice is made on the evaluation slices: they show
+    where training stands.
 
     Args:
         model: trained in place; its input size changes with the phases and is its own again at the end.

@@ -1,0 +1,107 @@
+"""Boxes on images whose embeddings are kept: what the prompt encoder and the mask decoder learn from alone.
+
+Where a box lies, and that a mask fills it, needs many boxes and hardly any image; a box costs a small part of what an image costs. So the encoder
+runs once over a number of images, and every step asks about some of them. A fifth of the boxes lies on images that show nothing but noise, where
+the best answer is the ellipse inscribed in the box, of any size and at any place: objects alone leave places and sizes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..data.prompts import PromptDataset
+from ..models import Sam
+from .precision import autocast_for, channels_last
+
+ON_NOTHING = 5
+"""Of so many boxes one lies on an image that shows nothing."""
+EMPTY_IMAGES = 8
+SIDES = (0.03, 0.85)
+"""Geometric mean of the sides of boxes on nothing, as shares of the image's side."""
+LEAST_SIDE = 3.0  # pixels
+BATCH = 8
+
+
+class Decoding(nn.Module):
+    """The part of a model behind its image encoder as a module of its own: embeddings (N, C, g, g), boxes (N, 4) -> mask logits, predicted IoU."""
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.decode = model.decode
+        self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder  # so that their parameters are found
+
+    def forward(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(embeddings, boxes)
+
+
+class KeptEmbeddings:
+    """Steps' worth of boxes on the embeddings of a number of images, computed by a model at its present size and with its present encoder.
+
+    Args:
+        samples: images with their boxes; the first `images` from `start` on are kept, in half precision: 2 MB each at 256 px.
+        seed: of all draws; step `n` depends on it and on `n` only.
+    """
+
+    def __init__(self, model: Sam, samples: PromptDataset, images: int, seed: int, device: str = "cpu", start: int = 0) -> None:
+        self.size, self.mask_size, self.seed, self.device = model.image_size, model.mask_size, seed, device
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.names: list[str] = []
+        for sample in DataLoader(samples, BATCH, sampler=range(start, start + images)):
+            kept.append((self._embed(model, sample["image"]), sample["boxes"], sample["masks"].bool()))
+            self.names += sample["name"]
+        self.embeddings, self.boxes, self.masks = (torch.cat(parts) for parts in zip(*kept))
+        noise = np.random.default_rng((seed, 0)).normal(0, 1, (EMPTY_IMAGES, 3, self.size, self.size))
+        levels = np.random.default_rng((seed, 1)).uniform((0.1, 0.01), (0.9, 0.2), (EMPTY_IMAGES, 2))[..., None, None, None]
+        self.empty = self._embed(model, torch.from_numpy(np.clip(levels[:, 0] + levels[:, 1] * noise, 0, 1)).float())
+
+    @torch.no_grad()
+    def _embed(self, model: Sam, images: Tensor) -> Tensor:
+        """Embeddings (B, C, g, g) in half precision, by the encoder as it is in evaluation."""
+        training = model.training
+        model.eval()
+        with autocast_for(model, self.device):
+            embeddings = model.image_encoder(channels_last(images.to(self.device)))
+        model.train(training)
+        return embeddings.half().contiguous().cpu()
+
+    def batches(self, boxes: int, step: int, stride: int = 1, first: int = 0) -> Iterator[dict]:
+        """Batches from `step` on without end: embeddings float32 (N,C,g,g), boxes float32 (N,4), masks float32 (N,1,M,M), name.
+
+        Of several processes that train together, each takes every `stride`th batch, from `first` on.
+        """
+        number = step * stride + first
+        while True:
+            yield self.batch(boxes, number)
+            number += stride
+
+    def batch(self, boxes: int, number: int) -> dict:
+        """Batch `number` of so many boxes."""
+        rng = np.random.default_rng((self.seed, 2, number))
+        empty = boxes // ON_NOTHING
+        places, masks = inscribed(empty, self.size, self.mask_size, rng)
+        rows, asked = rng.integers(len(self.embeddings), size=boxes - empty), rng.integers(self.boxes.shape[1], size=boxes - empty)
+        return {
+            "embeddings": torch.cat([self.empty[rng.integers(EMPTY_IMAGES, size=empty)], self.embeddings[rows]]).float(),
+            "boxes": torch.cat([places, self.boxes[rows, asked]]),
+            "masks": torch.cat([masks, self.masks[rows, asked].float()]),
+            "name": ["nothing"] * empty + [self.names[row] for row in rows],
+        }
+
+
+def inscribed(number: int, size: int, mask_size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Boxes float32 (N,4) of any size and place in an image of `size` pixels, and the ellipses inscribed in them as masks float32 (N,1,M,M).
+
+    A box reaches from the outer side of its first pixel to that of its last, as boxes of objects do.
+    """
+    side = size * np.exp(rng.uniform(*np.log(SIDES), number))
+    extent = np.clip(np.exp(rng.uniform(-0.6, 0.6, (2, number))) * side, LEAST_SIDE, size - 2)  # width, height
+    low = rng.uniform(0, 1, (2, number)) * (size - extent)
+    boxes = np.stack([*low, *(low + extent - 1)], 1).astype(np.float32)
+    across, down = (((np.arange(mask_size) + 0.5) * size / mask_size - (low[k] + extent[k] / 2)[:, None]) / (extent[k] / 2)[:, None] for k in (0, 1))
+    masks = (across[:, None, :] ** 2 + down[:, :, None] ** 2 <= 1).astype(np.float32)
+    return torch.from_numpy(boxes), torch.from_numpy(masks)[:, None]
