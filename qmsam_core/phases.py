@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?"
+PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?(, new decoder)?"
 """One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes`, `112 px, 16 images, 400 steps, from 4e-4`, or
-`64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone."""
+`64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone. `, new decoder` behind it begins the mask decoder anew."""
 
 PEAK = 1e-3  # learning rate, where no phase says otherwise
 BOX = 0.08  # what a box costs the mask decoder alone, as a share of an image with four boxes for the whole network (LiteMedSAM, two cores)
@@ -26,6 +26,8 @@ class Phase:
 
     `peak`, if given, begins the course of the learning rate anew at that peak, so that a training that had come to its end can be continued, at a
     lower resolution again if that is where it pays.
+
+    With `new_decoder` the phase begins with a prompt encoder and a mask decoder that fill the box they are asked about, see `models.filled_box`.
     """
 
     size: int
@@ -34,6 +36,7 @@ class Phase:
     unit: str
     peak: float | None = None
     kept: int = 0
+    new_decoder: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Phase:
@@ -41,8 +44,8 @@ class Phase:
         found = re.fullmatch(PHASE, text)
         if not found:
             raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps, from 4e-4'")
-        size, images, boxes, kept, length, unit, peak = found.groups()
-        phase = cls(int(size), int(images or boxes), float(length), unit, float(peak) if peak else None, int(kept or 0))
+        size, images, boxes, kept, length, unit, peak, new = found.groups()
+        phase = cls(int(size), int(images or boxes), float(length), unit, float(peak) if peak else None, int(kept or 0), bool(new))
         if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0 or kept == "0":
             raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
         return phase

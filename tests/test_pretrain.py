@@ -42,6 +42,8 @@ def test_a_phase_reads_as_it_is_written():
     assert Phase.parse("64 px, 16 images, 40 steps").done(10, 1e9) == 0.25
     assert Phase.parse("64 px, 16 images, 40 steps, from 2.5e-4") == Phase(64, 16, 40, "steps", 2.5e-4)
     assert Phase.parse("64 px, 32 boxes on 900 images, 40 steps, from 1e-3") == Phase(64, 32, 40, "steps", 1e-3, kept=900)
+    assert Phase.parse("64 px, 16 images, 40 steps, from 2.5e-4, new decoder") == Phase(64, 16, 40, "steps", 2.5e-4, new_decoder=True)
+    assert Phase.parse("64 px, 32 boxes on 900 images, 40 steps, new decoder") == Phase(64, 32, 40, "steps", kept=900, new_decoder=True)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,7 @@ def test_a_phase_reads_as_it_is_written():
     [
         "", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps",
         "64 px, 1 images, 4 steps, from 0.1", "64 px, 1 images, 4 steps, from 0e-4", "64 px, 8 boxes, 4 steps", "64 px, 8 boxes on 0 images, 4 steps",
+        "64 px, 8 images, new decoder, 4 steps",
     ],
 )  # fmt: skip
 def test_a_phase_that_cannot_be_is_refused(text):
@@ -147,6 +150,38 @@ def test_kept_images_train_the_decoder_alone_from_given_weights(data, tmp_path):
     assert any(name.startswith("mask_decoder") for name in changed) and any(name.startswith("prompt_encoder") for name in changed)
     assert describe_model(second)["parent"] == sha256(first) and "parent" not in describe_model(first)
     assert history["samples"].sum() == 8 and history["image_size"].eq(48).all()
+
+
+def test_a_new_decoder_is_trained_on_at_another_size_and_resumed(data, tmp_path, monkeypatch):
+    phases = ["32 px, 5 boxes on 4 images, 2 steps, from 1e-5, new decoder", "48 px, 5 boxes on 4 images, 3 steps"]
+    chosen = params(model="litemedsam", float_phases=phases)
+    whole, _ = train_float(chosen, data, tmp_path / "whole")
+    weights = load_model(whole).state_dict()
+    matrix = weights["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+    assert (matrix == 0).sum() == matrix.numel() / 2  # each wave along one axis, and the new decoder's are in the averaged weights
+    first = "mask_decoder.transformer.layers.0.cross_attn_image_to_token.q_proj.bias"
+    near, far = weights[first][[1, 4 * 16 + 1]]
+    assert (near / far).item() ** 2 == pytest.approx(2 * 12 / 2 / 8, rel=1e-2)  # sharpened from 8 cells a side to 12; the rate is too low to move it
+
+    step = pretraining.FloatTrainer.step
+
+    def killed(self, *arguments):
+        if self.phase == 1 and self.steps == 1:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(pretraining, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_float(chosen, data, tmp_path / "killed")
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", step)
+    resumed, _ = train_float(chosen, data, tmp_path / "killed")
+    assert same_weights(load_model(resumed), load_model(whole))
+
+
+def test_a_new_decoder_needs_a_model_with_heads_for_it():
+    with pytest.raises(ValueError, match="float_phases.*new decoder.*litemedsam"):
+        params(float_phases=["32 px, 4 images, 2 steps, new decoder"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

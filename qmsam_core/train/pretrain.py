@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..allocator import return_memory
 from ..data.prompts import PromptDataset
 from ..models import Sam
+from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
 from .interruption import between_steps
@@ -109,8 +110,7 @@ class FloatTrainer:
     def __init__(self, model: Sam, work: Pretraining, folder: Path, log: Callable[[str], None]) -> None:
         self.work, self.folder, self.log = work, folder, log
         self.model = channels_last(model.to(work.device).train())
-        self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True).eval()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK, weight_decay=WEIGHT_DECAY, fused=True)
+        self.forget()
         self.mask_loss, self.autocast = segmentation_loss(), autocast_for(self.model, work.device)
         self.history: list[dict] = []
         self.phase = self.steps = self.samples = 0  # steps of this phase, samples of all
@@ -123,6 +123,11 @@ class FloatTrainer:
             compile_blocks(self.model)
         self.wrapped: nn.Module = self.model
         self.saved = time.perf_counter()
+
+    def forget(self) -> None:
+        """Begin the moving average and the optimiser's moments anew from the weights as they are."""
+        self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True).eval()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK, weight_decay=WEIGHT_DECAY, fused=True)
 
     def resume(self) -> None:
         """Take up progress of the same work, if there is any."""
@@ -163,6 +168,8 @@ class FloatTrainer:
         """One resolution, from wherever it stands to its end."""
         self.optimizer.zero_grad(set_to_none=True)
         return_memory()  # of the last phase
+        if self.steps == 0:
+            self.prepare(phase)
         self.model.set_image_size(phase.size)
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())
@@ -195,6 +202,23 @@ class FloatTrainer:
         self.settle()
         if self.losses:
             self.judge(phase, judged, begun, waited)
+
+    def prepare(self, phase: Phase) -> None:
+        """What the weights need before a phase's first step: a decoder that begins anew, or, once one has, heads that look as near as the phase's cells are small.
+
+        Processes that train together have the same weights and do the same.
+        """
+        before = self.work.phases[: self.phase]
+        self.model.set_image_size(phase.size)
+        if phase.new_decoder:
+            samples = self.work.samples(phase.size)
+            images = torch.stack([samples[n]["image"] for n in range(KEPT_FROM, KEPT_FROM + IMAGES)])
+            begin_with_filled_boxes(self.model, images)
+            self.log(f"{phase.size} px: a new decoder, which fills the box")
+            self.forget()
+        elif any(earlier.new_decoder for earlier in before) and before[-1].size != phase.size:
+            for module in (self.model, self.average.module):
+                sharpen(module, phase.size / before[-1].size)
 
     def fresh_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
         """Samples never seen before, for the whole network."""
