@@ -33,6 +33,7 @@ STEEPNESS = 2.0  # logit a cell, of the heads that see the nearest cells
 FAR = 8.0  # logit a half side of the image, of those that see far
 MARK = 4.0  # how long the vectors are by which tokens are told apart
 CHOSEN, LEFT_OUT = 14.0, -200.0  # logits that settle a softmax
+SHARED = 8  # channels that leave tokens out
 GATE = 8.0  # how far a cell's vector moves between outside and inside
 SIDES = tuple(product((0, 1), (0, 1)))
 """Left, upper, right, lower: corner, axis."""
@@ -114,12 +115,13 @@ def _channels(attention: CrossAttention) -> int:
 
 def _silent(squares: Tensor, readings: Tensor, number: int) -> Tensor:
     """Orthonormal directions (C, number), float32, along which vectors of these mean squares (C,C) are next to nothing; each sums to zero, so that layer norm
-    takes no mean off it, and none is seen by the readings (C,R)."""
+    takes no mean off it, none is seen by the readings (C,R), and they are turned so that no channel holds one alone: quantised, it would drown the others."""
     channels = len(squares)
     values, vectors = torch.linalg.eigh(squares + 100 / channels + 100 * readings @ readings.T)
     if values[number - 1] > LEAST_SILENT:
         raise ValueError(f"no {number} of {channels} channels are silent: mean square {values[number - 1]:.1e}; expected at most {LEAST_SILENT}")
-    return vectors[:, :number].float()
+    turn = torch.linalg.qr(torch.randn(number, number, generator=torch.Generator().manual_seed(0), dtype=vectors.dtype))[0]
+    return (vectors[:, :number] @ turn).float()
 
 
 def _clear(*layers: nn.Linear) -> None:
@@ -217,15 +219,15 @@ def _compare_sides(
         attention.q_proj.bias[row + 1] = root  # one times: place of the corner
         attention.k_proj.weight[row + 1] = -sign * root * corner.weight[:, axis]
         attention.k_proj.bias[row + 1] = -sign * root * corner.offset[axis]
-        attention.q_proj.bias[row + 2] = 12.0  # all tokens but these two are left out
-        left_out = LEFT_OUT / attention.scale / 12
-        attention.k_proj.weight[row + 2] = -left_out * (marks[:, token] + marks[:, mask]) / MARK
-        attention.k_proj.bias[row + 2] = left_out
+        left_out = LEFT_OUT / attention.scale / 12 / SHARED  # all tokens but these two; over several channels, so that no number is large when quantised
+        attention.q_proj.bias[row + 2 : row + 2 + SHARED] = 12.0
+        attention.k_proj.weight[row + 2 : row + 2 + SHARED] = -left_out * (marks[:, token] + marks[:, mask]) / MARK
+        attention.k_proj.bias[row + 2 : row + 2 + SHARED] = left_out
         attention.v_proj.weight[row] = marks_held[:, token] / 9  # about as long as layer norm leaves a mark
         attention.out_proj.weight[:, row] = GATE * directions[:, head]
         attention.out_proj.bias -= GATE / 2 * directions[:, head]
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj):  # able to learn something else besides
-            projection.weight[row + 3 : row + channels].normal_(0, 0.02, generator=random)
+            projection.weight[row + 2 + SHARED : row + channels].normal_(0, 0.02, generator=random)
         attention.out_proj.weight[:, row + 1 : row + channels].normal_(0, 0.02, generator=random)
 
 
