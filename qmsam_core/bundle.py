@@ -25,6 +25,7 @@ from .models import build_model, load_checkpoint, save_checkpoint
 from .models.bundled import FOLDER, NAME
 from .provenance import write_atomic
 from .quant import describe_model
+from .train.pretrain import whole_history
 
 LOADER = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
 ARMS = {"model": "LiteMedSAM, open", "ellipse": "ellipse in the box"}
@@ -84,12 +85,13 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
     train, testing = (SliceIndex.load(run / "00_prepare" / f"index_{name}.npz") for name in ("train", "testing"))
     scores = score_unseen(part, testing, log)
     names = {index: [Path(p).relative_to(index.root).as_posix() for p in index.cases["path"]] for index in (train, testing)}
-    history = pd.read_csv(run / "00_prepare" / "float" / "history.csv")
+    history = whole_history(trained.parent)
+    facts |= {"samples": int(history["samples"].sum()), "seconds": round(history["seconds"].sum())}
     card = jinja2.Environment(loader=LOADER, trim_blocks=True, lstrip_blocks=True).get_template("model_card.md.j2")
     text = card.render(
         name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, history=history,
         sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
-        table=summary(scores).round(1).to_dict("records"), images=int(history["samples"].sum()), hours=history["seconds"].sum() / 3600,
+        table=summary(scores).round(1).to_dict("records"), images=facts["samples"], hours=facts["seconds"] / 3600,
         steps=steps_taken(history), remark=remark,
     )  # fmt: skip
     write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))

@@ -18,6 +18,7 @@ from qmsam_core.train import TrainingError, launch_stage
 from qmsam_core.train import pretrain as pretraining
 from qmsam_core.train.losses import predicted_iou_loss
 from qmsam_core.train.pipeline import float_sources, train_float
+from qmsam_core.train.pretrain import whole_history
 
 PHASES = ["32 px, 4 images, 12 steps", "48 px, 2 images, 6 steps"]
 
@@ -150,6 +151,9 @@ def test_kept_images_train_the_decoder_alone_from_given_weights(data, tmp_path):
     assert any(name.startswith("mask_decoder") for name in changed) and any(name.startswith("prompt_encoder") for name in changed)
     assert describe_model(second)["parent"] == sha256(first) and "parent" not in describe_model(first)
     assert history["samples"].sum() == 8 and history["image_size"].eq(48).all()
+    assert describe_model(second)["parent_phases"] == describe_model(first)["phases"]
+    told = whole_history(second.parent)
+    assert told["image_size"].tolist() == [32] * (len(told) - len(history)) + [48] * len(history) and told["samples"].sum() == 6 * 4 + 8
 
 
 def test_a_new_decoder_is_trained_on_at_another_size_and_resumed(data, tmp_path, monkeypatch):

@@ -25,11 +25,11 @@ from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..models.bundled import BUNDLED, HISTORY
 from ..params import Params
 from ..phases import parse_phases
-from ..provenance import environment, sha256
+from ..provenance import environment, sha256, write_atomic
 from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .precision import autocast_for
-from .pretrain import PROMPTS, Pretraining, pretrain
+from .pretrain import PARENT_HISTORY, PROMPTS, Pretraining, pretrain, whole_history
 from .stages import STAGES, schedule_of, teacher_name
 from .step import Job, rank, world_size
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
@@ -178,9 +178,22 @@ def train_float(
         fingerprint(params, 0, parent, None, data_folder),
         device,
         {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)}
-        | ({"parent": sha256(parent)} if parent else {}),
+        | (inherited(parent) if parent else {}),
     )
+    if parent and rank() == 0 and (parent.parent / "history.csv").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / PARENT_HISTORY, lambda file: whole_history(parent.parent).to_csv(file, index=False))
     return pretrain(model, work, folder, log)
+
+
+def inherited(parent: Path) -> dict:
+    """What a description says about the weights that a training began with: their SHA-256, and how they were trained in turn, as far as they tell."""
+    try:
+        facts = describe_model(parent)
+    except CheckpointError:  # weights from elsewhere
+        facts = {}
+    machines = [*facts.get("parent_machines", []), *([facts["machine"]] if "machine" in facts else [])]
+    return {"parent": sha256(parent), "parent_phases": [*facts.get("parent_phases", []), *facts.get("phases", [])], "parent_machines": machines}
 
 
 def make_float_baseline(

@@ -53,6 +53,7 @@ EVALUATIONS = 6  # a phase
 SAVE_SECONDS = 180.0
 LOG_SECONDS = 30.0
 AVERAGED_STEPS = 100
+PARENT_HISTORY = "parent_history.csv"  # beside the history: that of the weights a training began with
 KEPT_FROM = 2**40  # numbers of the samples that are kept: none that the whole network is trained on
 
 
@@ -315,6 +316,12 @@ class FloatTrainer:
 def wrap(module: nn.Module) -> nn.Module:
     """A module whose gradients are averaged over all processes that train together, if there are several."""
     return DistributedDataParallel(module, find_unused_parameters=True) if dist.is_initialized() else module
+
+
+def whole_history(folder: Path) -> pd.DataFrame:
+    """The history of a float training, behind that of the weights it began with where that is known."""
+    files = [folder / name for name in (PARENT_HISTORY, "history.csv")]
+    return pd.concat([pd.read_csv(file) for file in files if file.is_file()], ignore_index=True)
 
 
 def draw_curves(folder: Path, history: list[dict]) -> None:
