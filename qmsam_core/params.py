@@ -91,8 +91,8 @@ class Params(BaseModel):
     def _fits_together(self) -> Params:
         if self.float_data == "open" and self.data_root is None:
             raise ValueError("float_data: open chooses among the cases of data_root, which is not given; give it, or float_data: data")
-        if self.model == "nano" and any(phase.new_decoder for phase in parse_phases(self.float_phases)):
-            raise ValueError("float_phases: nano's mask decoder has too few heads for a new decoder; expected no such phase, or model: litemedsam")
+        if self.model != "litemedsam" and any(phase.new_decoder for phase in parse_phases(self.float_phases)):
+            raise ValueError(f"float_phases: found a new decoder for model: {self.model}; expected it for litemedsam only, or no such phase")
         if self.data_root is not None and not self.data_label:
             raise ValueError(
                 f"data_root: found '{self.data_root}', a path without a folder name; give the data set's own folder"

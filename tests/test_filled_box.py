@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from qmsam_core.models import build_model
+from qmsam_core.models import build_model, filled_box
 from qmsam_core.models.filled_box import begin_with_filled_boxes, sharpen
 
 SIZE = 64
@@ -75,5 +75,14 @@ def test_a_decoder_of_few_heads_is_refused_and_left_as_it_was(images):
     model = build_model("nano", SIZE)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match="nano: a decoder of 4 heads; expected 8"):
+        begin_with_filled_boxes(model, images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_embeddings_that_use_every_direction_are_refused_and_the_model_left_as_it_was(images, monkeypatch):
+    model = build_model("litemedsam", SIZE, "open")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setattr(filled_box, "embed", lambda *_: [torch.randn(2, 256, 16, 16)])
+    with pytest.raises(ValueError, match="let the encoder learn first"):
         begin_with_filled_boxes(model, images)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -153,6 +153,8 @@ def test_kept_images_train_the_decoder_alone_from_given_weights(data, tmp_path):
     assert history["samples"].sum() == 8 and history["image_size"].eq(48).all()
     assert describe_model(second)["parent_phases"] == describe_model(first)["phases"]
     told = whole_history(second.parent)
+    _, alone = train_float(params(float_phases=["32 px, 4 images, 6 steps"]), data, second.parent)
+    assert whole_history(second.parent)["image_size"].tolist() == [32] * len(alone)  # of the parent that another training had nothing is left
     assert told["image_size"].tolist() == [32] * (len(told) - len(history)) + [48] * len(history) and told["samples"].sum() == 6 * 4 + 8
 
 

@@ -71,25 +71,23 @@ def begin_with_filled_boxes(model: Sam, images: Tensor, seed: int = 0) -> None:
     attention = model.mask_decoder.transformer.layers[0].cross_attn_image_to_token
     if attention.heads != HEADS or attention.q_proj.out_features < 16 * HEADS:
         raise ValueError(f"{model.config.name}: a decoder of {attention.heads} heads; expected {HEADS} of at least 16 channels, as LiteMedSAM's")
-    training, device = model.training, next(model.parameters()).device
-    model.eval().cpu()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        new = build_model(model.config.name, model.image_size, seed=seed)
-        model.prompt_encoder.load_state_dict(new.prompt_encoder.state_dict())
-        model.mask_decoder.load_state_dict(new.mask_decoder.state_dict())
-        embeddings = embed(model, images)
-        directions = _write_attention(model, torch.cat([e.permute(0, 2, 3, 1).reshape(-1, e.shape[1]) for e in embeddings]), seed)
-        _write_upscaling(model, embeddings[0], directions, seed)
-    model.train(training).to(device)
+    new = build_model(model.config.name, model.image_size, seed=seed)  # all is made there, so that a failure leaves the model as it was
+    new.image_encoder.load_state_dict(model.image_encoder.state_dict())
+    with torch.no_grad():
+        embeddings = embed(new, images)
+        directions = _write_attention(new, torch.cat([e.permute(0, 2, 3, 1).reshape(-1, e.shape[1]) for e in embeddings]), seed)
+        _write_upscaling(new, embeddings[0], directions, seed)
+    model.prompt_encoder.load_state_dict(new.prompt_encoder.state_dict())
+    model.mask_decoder.load_state_dict(new.mask_decoder.state_dict())
 
 
 def embed(model: Sam, images: Tensor) -> list[Tensor]:
-    """Embeddings float32 (B, C, g, g) of images at the model's size and, for what else an encoder says, at half and at twice that size."""
+    """Embeddings (B, C, g, g) of images at the model's size and, for what else an encoder says, at half and at twice that size."""
     size, embeddings = model.image_size, []
     for scaled, number in ((size, len(images)), (max(32, size // 32 * 16), len(images)), (min(256, 2 * size), max(1, len(images) // 2))):
         model.set_image_size(scaled)
         inputs = images[:number] if scaled == size else nn.functional.interpolate(images[:number], (scaled, scaled), mode="bilinear", antialias=True)
-        embeddings.append(torch.cat([model.image_encoder(image[None]).float() for image in inputs]))
+        embeddings.append(torch.cat([model.image_encoder(image[None]) for image in inputs]))
     model.set_image_size(size)
     return embeddings
 
@@ -119,7 +117,10 @@ def _silent(squares: Tensor, readings: Tensor, number: int) -> Tensor:
     channels = len(squares)
     values, vectors = torch.linalg.eigh(squares + 100 / channels + 100 * readings @ readings.T)
     if values[number - 1] > LEAST_SILENT:
-        raise ValueError(f"no {number} of {channels} channels are silent: mean square {values[number - 1]:.1e}; expected at most {LEAST_SILENT}")
+        raise ValueError(
+            f"a new decoder needs {number} directions that embeddings and places leave unused, found mean square {values[number - 1]:.1e}; "
+            f"expected at most {LEAST_SILENT}: let the encoder learn first, or at a larger size"
+        )
     turn = torch.linalg.qr(torch.randn(number, number, generator=torch.Generator().manual_seed(0), dtype=vectors.dtype))[0]
     return (vectors[:, :number] @ turn).float()
 
@@ -282,7 +283,7 @@ def _ask(model: Sam, embeddings: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     cells = []
     for row, tokens in enumerate(sparse):
         image = embeddings[row // 4 : row // 4 + 1] + model.prompt_encoder.dense()
-        cells.append(model.mask_decoder.transform(image, positions, tokens[None])[1].float())
+        cells.append(model.mask_decoder.transform(image, positions, tokens[None])[1])
     centres = (torch.arange(grid) + 0.5) * size / grid - 0.5
     spread = {0: centres[None, None, :].expand(1, grid, grid), 1: centres[None, :, None].expand(1, grid, grid)}
     low, high = boxes[:, :2, None, None] - 0.5, boxes[:, 2:, None, None] + 0.5

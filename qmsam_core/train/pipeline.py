@@ -180,10 +180,18 @@ def train_float(
         {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)}
         | (inherited(parent) if parent else {}),
     )
-    if parent and rank() == 0 and (parent.parent / "history.csv").is_file():
+    if rank() == 0:
+        keep_parent_history(parent, folder)
+    return pretrain(model, work, folder, log)
+
+
+def keep_parent_history(parent: Path | None, folder: Path) -> None:
+    """Copy the history that lies beside a parent, with that of its own parent before it, to `folder`; nothing of an earlier training's stays there."""
+    if parent and (parent.parent / "history.csv").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / PARENT_HISTORY, lambda file: whole_history(parent.parent).to_csv(file, index=False))
-    return pretrain(model, work, folder, log)
+    else:
+        (folder / PARENT_HISTORY).unlink(missing_ok=True)
 
 
 def inherited(parent: Path) -> dict:

@@ -320,8 +320,8 @@ def wrap(module: nn.Module) -> nn.Module:
 
 def whole_history(folder: Path) -> pd.DataFrame:
     """The history of a float training, behind that of the weights it began with where that is known."""
-    files = [folder / name for name in (PARENT_HISTORY, "history.csv")]
-    return pd.concat([pd.read_csv(file) for file in files if file.is_file()], ignore_index=True)
+    own, earlier = pd.read_csv(folder / "history.csv"), folder / PARENT_HISTORY
+    return pd.concat([pd.read_csv(earlier), own], ignore_index=True) if earlier.is_file() else own
 
 
 def draw_curves(folder: Path, history: list[dict]) -> None:
