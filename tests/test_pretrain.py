@@ -105,6 +105,16 @@ def test_phases_change_the_size_and_the_model_leaves_at_its_own(data, tmp_path):
     assert pd.read_csv(tmp_path / "history.csv")["eval_dsc"].between(0, 1).all()
 
 
+def test_a_phase_by_the_clock_is_judged_on_the_way(data, tmp_path, monkeypatch):
+    def clock(self, begun):
+        self.seconds += 0.5
+        return self.seconds
+
+    monkeypatch.setattr(pretraining.FloatTrainer, "shared_seconds", clock)
+    _, history = train_float(params(float_phases=["32 px, 4 images, 0.2 minutes"]), data, tmp_path)
+    assert len(history) == pretraining.EVALUATIONS and history["step"].is_monotonic_increasing
+
+
 KEPT = ["32 px, 4 images, 4 steps", "32 px, 10 boxes on 8 images, 8 steps", "48 px, 2 images, 6 steps"]
 
 

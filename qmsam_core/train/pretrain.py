@@ -178,9 +178,9 @@ class FloatTrainer:
         loader = self.kept_batches(phase, batch) if phase.kept else self.fresh_batches(phase, batch)
         begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
         waited, waiting_since = 0.0, time.perf_counter()
+        done = phase.done(self.steps, self.seconds)
         for sample in loader:
             waited += time.perf_counter() - waiting_since
-            done = phase.done(self.steps, self.shared_seconds(begun))
             if done >= 1:
                 break
             loss = self.step(sample, learning_rate(self.work.phases, self.phase, done))
@@ -191,7 +191,8 @@ class FloatTrainer:
             if time.perf_counter() - logged > LOG_SECONDS and self.losses:
                 logged = time.perf_counter()
                 self.log(f"{phase.size} px: {100 * done:.0f} %, step {self.steps}, loss {sum(self.losses) / len(self.losses):.4f}")
-            if int(EVALUATIONS * phase.done(self.steps, self.seconds)) > int(EVALUATIONS * done):
+            before, done = done, phase.done(self.steps, self.shared_seconds(begun))
+            if int(EVALUATIONS * done) > int(EVALUATIONS * before):
                 self.judge(phase, judged, begun, waited)
                 waited = 0.0
             if self.asked_to_stop.is_set():
