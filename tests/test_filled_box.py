@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qmsam_core.models import build_model, filled_box
-from qmsam_core.models.filled_box import begin_with_filled_boxes, sharpen
+from qmsam_core.models.filled_box import begin_with_filled_boxes, rotate_heads, sharpen
 
 SIZE = 64
 
@@ -86,3 +86,16 @@ def test_embeddings_that_use_every_direction_are_refused_and_the_model_left_as_i
     with pytest.raises(ValueError, match="let the encoder learn first"):
         begin_with_filled_boxes(model, images)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_rotated_heads_answer_as_before_and_none_of_their_channels_stands_out(begun, images):
+    attention = begun.mask_decoder.transformer.layers[0].cross_attn_image_to_token
+    spread = attention.q_proj.weight.norm(dim=1).reshape(attention.heads, -1)
+    assert (spread.amax(1) < 3 * spread.amin(1)).all(), spread
+    rotated = build_model("litemedsam", SIZE, "open")
+    rotate_heads(rotated.mask_decoder.transformer.layers[1].cross_attn_image_to_token)
+    plain = build_model("litemedsam", SIZE, "open")
+    boxes = torch.tensor([[8, 20, 39, 43], [50, 50, 59, 61]]).float()
+    with torch.no_grad():
+        embedding = plain.image_encoder(images[:1])
+        torch.testing.assert_close(rotated.decode(embedding, boxes)[0], plain.decode(embedding, boxes)[0], rtol=1e-3, atol=1e-3)
