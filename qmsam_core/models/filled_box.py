@@ -7,8 +7,8 @@ blind to what an image shows, and so the comparison can be written down:
 - Self-attention of the first block hands every token the long waves of both corners.
 - In the first block's attention from the image to the tokens, each head compares the places of the cells with one side of the box: the logit at the
   corner's token says on which side of it a cell lies, at the first mask's token it is nothing. It is a sum of sines of the distance, the first terms of a
-  square wave: as steep at the side as wanted, but bounded, as 8 bits need it. Four heads see a cell or so on either side of a side, four a good
-  part of the image. Each writes into a direction that neither content nor places use.
+  square wave: as steep at the side as wanted, but bounded, so that rounding queries and keys to 8 bits costs next to nothing. Four heads see a cell or
+  so on either side of a side, four a good part of the image. Each writes into a direction that neither content nor places use.
 - In the second block and at the end, two heads of the tokens' attention look at what is inside the box and two at what is outside.
 - Upscaling shifts the distances to the middle of each pixel and takes away from the mask what lies outside; the first mask's weights multiply that.
 
