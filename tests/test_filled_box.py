@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qmsam_core.models import build_model, filled_box
-from qmsam_core.models.filled_box import Reading, begin_with_filled_boxes, harmonics, rotate_heads, sharpen
+from qmsam_core.models.filled_box import begin_with_filled_boxes, rotate_heads, sharpen
 
 SIZE = 64
 
@@ -99,17 +99,3 @@ def test_rotated_heads_answer_as_before_and_none_of_their_channels_stands_out(be
     with torch.no_grad():
         embedding = plain.image_encoder(images[:1])
         torch.testing.assert_close(rotated.decode(embedding, boxes)[0], plain.decode(embedding, boxes)[0], rtol=1e-3, atol=1e-3)
-
-
-def test_sines_and_cosines_of_a_place_are_read_from_its_waves_and_nothing_from_what_holds_none():
-    grid = (torch.arange(64) + 0.5) / 64
-    angles = 2 * torch.pi * (2 * torch.cartesian_prod(grid, grid) - 1)[:, :, None] * torch.logspace(-1, 0.5, 32)
-    waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1).double()
-    places = (2 * torch.cartesian_prod(grid, grid) - 1).double()
-    reading = Reading.fit_alone(waves, places)
-    read = torch.einsum("pc,cahw->pahw", waves.float(), reading.weight) + reading.offset
-    torch.testing.assert_close(read, harmonics(places).float(), rtol=0, atol=0.05)
-    assert not reading.offset.any()
-    elsewhere = Reading.fit(waves, places, torch.full((128,), 0.3).double(), 0.01 * torch.eye(128).double())
-    shifted = torch.einsum("pc,cahw->pahw", waves.float() + 0.3, elsewhere.weight) + elsewhere.offset
-    torch.testing.assert_close(shifted, harmonics(places).float(), rtol=0, atol=0.15)

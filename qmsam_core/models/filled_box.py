@@ -1,14 +1,13 @@
 """Weights for a mask decoder to begin with: asked about a box, it answers with that box filled.
 
 A decoder from random weights spends most of its training on finding out where a box lies: attention has to learn to compare places that are given as
-waves (`RandomPositions`), of which a useful comparison is a fine balance. But sines and cosines of a place can be read from waves by a linear map,
-blind to what an image shows, and so the comparison can be written down:
+waves (`RandomPositions`), of which a useful comparison is a fine balance. But a place can be read from waves by a linear map, to a fraction of a pixel
+and blind to what an image shows, and so the comparison can be written down:
 
 - Self-attention of the first block hands every token the long waves of both corners.
 - In the first block's attention from the image to the tokens, each head compares the places of the cells with one side of the box: the logit at the
-  corner's token says on which side of it a cell lies, at the first mask's token it is nothing. It is a sum of sines of the distance, the first terms of a
-  square wave: as steep at the side as wanted, but bounded, so that rounding queries and keys to 8 bits costs next to nothing. Four heads see a cell or
-  so on either side of a side, four a good part of the image. Each writes into a direction that neither content nor places use.
+  corner's token is the distance from the side, at the first mask's token nothing, so that the softmax of the two is a sigmoid of the distance. Four heads
+  see a cell or so on either side of a side, four a good part of the image. Each writes into a direction that neither content nor places use.
 - In the second block and at the end, two heads of the tokens' attention look at what is inside the box and two at what is outside.
 - Upscaling shifts the distances to the middle of each pixel and takes away from the mask what lies outside; the first mask's weights multiply that.
 
@@ -31,48 +30,31 @@ from .sam import Sam, build_model
 HEADS = 8
 FREQUENCIES = (0.08, 4.0)
 """Waves per half image side, in equal ratios along each axis. Short enough for neighbouring cells, long enough to read a place without ambiguity."""
-STEEPNESS = 2.0  # logit a cell beside a box's side, of the heads that see the nearest cells
+STEEPNESS = 2.0  # logit a cell, of the heads that see the nearest cells
 FAR = 8.0  # logit a half side of the image, of those that see far
-LONGEST = 0.4 * np.pi  # radians a half side of the image; two corners of it are less than half a wave apart
-HARMONICS = (1, 3, 5, 7)  # of that wave
 MARK = 4.0  # how long the vectors are by which tokens are told apart
 CHOSEN, LEFT_OUT = 14.0, -90.0  # logits that settle a softmax
 GATE = 8.0  # how far a cell's vector moves between outside and inside
 SIDES = tuple(product((0, 1), (0, 1)))
 """Left, upper, right, lower: corner, axis."""
 IMAGES = 24
-NOISE = 1e-5  # mean square, in every direction, that readings are made to withstand
 LEAST_SILENT = 0.01  # mean square along a direction that nothing uses
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A linear map to sines and cosines of a place: vectors (..., C) @ `weight` (C,2,H,2) + `offset` (2,H,2), by axis, harmonic, sine or cosine."""
+    """A linear map to a place x, y in -1..1: vectors (..., C) @ `weight` (C,2) + `offset` (2,)."""
 
     weight: Tensor
     offset: Tensor
 
     @classmethod
     def fit(cls, waves: Tensor, places: Tensor, mean: Tensor, covariance: Tensor) -> Reading:
-        """Least squares over waves (P,C) of places (P,2) in -1..1, to each of which something of that mean (C,) and covariance (C,C) is added."""
+        """Least squares over waves (P,C) of places (P,2), to each of which something of that mean (C,) and covariance (C,C) is added."""
         centre = waves.mean(0)
-        wanted = harmonics(places).flatten(1)
-        square = (waves - centre).T @ (waves - centre) / len(waves) + covariance + NOISE * torch.eye(len(centre), dtype=waves.dtype)
-        weight = torch.linalg.solve(square, (waves - centre).T @ wanted / len(waves))
-        return cls(*(part.unflatten(-1, (2, len(HARMONICS), 2)).float() for part in (weight, wanted.mean(0) - (centre + mean) @ weight)))
-
-    @classmethod
-    def fit_alone(cls, waves: Tensor, places: Tensor) -> Reading:
-        """The same where nothing is added, and without an offset: vectors that hold no place give nothing."""
-        square = waves.T @ waves / len(waves) + NOISE * torch.eye(waves.shape[1], dtype=waves.dtype)
-        weight = torch.linalg.solve(square, waves.T @ harmonics(places).flatten(1) / len(waves)).float()
-        return cls(weight.unflatten(-1, (2, len(HARMONICS), 2)), torch.zeros(2, len(HARMONICS), 2))
-
-
-def harmonics(places: Tensor) -> Tensor:
-    """Places (P,2) in -1..1 -> sines and cosines (P,2,H,2), by axis, harmonic, sine or cosine."""
-    angles = LONGEST * places[:, :, None] * torch.tensor(HARMONICS)
-    return torch.stack([angles.sin(), angles.cos()], -1)
+        square = (waves - centre).T @ (waves - centre) / len(waves) + covariance + 1e-5 * torch.eye(len(centre), dtype=waves.dtype)
+        weight = torch.linalg.solve(square, (waves - centre).T @ places / len(waves))
+        return cls(weight.float(), (places.mean(0) - (centre + mean) @ weight).float())
 
 
 def begin_with_filled_boxes(model: Sam, images: Tensor, seed: int = 0) -> None:
@@ -162,9 +144,10 @@ def _write_attention(model: Sam, content: Tensor, seed: int) -> Tensor:
     places = torch.cartesian_prod(centres, centres)
     waves, places = prompts.pe_layer(places).double(), (2 * places - 1).double()
     content = content.double() + prompts.no_mask_embed.weight.double()
+    nothing = torch.zeros(2 * half, dtype=torch.double)
     cell = Reading.fit(waves, places, content.mean(0), torch.cov(content.T))
-    corner = Reading.fit_alone(waves, places)
-    readings = torch.cat([cell.weight.flatten(1), corner.weight.flatten(1)], 1).double()
+    corner = Reading.fit(waves, places, nothing, torch.diag(nothing))
+    readings = torch.cat([cell.weight, corner.weight], 1).double()
     tokens = 1 + len(decoder.mask_tokens.weight) + 2
     waves_held = _channels(decoder.transformer.layers[0].self_attn)
     silent = _silent(waves.T @ waves / len(waves), readings, 2 * tokens + 2 * waves_held)
@@ -176,7 +159,7 @@ def _write_attention(model: Sam, content: Tensor, seed: int) -> Tensor:
         row.copy_(MARK * mark[None])
     first, second = decoder.transformer.layers
     _share_corners(first.self_attn, marks, marks_held, corners_held)
-    seen = torch.linalg.qr(torch.cat([corner.weight.flatten(1), marks, torch.ones(2 * half, 1)], 1))[0]  # what the image is compared with
+    seen = torch.linalg.qr(torch.cat([corner.weight, marks, torch.ones(2 * half, 1)], 1))[0]  # what the image is compared with
     for layer in (first.mlp.lin2, first.cross_attn_token_to_image.out_proj):
         layer.weight -= seen @ (seen.T @ layer.weight)
         layer.bias -= seen @ (seen.T @ layer.bias)
@@ -224,32 +207,33 @@ def _share_corners(attention: CrossAttention, marks: Tensor, marks_held: Tensor,
 def _compare_sides(
     attention: CrossAttention, cell: Reading, corner: Reading, marks: Tensor, marks_held: Tensor, directions: Tensor, grid: int, seed: int
 ) -> None:
-    """Every head compares cells with one side of the box, see `SIDES`: heads 0 to 3 steeply, 4 to 7 so that they see far."""
+    """Every head compares cells with one side of the box, see `SIDES`: heads 0 to 3 steeply, 4 to 7 so that they see far.
+
+    Not by a bounded sum of sines, which fills boxes better before anything is learned, and holds better in 8 bits: it is slower to learn from. After 300
+    steps of 32 boxes at 112 px such a decoder had 67 % on the evaluation slices, this one 80 %.
+    """
     channels, first_corner, mask = _channels(attention), marks.shape[1] - 2, 1
     random = torch.Generator().manual_seed(seed)
     _clear(attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    courses = ((STEEPNESS * grid / 2, HARMONICS), (FAR, HARMONICS[:1]))
-    for head, ((steepness, terms), (which, axis)) in enumerate(product(courses, SIDES)):
-        first, token, sign = head * channels, first_corner + which, 1 - 2 * which
-        for number, harmonic in enumerate(terms):  # sin(a - b) = sin a cos b - cos a sin b, of cell and corner
-            root = (steepness / len(terms) / LONGEST / harmonic / attention.scale) ** 0.5
-            for wave, turn in ((0, sign), (1, -sign)):
-                row = first + 2 * number + wave
-                attention.q_proj.weight[row] = root * cell.weight[:, axis, number, wave]
-                attention.q_proj.bias[row] = root * cell.offset[axis, number, wave]
-                attention.k_proj.weight[row] = turn * root * corner.weight[:, axis, number, 1 - wave]
-        row = first + 2 * len(terms)
+    for head, (steepness, (which, axis)) in enumerate(product((STEEPNESS * grid / 2, FAR), SIDES)):
+        row, token, sign = head * channels, first_corner + which, 1 - 2 * which
+        root = (steepness / attention.scale) ** 0.5
+        attention.q_proj.weight[row] = sign * root * cell.weight[:, axis]  # place of the cell times: is this the corner?
+        attention.q_proj.bias[row] = sign * root * cell.offset[axis]
+        attention.k_proj.weight[row] = root * marks[:, token] / MARK
+        attention.q_proj.bias[row + 1] = root  # one times: place of the corner
+        attention.k_proj.weight[row + 1] = -sign * root * corner.weight[:, axis]
+        attention.k_proj.bias[row + 1] = -sign * root * corner.offset[axis]
         root = (-LEFT_OUT / attention.scale) ** 0.5  # all tokens but these two
-        attention.q_proj.bias[row] = root
-        attention.k_proj.weight[row] = root * (marks[:, token] + marks[:, mask]) / MARK
-        attention.k_proj.bias[row] = -root
-        for projection in (attention.q_proj, attention.k_proj):  # able to learn something else besides
-            projection.weight[row + 1 : first + channels].normal_(0, 0.02, generator=random)
-        attention.v_proj.weight[first] = marks_held[:, token] / 9  # about as long as layer norm leaves a mark
-        attention.v_proj.weight[first + 1 : first + channels].normal_(0, 0.02, generator=random)
-        attention.out_proj.weight[:, first] = GATE * directions[:, head]
-        attention.out_proj.weight[:, first + 1 : first + channels].normal_(0, 0.02, generator=random)
+        attention.q_proj.bias[row + 2] = root
+        attention.k_proj.weight[row + 2] = root * (marks[:, token] + marks[:, mask]) / MARK
+        attention.k_proj.bias[row + 2] = -root
+        attention.v_proj.weight[row] = marks_held[:, token] / 9  # about as long as layer norm leaves a mark
+        attention.out_proj.weight[:, row] = GATE * directions[:, head]
         attention.out_proj.bias -= GATE / 2 * directions[:, head]
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):  # able to learn something else besides
+            projection.weight[row + 3 : row + channels].normal_(0, 0.02, generator=random)
+        attention.out_proj.weight[:, row + 1 : row + channels].normal_(0, 0.02, generator=random)
     rotate_heads(attention, seed)
 
 
