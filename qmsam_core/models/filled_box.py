@@ -210,7 +210,7 @@ def _compare_sides(
     """Every head compares cells with one side of the box, see `SIDES`: heads 0 to 3 steeply, 4 to 7 so that they see far.
 
     Not by a bounded sum of sines, which fills boxes better before anything is learned, and holds better in 8 bits: it is slower to learn from. After 300
-    steps of 32 boxes at 112 px such a decoder had 67 % on the evaluation slices, this one 80 %.
+    steps of 32 boxes at 112 px, heads rotated in both, such a decoder had 67 % on the evaluation slices, this one 80 %.
     """
     channels, first_corner, mask = _channels(attention), marks.shape[1] - 2, 1
     random = torch.Generator().manual_seed(seed)
@@ -234,7 +234,6 @@ def _compare_sides(
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj):  # able to learn something else besides
             projection.weight[row + 3 : row + channels].normal_(0, 0.02, generator=random)
         attention.out_proj.weight[:, row + 1 : row + channels].normal_(0, 0.02, generator=random)
-    rotate_heads(attention, seed)
 
 
 def rotate_heads(attention: CrossAttention, seed: int = 0) -> None:
@@ -242,7 +241,8 @@ def rotate_heads(attention: CrossAttention, seed: int = 0) -> None:
 
     A comparison that stands in two channels alone is at the mercy of how those are rounded. A Hadamard matrix behind random signs spreads it over all
     channels, whose errors average out: quantised with the paper's recipe and calibrated, a trained decoder lost 0.9 points of Dice instead of 2.2.
-    The idea is that of QuaRot (Ashkboos et al. 2024), where it keeps outliers small.
+    The idea is that of QuaRot (Ashkboos et al. 2024), where it keeps outliers small. It is for weights that have learned: rotated before,
+    a new decoder learns slower, 80 instead of 84 % on the evaluation slices after 300 steps of 32 boxes at 112 px.
 
     Raises:
         ValueError: heads whose channels are no power of two.
