@@ -42,14 +42,14 @@ def test_the_weights_are_the_model_s_in_half_precision_with_heads_rotated(made, 
     path = bundled_checkpoint(folder=folder)
     assert 15e6 < path.stat().st_size < 22e6
     monkeypatch.setattr("qmsam_core.models.sam.bundled_checkpoint", lambda name: path)
-    bundled = build_model("litemedsam", checkpoint="open")
-    loaded = bundled.state_dict()
+    shipped = build_model("litemedsam", checkpoint="open")
+    loaded = shipped.state_dict()
     assert all(value.dtype == loaded[key].dtype for key, value in model.state_dict().items())
     same = {key: torch.allclose(value, loaded[key], rtol=1e-3, atol=1e-6) for key, value in model.state_dict().items()}
     assert {key for key, alike in same.items() if not alike} == {f"{TURNED}.{part}_proj.{kind}" for part in "qk" for kind in ("weight", "bias")}
     embedding, box = torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([[40.0, 60, 150, 200]])
     with torch.no_grad():
-        torch.testing.assert_close(bundled.decode(embedding, box)[0], model.decode(embedding, box)[0], rtol=0, atol=0.02)
+        torch.testing.assert_close(shipped.decode(embedding, box)[0], model.decode(embedding, box)[0], rtol=0, atol=0.02)
 
 
 def test_the_card_tells_scores_data_and_what_it_is_not(made):
