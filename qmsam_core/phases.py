@@ -12,7 +12,7 @@ PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?
 `64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone. `, new decoder` behind it begins the mask decoder anew."""
 
 PEAK = 1e-3  # learning rate, where no phase says otherwise
-BOX = 0.08  # what a box costs the mask decoder alone, as a share of an image with four boxes for the whole network (LiteMedSAM, two cores)
+BOX = 16**2  # what a box costs the mask decoder alone, in pixels of an image with four boxes for the whole network (LiteMedSAM, two cores)
 WARM_UP, LAST = 0.03, 0.01  # share of a course of the learning rate; rate at its end as a share of its peak
 
 
@@ -21,8 +21,7 @@ class Phase:
     """Training at one resolution: side of the input in px, images a step over all processes, and its length, by the clock or in steps.
 
     With `kept` images the prompt encoder and the mask decoder are trained alone, on embeddings computed once at the phase's beginning; `images` is
-    then the number of boxes a step. A box costs the decoder about a twelfth of what an image costs the whole network, so that where boxes lie is
-    learned cheaply.
+    then the number of boxes a step. A box costs the decoder as little at any size, 1/200 of an image of 224 px, since it is shown a sample of the cells.
 
     `peak`, if given, begins the course of the learning rate anew at that peak, so that a training that had come to its end can be continued, at a
     lower resolution again if that is where it pays.
@@ -53,7 +52,7 @@ class Phase:
     @property
     def weight(self) -> float:
         """What the phase counts for in the whole: its minutes, or the pixels it reads, which is what steps of different sizes cost."""
-        return self.length if self.unit == "minutes" else self.length * self.images * self.size**2 * (BOX if self.kept else 1)
+        return self.length if self.unit == "minutes" else self.length * self.images * (BOX if self.kept else self.size**2)
 
     def done(self, steps: int, seconds: float) -> float:
         """Share of the phase that is over after so many steps and seconds, 0..1."""

@@ -9,6 +9,7 @@ from qmsam_core.data.parts import make_parts
 from qmsam_core.data.prompts import PromptDataset
 from qmsam_core.models import build_model
 from qmsam_core.params import Params
+from qmsam_core.train.cells import CellSample, decode_cells, masks_of_cells
 from qmsam_core.train.kept import ON_NOTHING, Decoding, KeptEmbeddings, inscribed
 from qmsam_core.train.pipeline import float_sources
 
@@ -24,13 +25,13 @@ def samples(tmp_path_factory):
 def test_kept_are_the_embeddings_boxes_and_masks_of_the_samples_in_turn(samples):
     model = build_model("nano", 64).train()
     kept = KeptEmbeddings(model, samples, 10, seed=1, start=5)
-    assert model.training and kept.embeddings.shape == (10, 64, 16, 16) and kept.embeddings.dtype == torch.float16
+    assert model.training and kept.embeddings.shape == (10, 256, 64) and kept.embeddings.dtype == torch.float16
     model.eval()
     for row in (0, 9):
         sample = samples[5 + row]
         with torch.no_grad():
             embedding = model.image_encoder(sample["image"][None])[0]
-        assert torch.allclose(kept.embeddings[row].float(), embedding, atol=2e-3)
+        assert torch.allclose(kept.embeddings[row].float(), embedding.flatten(1).T, atol=2e-3)
         assert torch.equal(kept.boxes[row], sample["boxes"]) and torch.equal(kept.masks[row].byte(), sample["masks"])
         assert kept.names[row] == sample["name"]
 
@@ -46,16 +47,21 @@ def test_a_batch_depends_on_its_number_alone_and_processes_share_them(samples):
         assert torch.equal(taken["boxes"], batches[number]["boxes"]) and taken["name"] == batches[number]["name"]
     assert not torch.equal(batches[0]["boxes"], batches[1]["boxes"])
     assert batches[0]["name"].count("nothing") == 10 // ON_NOTHING
-    for name, shape in (("embeddings", (10, 64, 16, 16)), ("boxes", (10, 4)), ("masks", (10, 1, 64, 64))):
+    for name, shape in (("cells", (10, 192, 64)), ("boxes", (10, 4)), ("masks", (10, 192, 16)), ("weights", (10, 192))):
         assert batches[0][name].shape == shape and batches[0][name].dtype == torch.float32
 
 
-def test_boxes_go_with_the_masks_of_their_objects(samples):
+def test_boxes_go_with_the_cells_and_masks_of_their_objects(samples):
     kept = KeptEmbeddings(build_model("nano", 64), samples, 4, seed=1)
-    asked = {tuple(box.tolist()): mask for box, mask in zip(kept.boxes.flatten(0, 1), kept.masks.flatten(0, 1))}
+    asked = {tuple(box.tolist()): (row, mask) for row in range(4) for box, mask in zip(kept.boxes[row], kept.masks[row])}
     batch = kept.batch(10, 0)
-    for box, mask, name in zip(batch["boxes"], batch["masks"], batch["name"]):
-        assert name == "nothing" or torch.equal(asked[tuple(box.tolist())].float(), mask)
+    for n, (box, name) in enumerate(zip(batch["boxes"], batch["name"])):
+        if name == "nothing":
+            continue
+        row, mask = asked[tuple(box.tolist())]
+        assert torch.equal(batch["masks"][n], masks_of_cells(mask[None].float(), batch["index"][n : n + 1])[0])
+        assert torch.equal(batch["cells"][n], kept.embeddings[row, batch["index"][n]].float())
+    assert (batch["weights"].sum(1) - 256).abs().max() < 1e-3 and batch["near"].any(1).all()
 
 
 @pytest.mark.parametrize("size,mask_size", [(64, 64), (256, 64)])
@@ -77,5 +83,7 @@ def test_the_decoder_alone_has_all_parameters_behind_the_encoder():
     model = build_model("nano", 64)
     alone, names = Decoding(model), {id(p) for p in model.image_encoder.parameters()}
     assert {id(p) for p in alone.parameters()} == {id(p) for p in model.parameters()} - names
-    embeddings, boxes = torch.rand(2, 64, 16, 16), torch.tensor([[10.0, 20, 40, 50], [0, 0, 9, 9]])
-    assert torch.equal(alone(embeddings, boxes)[0], model.decode(embeddings, boxes)[0])
+    boxes = torch.tensor([[10.0, 20, 40, 50], [0, 0, 9, 9]])
+    sample = CellSample.draw(boxes, 64, 16, torch.Generator().manual_seed(0), 100, 70)
+    cells = torch.rand(2, 100, 64)
+    assert torch.equal(alone(cells, boxes, sample)[0], decode_cells(model, cells, boxes, sample)[0])

@@ -19,7 +19,10 @@ class DecoderConfig:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention with separate projections, optionally in fewer channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C)."""
+    """Multi-head attention with separate projections, optionally in fewer channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C).
+
+    With `weights` (B, Nk) each key counts for so many: those given stand for others that are not.
+    """
 
     def __init__(self, dim: int, heads: int, downsample: int = 1) -> None:
         super().__init__()
@@ -33,10 +36,12 @@ class CrossAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None = None) -> Tensor:
         q, k, v = self.split(self.q_proj(q)), self.split(self.k_proj(k)), self.split(self.v_proj(v))
-        attention = (self.qk_product(q, k.transpose(-2, -1)) * self.scale).softmax(-1)
-        return self.out_proj(self.av_product(attention, v).transpose(1, 2).flatten(2))
+        logits = self.qk_product(q, k.transpose(-2, -1)) * self.scale
+        if weights is not None:
+            logits = logits + weights.log()[:, None, None]
+        return self.out_proj(self.av_product(logits.softmax(-1), v).transpose(1, 2).flatten(2))
 
 
 class MlpBlock(nn.Module):
@@ -67,7 +72,7 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = CrossAttention(dim, config.heads, 2)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
+        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
@@ -76,14 +81,17 @@ class TwoWayBlock(nn.Module):
             tokens = tokens + self.self_attn(q, q, tokens)
         tokens = self.norm1(tokens)
         k = image + image_positions
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_positions, k, image))
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_positions, k, image, weights))
         tokens = self.norm3(tokens + self.mlp(tokens))
         image = self.norm4(image + self.cross_attn_image_to_token(k, tokens + token_positions, tokens))
         return tokens, image
 
 
 class TwoWayTransformer(nn.Module):
-    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> both, after `depth` two-way blocks and a last attention to the image."""
+    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> both, after `depth` two-way blocks and a last attention to the image.
+
+    The cells may be a sample of the image's, in any order, with `weights` (B, cells) that say how many each stands for.
+    """
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -91,11 +99,11 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = CrossAttention(dim, config.heads, 2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def forward(self, image: Tensor, image_positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, image_positions: Tensor, prompts: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         tokens = prompts
         for layer in self.layers:
-            tokens, image = layer(tokens, image, prompts, image_positions)
-        attended = self.final_attn_token_to_image(tokens + prompts, image + image_positions, image)
+            tokens, image = layer(tokens, image, prompts, image_positions, weights)
+        attended = self.final_attn_token_to_image(tokens + prompts, image + image_positions, image, weights)
         return self.norm_final_attn(tokens + attended), image
 
 
@@ -129,12 +137,15 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = Mlp(dim, config.mask_tokens)
         self.mask_product = MatMul()
 
+    def tokens(self, sparse: Tensor) -> Tensor:
+        """Prompts (N, 2, C) behind the decoder's own tokens, of the IoU and of the masks: (N, T, C)."""
+        fixed = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        return torch.cat([fixed.expand(sparse.shape[0], -1, -1), sparse], 1)
+
     def transform(self, image: Tensor, positions: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """Image (N, C, g, g) with the dense prompt added, positions (1, C, g, g), sparse (N, 2, C) -> output tokens (N, T, C), image (N, C, g, g)."""
-        fixed = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([fixed.expand(sparse.shape[0], -1, -1), sparse], 1)
         cells = image.flatten(2).transpose(1, 2)
-        tokens, cells = self.transformer(cells, positions.flatten(2).transpose(1, 2), tokens)
+        tokens, cells = self.transformer(cells, positions.flatten(2).transpose(1, 2), self.tokens(sparse))
         return tokens, cells.transpose(1, 2).unflatten(2, image.shape[2:])
 
     def mask(self, tokens: Tensor, image: Tensor) -> Tensor:

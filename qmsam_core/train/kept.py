@@ -8,6 +8,7 @@ the best answer is the ellipse inscribed in the box, of any size and at any plac
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..data.prompts import PromptDataset
 from ..models import Sam
+from .cells import CELLS, CellSample, decode_cells, masks_of_cells
 from .precision import autocast_for, channels_last
 
 ON_NOTHING = 5
@@ -28,15 +30,15 @@ BATCH = 8
 
 
 class Decoding(nn.Module):
-    """The part of a model behind its image encoder as a module of its own: embeddings (N, C, g, g), boxes (N, 4) -> mask logits, predicted IoU."""
+    """The part of a model behind its image encoder as a module of its own, see `decode_cells`."""
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
-        self.decode = model.decode
+        self.decode = partial(decode_cells, model)
         self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder  # so that their parameters are found
 
-    def forward(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decode(embeddings, boxes)
+    def forward(self, cells: Tensor, boxes: Tensor, sample: CellSample) -> tuple[Tensor, Tensor]:
+        return self.decode(cells, boxes, sample)
 
 
 class KeptEmbeddings:
@@ -44,11 +46,12 @@ class KeptEmbeddings:
 
     Args:
         samples: images with their boxes; the first `images` from `start` on are kept, in half precision: 2 MB each at 256 px.
+        cells: of an image that a box shows to the decoder, see `CellSample`.
         seed: of all draws; step `n` depends on it and on `n` only.
     """
 
-    def __init__(self, model: Sam, samples: PromptDataset, images: int, seed: int, device: str = "cpu", start: int = 0) -> None:
-        self.size, self.mask_size, self.seed, self.device = model.image_size, model.mask_size, seed, device
+    def __init__(self, model: Sam, samples: PromptDataset, images: int, seed: int, device: str = "cpu", start: int = 0, cells: int = CELLS) -> None:
+        self.size, self.grid, self.mask_size, self.seed, self.device, self.cells = model.image_size, model.embedding_size, model.mask_size, seed, device, cells
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self.names: list[str] = []
         for sample in DataLoader(samples, BATCH, sampler=range(start, start + images)):
@@ -61,16 +64,17 @@ class KeptEmbeddings:
 
     @torch.no_grad()
     def _embed(self, model: Sam, images: Tensor) -> Tensor:
-        """Embeddings (B, C, g, g) in half precision, by the encoder as it is in evaluation."""
+        """Embeddings (B, g^2, C) in half precision, cells row by row, by the encoder as it is in evaluation."""
         training = model.training
         model.eval()
         with autocast_for(model, self.device):
             embeddings = model.image_encoder(channels_last(images.to(self.device)))
         model.train(training)
-        return embeddings.half().contiguous().cpu()
+        return embeddings.flatten(2).transpose(1, 2).half().contiguous().cpu()
 
     def batches(self, boxes: int, step: int, stride: int = 1, first: int = 0) -> Iterator[dict]:
-        """Batches from `step` on without end: embeddings float32 (N,C,g,g), boxes float32 (N,4), masks float32 (N,1,M,M), name.
+        """Batches from `step` on without end: boxes float32 (N,4), a sample of cells (int64 index, float32 weights and bool near, (N,K) each), their embeddings
+        float32 (N,K,C) as cells and their pixels float32 (N,K,16) as masks, name.
 
         Of several processes that train together, each takes every `stride`th batch, from `first` on.
         """
@@ -85,12 +89,14 @@ class KeptEmbeddings:
         empty = boxes // ON_NOTHING
         places, masks = inscribed(empty, self.size, self.mask_size, rng)
         rows, asked = rng.integers(len(self.embeddings), size=boxes - empty), rng.integers(self.boxes.shape[1], size=boxes - empty)
+        places, masks = torch.cat([places, self.boxes[rows, asked]]), torch.cat([masks, self.masks[rows, asked].float()])
+        sample = CellSample.draw(places, self.size, self.grid, torch.Generator().manual_seed(int(rng.integers(2**62))), self.cells)
+        nothing, something = torch.from_numpy(rng.integers(EMPTY_IMAGES, size=empty)), torch.from_numpy(rows)
+        cells = [self.empty[nothing[:, None], sample.index[:empty]], self.embeddings[something[:, None], sample.index[empty:]]]
         return {
-            "embeddings": torch.cat([self.empty[rng.integers(EMPTY_IMAGES, size=empty)], self.embeddings[rows]]).float(),
-            "boxes": torch.cat([places, self.boxes[rows, asked]]),
-            "masks": torch.cat([masks, self.masks[rows, asked].float()]),
-            "name": ["nothing"] * empty + [self.names[row] for row in rows],
-        }
+            "cells": torch.cat(cells).float(), "boxes": places, "masks": masks_of_cells(masks, sample.index),
+            "index": sample.index, "weights": sample.weights, "near": sample.near, "name": ["nothing"] * empty + [self.names[row] for row in rows],
+        }  # fmt: skip
 
 
 def inscribed(number: int, size: int, mask_size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ from ..models import Sam
 from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
+from .cells import CellSample, cell_losses
 from .interruption import between_steps
 from .kept import Decoding, KeptEmbeddings
 from .loop import (
@@ -270,21 +271,26 @@ class FloatTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         sample = {name: value.to(self.work.device, non_blocking=True) for name, value in sample.items() if isinstance(value, Tensor)}
-        masks = sample["masks"].float()
         with self.autocast:
-            if "embeddings" in sample:
-                logits, guessed = self.wrapped(sample["embeddings"], sample["boxes"])
-            else:
-                logits, _, guessed = self.wrapped(channels_last(sample["image"]), sample["boxes"])
-                masks = masks.flatten(0, 1)
-        logits = logits.float()
-        loss = self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
+            loss = self.loss_of_cells(sample) if "cells" in sample else self.loss_of_images(sample)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         return loss.detach()
+
+    def loss_of_images(self, sample: dict) -> Tensor:
+        """Of images never seen before, each with some boxes."""
+        logits, _, guessed = self.wrapped(channels_last(sample["image"]), sample["boxes"])
+        logits, masks = logits.float(), sample["masks"].float().flatten(0, 1)
+        return self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
+
+    def loss_of_cells(self, sample: dict) -> Tensor:
+        """Of boxes on kept embeddings, each with a sample of cells."""
+        drawn = CellSample(sample["index"], sample["weights"], sample["near"])
+        logits, guessed = self.wrapped(sample["cells"], sample["boxes"], drawn)
+        return cell_losses(logits.float(), sample["masks"], guessed.float(), drawn)
 
     def judge(self, phase: Phase, judged: list[dict], begun: float, waited: float) -> None:
         """Evaluate the averaged weights on batches of fixed slices; a row of the history."""
