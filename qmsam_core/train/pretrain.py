@@ -343,7 +343,7 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """Train all weights of a float model and keep the moving average of the last ones.
 
     AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
-    the error of the predicted IoU. In a phase with kept images the encoder stays as it is. No choice is made on the evaluation slices: they show
+    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, and the loss is that of `cells`. No choice is made on the evaluation slices: they show
     where training stands.
 
     Args:
