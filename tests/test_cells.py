@@ -5,7 +5,7 @@ import torch
 
 from qmsam_core.models import build_model
 from qmsam_core.models.mask_decoder import CrossAttention
-from qmsam_core.train.cells import CellSample, cell_losses, cells_about, decode_cells, masks_of_cells
+from qmsam_core.train.cells import CellSample, cell_loss, cells_about, decode_cells, masks_of_cells
 
 SIZE, GRID = 64, 16
 BOXES = torch.tensor([[30.0, 20, 33, 26], [3, 5, 40, 25], [0, 0, 63, 63], [62, 62, 63, 63]])
@@ -79,7 +79,7 @@ def test_the_loss_of_all_cells_is_that_of_the_whole_masks():
     random = torch.Generator().manual_seed(0)
     logits, masks = torch.randn(4, 1, SIZE, SIZE, generator=random), (torch.rand(4, 1, SIZE, SIZE, generator=random) < 0.3).float()
     sample, guessed = draw(cells=256), torch.full((4, 1), 0.25)
-    found = cell_losses(masks_of_cells(logits, sample.index), masks_of_cells(masks, sample.index), guessed, sample)
+    found = cell_loss(masks_of_cells(logits, sample.index), masks_of_cells(masks, sample.index), guessed, sample)
     likely = logits.sigmoid()
     dice = 1 - (2 * (likely * masks).sum((1, 2, 3)) + 1) / (likely.sum((1, 2, 3)) + masks.sum((1, 2, 3)) + 1)
     errors = torch.nn.functional.softplus(logits) - logits * masks
@@ -94,5 +94,5 @@ def test_the_loss_tells_right_from_wrong(right):
     sample = draw()
     masks = (torch.rand(4, 100, 16, generator=torch.Generator().manual_seed(1)) < 0.4).float()
     logits = (40 * masks - 20) * (1 if right else -1)
-    loss = cell_losses(logits, masks, torch.full((4, 1), float(right)), sample)
+    loss = cell_loss(logits, masks, torch.full((4, 1), float(right)), sample)
     assert loss < 1e-3 if right else loss > 10

@@ -91,7 +91,7 @@ def upscale(decoder: MaskDecoder, cells: Tensor) -> Tensor:
     return quarters.transpose(3, 4).flatten(2, 5)
 
 
-def cell_losses(logits: Tensor, masks: Tensor, guessed: Tensor, sample: CellSample) -> Tensor:
+def cell_loss(logits: Tensor, masks: Tensor, guessed: Tensor, sample: CellSample) -> Tensor:
     """Loss of mask logits (N, K, 16) of a sample against masks 0/1 of the same shape: Dice, cross-entropy, and the squared error of the predicted IoU (N, 1).
 
     Dice is that of the whole mask, estimated. Cross-entropy is averaged about each box and away from it: on the whole image it is about large objects,

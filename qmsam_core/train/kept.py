@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..data.prompts import PromptDataset
 from ..models import Sam
-from .cells import CELLS, CellSample, decode_cells, masks_of_cells
+from .cells import CellSample, decode_cells, masks_of_cells
 from .precision import autocast_for, channels_last
 
 ON_NOTHING = 5
@@ -46,12 +46,11 @@ class KeptEmbeddings:
 
     Args:
         samples: images with their boxes; the first `images` from `start` on are kept, in half precision: 2 MB each at 256 px.
-        cells: of an image that a box shows to the decoder, see `CellSample`.
         seed: of all draws; step `n` depends on it and on `n` only.
     """
 
-    def __init__(self, model: Sam, samples: PromptDataset, images: int, seed: int, device: str = "cpu", start: int = 0, cells: int = CELLS) -> None:
-        self.size, self.grid, self.mask_size, self.seed, self.device, self.cells = model.image_size, model.embedding_size, model.mask_size, seed, device, cells
+    def __init__(self, model: Sam, samples: PromptDataset, images: int, seed: int, device: str = "cpu", start: int = 0) -> None:
+        self.size, self.grid, self.mask_size, self.seed, self.device = model.image_size, model.embedding_size, model.mask_size, seed, device
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self.names: list[str] = []
         for sample in DataLoader(samples, BATCH, sampler=range(start, start + images)):
@@ -90,7 +89,7 @@ class KeptEmbeddings:
         places, masks = inscribed(empty, self.size, self.mask_size, rng)
         rows, asked = rng.integers(len(self.embeddings), size=boxes - empty), rng.integers(self.boxes.shape[1], size=boxes - empty)
         places, masks = torch.cat([places, self.boxes[rows, asked]]), torch.cat([masks, self.masks[rows, asked].float()])
-        sample = CellSample.draw(places, self.size, self.grid, torch.Generator().manual_seed(int(rng.integers(2**62))), self.cells)
+        sample = CellSample.draw(places, self.size, self.grid, torch.Generator().manual_seed(int(rng.integers(2**62))))
         nothing, something = torch.from_numpy(rng.integers(EMPTY_IMAGES, size=empty)), torch.from_numpy(rows)
         cells = [self.empty[nothing[:, None], sample.index[:empty]], self.embeddings[something[:, None], sample.index[empty:]]]
         return {

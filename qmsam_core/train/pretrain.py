@@ -31,7 +31,7 @@ from ..models import Sam
 from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
-from .cells import CellSample, cell_losses
+from .cells import CellSample, cell_loss
 from .interruption import between_steps
 from .kept import Decoding, KeptEmbeddings
 from .loop import (
@@ -290,7 +290,7 @@ class FloatTrainer:
         """Of boxes on kept embeddings, each with a sample of cells."""
         drawn = CellSample(sample["index"], sample["weights"], sample["near"])
         logits, guessed = self.wrapped(sample["cells"], sample["boxes"], drawn)
-        return cell_losses(logits.float(), sample["masks"], guessed.float(), drawn)
+        return cell_loss(logits.float(), sample["masks"], guessed.float(), drawn)
 
     def judge(self, phase: Phase, judged: list[dict], begun: float, waited: float) -> None:
         """Evaluate the averaged weights on batches of fixed slices; a row of the history."""
@@ -343,8 +343,8 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """Train all weights of a float model and keep the moving average of the last ones.
 
     AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
-    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, and the loss is that of `cells`. No choice is made on the evaluation slices: they show
-    where training stands.
+    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, and the loss is `cell_loss`. No choice is made on the
+    evaluation slices: they show where training stands.
 
     Args:
         model: trained in place; its input size changes with the phases and is its own again at the end.

@@ -12,7 +12,7 @@ import torch
 
 from qmsam_core.models import build_model
 from qmsam_core.train import segmentation_loss
-from qmsam_core.train.cells import CellSample, cell_losses, decode_cells, masks_of_cells
+from qmsam_core.train.cells import CellSample, cell_loss, decode_cells, masks_of_cells
 from qmsam_core.train.kept import inscribed
 from qmsam_core.train.losses import predicted_iou_loss
 from qmsam_core.train.precision import autocast_for
@@ -45,7 +45,7 @@ class Arm:
                 sample = CellSample.draw(self.boxes, self.model.image_size, grid, self.random)
                 cells = self.embeddings.gather(1, sample.index[..., None].expand(-1, -1, 256))
                 logits, guessed = decode_cells(self.model, cells, self.boxes, sample)
-                loss = cell_losses(logits.float(), masks_of_cells(self.masks, sample.index), guessed.float(), sample)
+                loss = cell_loss(logits.float(), masks_of_cells(self.masks, sample.index), guessed.float(), sample)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
