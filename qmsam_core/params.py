@@ -93,6 +93,8 @@ class Params(BaseModel):
             raise ValueError("float_data: open chooses among the cases of data_root, which is not given; give it, or float_data: data")
         if self.model != "litemedsam" and any(phase.new_decoder for phase in parse_phases(self.float_phases)):
             raise ValueError(f"float_phases: found a new decoder for model: {self.model}; expected it for litemedsam only, or no such phase")
+        if self.model == "medsam" and any(phase.fixed_stem for phase in parse_phases(self.float_phases)):
+            raise ValueError(f"float_phases: found a fixed stem for model: medsam; expected it for litemedsam and nano, whose encoder has one, or no such phase")
         if self.data_root is not None and not self.data_label:
             raise ValueError(
                 f"data_root: found '{self.data_root}', a path without a folder name; give the data set's own folder"

@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?(, new decoder)?"
+PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?) (steps|minutes)(?:, from ([1-9](?:\.\d+)?e-\d))?(, fixed stem)?(, new decoder)?"
 """One entry of the parameter `float_phases`, for example `64 px, 16 images, 45 minutes`, `112 px, 16 images, 400 steps, from 4e-4`, or
-`64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone. `, new decoder` behind it begins the mask decoder anew."""
+`64 px, 32 boxes on 1200 images, 5 minutes`, which trains the mask decoder alone. `, fixed stem` behind it trains all but the encoder's convolutional stage,
+`, new decoder` begins the mask decoder anew."""
 
 PEAK = 1e-3  # learning rate, where no phase says otherwise
 BOX = 16**2  # what a box costs the mask decoder alone, in pixels of an image with four boxes for the whole network (LiteMedSAM, two cores)
@@ -26,6 +27,9 @@ class Phase:
     `peak`, if given, begins the course of the learning rate anew at that peak, so that a training that had come to its end can be continued, at a
     lower resolution again if that is where it pays.
 
+    With `fixed_stem` the encoder's first stage stays as it is and the decoder is shown a sample of the cells, see `train.fixed_stem`: about twice the
+    images in the same time on two cores.
+
     With `new_decoder` the phase begins with a prompt encoder and a mask decoder that fill the box they are asked about, see `models.filled_box`.
     """
 
@@ -35,6 +39,7 @@ class Phase:
     unit: str
     peak: float | None = None
     kept: int = 0
+    fixed_stem: bool = False
     new_decoder: bool = False
 
     @classmethod
@@ -43,10 +48,12 @@ class Phase:
         found = re.fullmatch(PHASE, text)
         if not found:
             raise ValueError(f"phase {text!r}: expected for example '64 px, 16 images, 45 minutes' or '64 px, 16 images, 2000 steps, from 4e-4'")
-        size, images, boxes, kept, length, unit, peak, new = found.groups()
-        phase = cls(int(size), int(images or boxes), float(length), unit, float(peak) if peak else None, int(kept or 0), bool(new))
+        size, images, boxes, kept, length, unit, peak, stem, new = found.groups()
+        phase = cls(int(size), int(images or boxes), float(length), unit, float(peak) if peak else None, int(kept or 0), bool(stem), bool(new))
         if phase.size % 16 or phase.size < 32 or phase.images < 1 or phase.length <= 0 or kept == "0":
             raise ValueError(f"phase {text!r}: expected a multiple of 16 from 32 px up, at least one image, and a length above 0")
+        if phase.kept and phase.fixed_stem:
+            raise ValueError(f"phase {text!r}: 'fixed stem' says nothing where the whole encoder stays as it is, on kept images; leave it out")
         return phase
 
     @property

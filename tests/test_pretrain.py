@@ -45,6 +45,7 @@ def test_a_phase_reads_as_it_is_written():
     assert Phase.parse("64 px, 32 boxes on 900 images, 40 steps, from 1e-3") == Phase(64, 32, 40, "steps", 1e-3, kept=900)
     assert Phase.parse("64 px, 16 images, 40 steps, from 2.5e-4, new decoder") == Phase(64, 16, 40, "steps", 2.5e-4, new_decoder=True)
     assert Phase.parse("64 px, 32 boxes on 900 images, 40 steps, new decoder") == Phase(64, 32, 40, "steps", kept=900, new_decoder=True)
+    assert Phase.parse("64 px, 16 images, 40 steps, from 1e-3, fixed stem") == Phase(64, 16, 40, "steps", 1e-3, fixed_stem=True)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_phase_reads_as_it_is_written():
     [
         "", "64, 16, 40", "60 px, 16 images, 40 steps", "64 px, 0 images, 4 steps", "64 px, 1 images, 0 steps", "16 px, 1 images, 1 steps",
         "64 px, 1 images, 4 steps, from 0.1", "64 px, 1 images, 4 steps, from 0e-4", "64 px, 8 boxes, 4 steps", "64 px, 8 boxes on 0 images, 4 steps",
-        "64 px, 8 images, new decoder, 4 steps",
+        "64 px, 8 images, new decoder, 4 steps", "64 px, 8 boxes on 9 images, 4 steps, fixed stem",
     ],
 )  # fmt: skip
 def test_a_phase_that_cannot_be_is_refused(text):
@@ -116,12 +117,13 @@ def test_a_phase_by_the_clock_is_judged_on_the_way(data, tmp_path, monkeypatch):
 
 
 KEPT = ["32 px, 4 images, 4 steps", "32 px, 10 boxes on 8 images, 8 steps", "48 px, 2 images, 6 steps"]
+STEM = ["32 px, 4 images, 4 steps", "48 px, 2 images, 6 steps, fixed stem", "32 px, 4 images, 2 steps"]
 
 
 @pytest.mark.parametrize(
     "phases,images,steps",
-    [(PHASES, 12 * 4 + 6 * 2, 3), (PHASES, 12 * 4 + 6 * 2, 14), (KEPT, 4 * 4 + 8 + 6 * 2, 7), (KEPT, 4 * 4 + 8 + 6 * 2, 14)],
-    ids=["in the first phase", "in the second", "among kept images", "after them"],
+    [(PHASES, 12 * 4 + 6 * 2, 3), (PHASES, 12 * 4 + 6 * 2, 14), (KEPT, 4 * 4 + 8 + 6 * 2, 7), (KEPT, 4 * 4 + 8 + 6 * 2, 14), (STEM, 36, 7), (STEM, 36, 11)],
+    ids=["in the first phase", "in the second", "among kept images", "after them", "behind a fixed stem", "after it"],
 )
 def test_killed_and_resumed_training_gives_the_same_weights(data, tmp_path, monkeypatch, phases, images, steps):
     whole, _ = train_float(params(float_phases=phases), data, tmp_path / "whole")
@@ -168,6 +170,19 @@ def test_kept_images_train_the_decoder_alone_from_given_weights(data, tmp_path):
     assert told["image_size"].tolist() == [32] * (len(told) - len(history)) + [48] * len(history) and told["samples"].sum() == 6 * 4 + 8
 
 
+def test_a_fixed_stem_stays_and_the_rest_is_trained(data, tmp_path):
+    first, _ = train_float(params(float_phases=["32 px, 4 images, 6 steps"]), data, tmp_path / "first")
+    second, history = train_float(params(float_phases=["48 px, 4 images, 6 steps, fixed stem"]), data, tmp_path / "second", parent=first)
+    before, after = (load_model(path).state_dict() for path in (first, second))
+    stem = ("image_encoder.patch_embed.", "image_encoder.layers.0.")
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith(stem))
+    learned = ("image_encoder.layers.1.", "image_encoder.layers.2.", "image_encoder.layers.3.", "image_encoder.neck.", "mask_decoder.transformer.")
+    assert not any(torch.equal(after[name], value) for name, value in before.items() if name.endswith("weight") and name.startswith(learned))
+    assert history["samples"].sum() == 24
+    _, third = train_float(params(float_phases=["32 px, 4 images, 2 steps, fixed stem", "32 px, 4 images, 2 steps"]), data, tmp_path / "third", parent=first)
+    assert not torch.equal(load_model(tmp_path / "third" / "model.safetensors").state_dict()[stem[1] + "blocks.0.conv1.c.weight"], before[stem[1] + "blocks.0.conv1.c.weight"])
+
+
 def test_a_new_decoder_is_trained_on_at_another_size_and_resumed(data, tmp_path, monkeypatch):
     phases = ["32 px, 5 boxes on 4 images, 2 steps, from 1e-5, new decoder", "48 px, 5 boxes on 4 images, 3 steps"]
     chosen = params(model="litemedsam", float_phases=phases)
@@ -200,6 +215,11 @@ def test_a_new_decoder_is_trained_on_at_another_size_and_resumed(data, tmp_path,
 def test_a_new_decoder_needs_a_model_with_heads_for_it():
     with pytest.raises(ValueError, match="float_phases.*new decoder.*litemedsam"):
         params(float_phases=["32 px, 4 images, 2 steps, new decoder"])
+
+
+def test_a_fixed_stem_needs_an_encoder_that_has_one():
+    with pytest.raises(ValueError, match="float_phases.*fixed stem.*litemedsam"):
+        params(model="medsam", float_phases=["32 px, 4 images, 2 steps, fixed stem"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

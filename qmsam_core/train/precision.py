@@ -18,9 +18,14 @@ def has_bf16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def trains_in_bf16(model: nn.Module, device: str) -> bool:
+    """Whether a model is large enough for bf16 to help, on a device that has it."""
+    return count_parameters(model) >= SMALLEST and has_bf16(device)
+
+
 def autocast_for(model: nn.Module, device: str) -> AbstractContextManager:
     """bf16 autocast for a model it helps on a device that has it; otherwise nothing."""
-    if count_parameters(model) < SMALLEST or not has_bf16(device):
+    if not trains_in_bf16(model, device):
         return nullcontext()
     return torch.autocast(device.split(":")[0], torch.bfloat16)
 

@@ -32,6 +32,7 @@ from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
 from .cells import CellSample, cell_loss
+from .fixed_stem import BehindStem, with_cells
 from .interruption import between_steps
 from .kept import Decoding, KeptEmbeddings
 from .loop import (
@@ -224,9 +225,13 @@ class FloatTrainer:
                 sharpen(module, phase.size / before[-1].size)
 
     def fresh_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
-        """Samples never seen before, for the whole network."""
-        self.wrapped = wrap(self.model)
-        return DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **self.loader_options())
+        """Samples never seen before, for the whole network, or all of it but a fixed stem."""
+        loader = DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **self.loader_options())
+        if not phase.fixed_stem:
+            self.wrapped = wrap(self.model.requires_grad_(True))
+            return loader
+        self.wrapped = wrap(BehindStem(self.model, self.work.device))
+        return with_cells(loader, phase.size, self.model.embedding_size, self.phase)
 
     def kept_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
         """Boxes on kept embeddings, for the decoder alone. The images of this phase are the same whether or not it was interrupted."""
@@ -272,7 +277,7 @@ class FloatTrainer:
             group["lr"] = learning_rate
         sample = {name: value.to(self.work.device, non_blocking=True) for name, value in sample.items() if isinstance(value, Tensor)}
         with self.autocast:
-            loss = self.loss_of_cells(sample) if "cells" in sample else self.loss_of_images(sample)
+            loss = self.loss_of_cells(sample) if "index" in sample else self.loss_of_images(sample)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
@@ -287,9 +292,9 @@ class FloatTrainer:
         return self.mask_loss(logits, masks) + predicted_iou_loss(guessed.float(), logits, masks)
 
     def loss_of_cells(self, sample: dict) -> Tensor:
-        """Of boxes on kept embeddings, each with a sample of cells."""
+        """Of boxes, each with a sample of cells: on kept embeddings, or on images whose stem stays as it is."""
         drawn = CellSample(sample["index"], sample["weights"], sample["near"])
-        logits, guessed = self.wrapped(sample["cells"], sample["boxes"], drawn)
+        logits, guessed = self.wrapped(sample["cells"] if "cells" in sample else sample["image"], sample["boxes"], drawn)
         return cell_loss(logits.float(), sample["masks"], guessed.float(), drawn)
 
     def judge(self, phase: Phase, judged: list[dict], begun: float, waited: float) -> None:
@@ -343,7 +348,7 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """Train all weights of a float model and keep the moving average of the last ones.
 
     AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
-    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, and the loss is `cell_loss`. No choice is made on the
+    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, in one with a fixed stem its first stage does, and the loss is `cell_loss`. No choice is made on the
     evaluation slices: they show where training stands.
 
     Args:

@@ -20,22 +20,25 @@ from torch import nn
 from qmsam_core.allocator import MALLOC
 from qmsam_core.models import build_model
 from qmsam_core.train import segmentation_loss
+from qmsam_core.train.cells import CellSample, cell_loss, masks_of_cells
+from qmsam_core.train.fixed_stem import BehindStem
 from qmsam_core.train.precision import autocast_for, channels_last
 
 BATCH = {48: 16, 64: 16, 112: 8, 128: 8, 224: 2, 256: 2}
-ARMS = {  # layout, bf16, fused optimiser, boxes an image
-    "float32, one box an image": (False, False, False, 1),
-    "+ channels last": (True, False, False, 1),
-    "+ bf16 autocast": (True, True, False, 1),
-    "+ fused AdamW, clipping": (True, True, True, 1),
-    "+ four boxes an image": (True, True, True, 4),
+ARMS = {  # layout, bf16, fused optimiser, boxes an image, fixed stem
+    "float32, one box an image": (False, False, False, 1, False),
+    "+ channels last": (True, False, False, 1, False),
+    "+ bf16 autocast": (True, True, False, 1, False),
+    "+ fused AdamW, clipping": (True, True, True, 1, False),
+    "+ four boxes an image": (True, True, True, 4, False),
+    "+ fixed stem, a sample of cells": (True, True, True, 4, True),
 }
 
 
 class Arm:
     """A model, its optimiser, and one training step on fixed random data."""
 
-    def __init__(self, size: int, last: bool, bf16: bool, fused: bool, boxes: int) -> None:
+    def __init__(self, size: int, last: bool, bf16: bool, fused: bool, boxes: int, behind_stem: bool) -> None:
         torch.manual_seed(0)
         self.model = build_model("litemedsam", size).train()
         self.images = torch.rand(BATCH[size], 3, size, size)
@@ -46,14 +49,22 @@ class Arm:
         self.masks = (torch.rand(BATCH[size] * boxes, 1, size, size) > 0.5).float()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-4, fused=fused)
         self.loss, self.bf16, self.fused = segmentation_loss(), bf16, fused
+        self.behind_stem = BehindStem(self.model) if behind_stem else None
 
     def step(self) -> float:
         """Seconds of one step."""
         started = time.perf_counter()
         with autocast_for(self.model, "cpu") if self.bf16 else nullcontext():
-            logits, _, _ = self.model(self.images, self.boxes)
+            if self.behind_stem:
+                boxes = self.boxes.flatten(0, 1)
+                drawn = CellSample.draw(boxes, self.model.image_size, self.model.embedding_size, torch.Generator().manual_seed(0))
+                logits, guessed = self.behind_stem(self.images, boxes, drawn)
+                loss = cell_loss(logits.float(), masks_of_cells(self.masks, drawn.index), guessed.float(), drawn)
+            else:
+                logits, _, _ = self.model(self.images, self.boxes)
+                loss = self.loss(logits.float(), self.masks)
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(logits.float(), self.masks).backward()
+        loss.backward()
         if self.fused:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()

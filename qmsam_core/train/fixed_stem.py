@@ -1,0 +1,74 @@
+"""Training of all but the encoder's convolutional stage, on images never seen before.
+
+That stage holds under one per cent of TinyViT's weights but works on every pixel, with 256 channels: on a CPU most of a step goes into its gradients.
+What it finds, edges and textures, is learned early. So it stays as it is here, its batch norms folded into its convolutions, and the mask decoder
+is shown a sample of an image's cells, see `cells`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..models import Sam
+from ..models.tiny_vit import ConvNorm, TinyViT
+from .cells import CellSample, decode_cells, masks_of_cells
+from .precision import channels_last, trains_in_bf16
+
+
+def stem_parameters(encoder: TinyViT) -> list[nn.Parameter]:
+    """The parameters of an encoder's stem."""
+    return [*encoder.patch_embed.parameters(), *encoder.layers[0].parameters()]
+
+
+def fixed_stem(encoder: TinyViT, dtype: torch.dtype) -> nn.Module:
+    """A copy of an encoder's stem as it answers in evaluation, without batch norms and in a number format of its own."""
+    stem = copy.deepcopy(nn.Sequential(encoder.patch_embed, encoder.layers[0])).eval().requires_grad_(False)
+    for module in list(stem.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, ConvNorm):
+                setattr(module, name, fuse_conv_bn_eval(child.c, child.bn))
+    return channels_last(stem.to(dtype))
+
+
+class BehindStem(nn.Module):
+    """The part of a model behind its encoder's stem as a module of its own, which stands for the model in a phase with a fixed stem.
+
+    Args:
+        model: its stem's parameters are told that they need no gradient.
+
+    Raises:
+        ValueError: an encoder that has no such stem.
+    """
+
+    def __init__(self, model: Sam, device: str = "cpu") -> None:
+        super().__init__()
+        if not isinstance(model.image_encoder, TinyViT):
+            raise ValueError(f"{model.config.name}: 'fixed stem' is for models with a TinyViT encoder; leave it out of float_phases")
+        self.model, self.dtype = model, torch.bfloat16 if trains_in_bf16(model, device) else torch.float32
+        self.stem = fixed_stem(model.image_encoder, self.dtype)
+        for parameter in stem_parameters(model.image_encoder):
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor, boxes: Tensor, sample: CellSample) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) and a sample of cells for each of their boxes (N, 4), N = B K -> what `decode_cells` says of them: (N, cells, 16) and (N, 1)."""
+        seen = self.stem(channels_last(images.to(self.dtype)))
+        embeddings = self.model.image_encoder.behind_stem(seen).flatten(2).transpose(1, 2).float()
+        rows = torch.arange(len(images), device=images.device).repeat_interleave(len(boxes) // len(images))
+        return decode_cells(self.model, embeddings[rows[:, None], sample.index], boxes, sample)
+
+
+def with_cells(batches: Iterable[dict], size: int, grid: int, seed: int) -> Iterator[dict]:
+    """Batches of `PromptDataset` with a sample of cells for each box, fields as in `kept.KeptEmbeddings.batches` but for the image in the place of cells.
+
+    The draw depends on the seed and the batch's boxes only, so that training that resumes sees what it would have seen.
+    """
+    for batch in batches:
+        boxes = batch["boxes"].flatten(0, 1)
+        drawn = CellSample.draw(boxes, size, grid, torch.Generator().manual_seed(seed + int(boxes.double().sum() * 1e3)))
+        masks = masks_of_cells(batch["masks"].flatten(0, 1).float(), drawn.index)
+        yield {"image": batch["image"], "boxes": boxes, "masks": masks, "index": drawn.index, "weights": drawn.weights, "near": drawn.near, "name": batch["name"]}
