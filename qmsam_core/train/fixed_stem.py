@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..models import Sam
-from ..models.tiny_vit import ConvNorm, TinyViT
+from ..models.tiny_vit import TinyViT
+from ..quant import fold_batch_norm
 from .cells import CellSample, decode_cells, masks_of_cells
 from .precision import channels_last, trains_in_bf16
 
@@ -27,11 +27,9 @@ def stem_parameters(encoder: TinyViT) -> list[nn.Parameter]:
 
 def fixed_stem(encoder: TinyViT, dtype: torch.dtype) -> nn.Module:
     """A copy of an encoder's stem as it answers in evaluation, without batch norms and in a number format of its own."""
-    stem = copy.deepcopy(nn.Sequential(encoder.patch_embed, encoder.layers[0])).eval().requires_grad_(False)
-    for module in list(stem.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, ConvNorm):
-                setattr(module, name, fuse_conv_bn_eval(child.c, child.bn))
+    stem = copy.deepcopy(nn.Sequential(encoder.patch_embed, encoder.layers[0])).eval()
+    fold_batch_norm(stem)
+    stem.requires_grad_(False)
     return channels_last(stem.to(dtype))
 
 

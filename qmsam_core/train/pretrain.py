@@ -348,8 +348,8 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     """Train all weights of a float model and keep the moving average of the last ones.
 
     AdamW, warm-up and cosine over all phases (or up to one that begins anew, see `phases.learning_rate`), gradients clipped, Dice + focal +
-    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, in one with a fixed stem its first stage does, and the loss is `cell_loss`. No choice is made on the
-    evaluation slices: they show where training stands.
+    the error of the predicted IoU. In a phase with kept images the encoder stays as it is, in one with a fixed stem its first stage does, and the loss
+    is `cell_loss`. No choice is made on the evaluation slices: they show where training stands.
 
     Args:
         model: trained in place; its input size changes with the phases and is its own again at the end.
