@@ -79,6 +79,13 @@ def test_ellipses_lie_inside_the_pixels_of_their_boxes_and_reach_their_sides(siz
         assert mask.sum() * (size / mask_size) ** 2 == pytest.approx(float(np.pi / 4 * sides.prod()), rel=0.15)
 
 
+@pytest.mark.parametrize("size,mask_size", [(112, 112), (256, 256), (256, 64)])
+def test_boxes_of_a_few_pixels_of_the_mask_are_asked_about_at_any_size(size, mask_size):
+    boxes, _ = inscribed(500, size, mask_size, np.random.default_rng(0))
+    shorter = (boxes[:, 2:] - boxes[:, :2] + 1).min(1).values * mask_size / size
+    assert shorter.min() >= 3 - 1e-3 and (shorter < 6).float().mean() > 0.15
+
+
 def test_the_decoder_alone_has_all_parameters_behind_the_encoder():
     model = build_model("nano", 64)
     alone, names = Decoding(model), {id(p) for p in model.image_encoder.parameters()}

@@ -190,11 +190,14 @@ def test_a_new_decoder_is_trained_on_at_another_size_and_resumed(data, tmp_path,
     weights = load_model(whole).state_dict()
     matrix = weights["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     assert (matrix == 0).sum() == matrix.numel() / 2  # each wave along one axis, and the new decoder's are in the averaged weights
-    blunt = load_model(train_float(params(model="litemedsam", float_phases=phases[:1]), data, tmp_path / "blunt")[0]).state_dict()
+    first, _ = train_float(params(model="litemedsam", float_phases=phases[:1]), data, tmp_path / "blunt")
+    later, _ = train_float(params(model="litemedsam", float_phases=[phases[1] + ", from 1e-5"]), data, tmp_path / "later", parent=first)
+    blunt = load_model(first).state_dict()
     queries = "mask_decoder.transformer.layers.0.cross_attn_image_to_token.q_proj.weight"
-    ratios = weights[queries].unflatten(0, (8, -1)).norm(dim=(1, 2)) / blunt[queries].unflatten(0, (8, -1)).norm(dim=(1, 2))
+    lengths = blunt[queries].unflatten(0, (8, -1)).norm(dim=(1, 2))
     expected = torch.tensor([(12 / 8) ** 0.5] * 4 + [1.0] * 4)  # sharpened from 8 cells a side to 12; the rate is too low to move them
-    torch.testing.assert_close(ratios, expected, rtol=1e-2, atol=0)
+    for trained in (weights, load_model(later).state_dict()):  # in one training, and in one that goes on from another's weights
+        torch.testing.assert_close(trained[queries].unflatten(0, (8, -1)).norm(dim=(1, 2)) / lengths, expected, rtol=1e-2, atol=0)
 
     step = pretraining.FloatTrainer.step
 

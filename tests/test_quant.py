@@ -332,6 +332,23 @@ def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
     ) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
 
 
+def test_modules_stay_in_float_that_a_recipe_leaves_there(images, tmp_path):
+    left = ("transformer.layers.0.cross_attn_image_to_token", "transformer.layers.1.mlp")
+    recipe = replace(RECIPES["paper"], name="spared", in_float=left)
+    model = quantised(images, recipe)
+    inside = [layer for name in left for layer in model.mask_decoder.get_submodule(name).modules()]
+    assert any(type(layer) is nn.Linear for layer in inside) and any(type(layer) is MatMul for layer in inside)
+    fewer = {id(layer) for layer in model.modules() if isinstance(layer, QUANTISED)}
+    all_of_them = {name for name, layer in quantised(images).named_modules() if isinstance(layer, QUANTISED)}
+    assert not fewer & {id(layer) for layer in inside}
+    assert {name for name, layer in model.named_modules() if id(layer) in fewer} == {n for n in all_of_them if not n.startswith(tuple(f"mask_decoder.{l}." for l in left))}
+    save_model(model.eval(), tmp_path / "spared.safetensors")
+    loaded = load_model(tmp_path / "spared.safetensors")
+    assert loaded.recipe == recipe and torch.equal(run(loaded, images), run(model, images))
+    with pytest.raises(ValueError, match="in_float = necks; expected names of modules"):
+        quantize(build_model("nano"), replace(recipe, in_float=("neck", "necks")))
+
+
 def test_calibration_moves_nothing_but_the_scales(images):
     model = quantize(warmed_up(), "paper")
     before = {k: v.clone() for k, v in model.state_dict().items() if "scaling" not in k}

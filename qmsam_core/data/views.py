@@ -15,8 +15,8 @@ from .cases import tight_boxes
 
 WHOLE, FAR = 0.4, 0.08
 """Shares of views that show the whole slice as deployment does, and the whole slice small in a black square; the others are near."""
-SIDES = (0.05, 0.9)
-"""Least and largest side of the box of the object that a near view is about, as a share of the view's side."""
+LEAST_SIDE, LARGEST_SIDE = 5.0, 0.9
+"""Least and largest side of the box of the object that a near view is about: pixels of the view, and a share of its side."""
 ENLARGED = 5.0
 """How much larger than in the whole view a near view shows things, at most."""
 
@@ -132,7 +132,7 @@ def _near(labels: np.ndarray, size: int, full: float, rng: np.random.Generator) 
     boxes = tight_boxes(labels)[1]
     x_min, y_min, x_max, y_max = boxes[rng.integers(len(boxes))]
     side = max(x_max - x_min, y_max - y_min) + 1
-    wanted = size * np.exp(rng.uniform(*np.log(SIDES)))
+    wanted = np.exp(rng.uniform(np.log(LEAST_SIDE), np.log(LARGEST_SIDE * size)))
     scale = float(np.clip(wanted / side, full * 0.8, full * ENLARGED))
     room = max(0.0, size - scale * side) / 2
     return np.array([x_min + x_max + 1, y_min + y_max + 1]) / 2, scale, size / 2 + rng.uniform(-room, room, 2)

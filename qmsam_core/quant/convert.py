@@ -43,7 +43,7 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         The copy, its activation scales not yet set: see `calibrate`. It knows what was done to it by `.recipe` and `.quantised_parts`.
 
     Raises:
-        ValueError: an unknown recipe or part, or a part that another recipe has quantised already.
+        ValueError: an unknown recipe or part, a part that another recipe has quantised already, or a module to be left in float that the model has not.
     """
     recipe = find_recipe(recipe)
     before = getattr(model, "recipe", None)
@@ -54,6 +54,9 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     model = copy.deepcopy(model)
     if not recipe.quantised:
         return model
+    names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
+    if missing := [name for name in recipe.in_float if name not in names]:
+        raise ValueError(f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; expected names of modules within the encoder or the decoder of {model.config.name}")
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"part = {part!r}; expected one of {', '.join(PARTS)}")
@@ -69,9 +72,9 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
 def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
     """Put a quantised layer in place of every float matrix multiplication below `module`, keeping weights and key names; `path` is the module's own name."""
     for name, child in module.named_children():
-        if name in NEVER:
+        full, maker = f"{path}.{name}".removeprefix("."), LAYERS.get(type(child))
+        if name in NEVER or full in recipe.in_float:
             continue
-        full, maker = f"{path}.{name}", LAYERS.get(type(child))
         if maker is None:
             replace_layers(child, recipe, full)
         else:

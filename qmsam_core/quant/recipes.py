@@ -34,6 +34,7 @@ class Recipe:
         percentile: statistic that initialises an activation's scale, over |x|; None takes the maximum.
         statistics_batches: how many batches the statistic is averaged over before the scale becomes a learned parameter.
         clean_export: remove what an export carries that changes no value (no-op clips, initialisers among the inputs).
+        in_float: modules that stay in float with all that is in them, by their names within the encoder or the decoder.
     """
 
     name: str
@@ -46,6 +47,10 @@ class Recipe:
     statistics_batches: int = 8
     clean_export: bool = True
     origin: str = ""
+    in_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_float", tuple(self.in_float))  # a list, where it was read from JSON
 
     @property
     def quantised(self) -> bool:

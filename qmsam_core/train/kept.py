@@ -23,9 +23,9 @@ from .precision import autocast_for, channels_last
 ON_NOTHING = 5
 """Of so many boxes one lies on an image that shows nothing."""
 EMPTY_IMAGES = 8
-SIDES = (0.03, 0.85)
-"""Geometric mean of the sides of boxes on nothing, as shares of the image's side."""
-LEAST_SIDE = 3.0  # pixels
+LEAST_SIDE, LARGEST_SIDE = 3.0, 0.85
+"""Sides of boxes on nothing: at least so many pixels of the mask, whatever the image's size, and at most (as geometric mean) such a share of its side. With a
+share as the least, the smallest boxes grew with the image: at 256 px a decoder drew ellipses of 3 px with a Dice of 71 %, at 112 px with one of 87 %."""
 BATCH = 8
 
 
@@ -103,8 +103,9 @@ def inscribed(number: int, size: int, mask_size: int, rng: np.random.Generator) 
 
     A box reaches from the outer side of its first pixel to that of its last, as boxes of objects do.
     """
-    side = size * np.exp(rng.uniform(*np.log(SIDES), number))
-    extent = np.clip(np.exp(rng.uniform(-0.6, 0.6, (2, number))) * side, LEAST_SIDE, size - 2)  # width, height
+    least = LEAST_SIDE * size / mask_size
+    side = np.exp(rng.uniform(np.log(least), np.log(LARGEST_SIDE * size), number))
+    extent = np.clip(np.exp(rng.uniform(-0.6, 0.6, (2, number))) * side, least, size - 2)  # width, height
     low = rng.uniform(0, 1, (2, number)) * (size - extent)
     boxes = np.stack([*low, *(low + extent - 1)], 1).astype(np.float32)
     across, down = (((np.arange(mask_size) + 0.5) * size / mask_size - (low[k] + extent[k] / 2)[:, None]) / (extent[k] / 2)[:, None] for k in (0, 1))

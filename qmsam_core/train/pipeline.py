@@ -24,12 +24,12 @@ from ..data.transforms import EvalTransform, TrainTransform
 from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..models.bundled import BUNDLED, HISTORY
 from ..params import Params
-from ..phases import parse_phases
+from ..phases import Phase, parse_phases
 from ..provenance import environment, sha256, write_atomic
 from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .precision import autocast_for
-from .pretrain import PARENT_HISTORY, PROMPTS, Pretraining, pretrain, whole_history
+from .pretrain import PARENT_HISTORY, Pretraining, pretrain, whole_history
 from .stages import STAGES, schedule_of, teacher_name
 from .step import Job, rank, world_size
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
@@ -171,14 +171,15 @@ def train_float(
     sources, device = float_sources(params, data_folder), device_of(params)
     model = build_model(params.model, params.image_size, parent, params.seed)
     masks = model.mask_size / model.image_size
+    behind = inherited(parent) if parent else {}
     work = Pretraining(
         parse_phases(params.float_phases),
-        lambda size: PromptDataset(sources, size, round(masks * size), PROMPTS, params.seed),
+        lambda size, boxes: PromptDataset(sources, size, round(masks * size), boxes, params.seed),
         lambda size: evaluation_batches(params, data_folder, size, round(masks * size)),
         fingerprint(params, 0, parent, None, data_folder),
         device,
-        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)}
-        | (inherited(parent) if parent else {}),
+        {"phases": list(params.float_phases), "float_data": params.float_data, "seed": params.seed, "machine": machine(device)} | behind,
+        [Phase.parse(phase) for phase in behind.get("parent_phases", [])],
     )
     if rank() == 0:
         keep_parent_history(parent, folder)

@@ -50,7 +50,8 @@ from .precision import autocast_for, channels_last, compile_blocks
 
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
-PROMPTS = 4
+PROMPTS, CHEAP_PROMPTS = 4, 8
+"""Boxes an image: for the whole network, and where the decoder is shown a sample of cells, so that a box costs next to nothing."""
 EVALUATIONS = 6  # a phase
 SAVE_SECONDS = 180.0
 LOG_SECONDS = 30.0
@@ -65,17 +66,20 @@ class Pretraining:
 
     Attributes:
         phases: resolutions in order, see `Phase`.
-        samples: gives the training samples at an input size. evaluation: gives evaluation batches at an input size, this process's share.
+        samples: gives the training samples at an input size, with so many boxes an image. evaluation: gives evaluation batches at an input size, this
+            process's share.
         fingerprint: identity of the work; progress of another is not taken up.
         facts: written into the checkpoint's description.
+        earlier: the phases that the weights it begins with have behind them.
     """
 
     phases: Sequence[Phase]
-    samples: Callable[[int], PromptDataset]
+    samples: Callable[[int, int], PromptDataset]
     evaluation: Callable[[int], DataLoader]
     fingerprint: str
     device: str = "cpu"
     facts: dict = field(default_factory=dict)
+    earlier: Sequence[Phase] = ()
 
 
 class Stream(Sampler[int]):
@@ -212,10 +216,10 @@ class FloatTrainer:
 
         Processes that train together have the same weights and do the same.
         """
-        before = self.work.phases[: self.phase]
+        before = [*self.work.earlier, *self.work.phases[: self.phase]]
         self.model.set_image_size(phase.size)
         if phase.new_decoder:
-            samples = self.work.samples(phase.size)
+            samples = self.work.samples(phase.size, PROMPTS)
             images = torch.stack([samples[n]["image"] for n in range(KEPT_FROM, KEPT_FROM + IMAGES)])
             begin_with_filled_boxes(self.model, images)
             self.log(f"{phase.size} px: a new decoder, which fills the box")
@@ -226,7 +230,8 @@ class FloatTrainer:
 
     def fresh_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
         """Samples never seen before, for the whole network, or all of it but a fixed stem."""
-        loader = DataLoader(self.work.samples(phase.size), batch, sampler=Stream(self.samples), **self.loader_options())
+        samples = self.work.samples(phase.size, CHEAP_PROMPTS if phase.fixed_stem else PROMPTS)
+        loader = DataLoader(samples, batch, sampler=Stream(self.samples), **self.loader_options())
         if not phase.fixed_stem:
             self.wrapped = wrap(self.model.requires_grad_(True))
             return loader
@@ -237,7 +242,7 @@ class FloatTrainer:
         """Boxes on kept embeddings, for the decoder alone. The images of this phase are the same whether or not it was interrupted."""
         self.wrapped = wrap(Decoding(self.model))
         begun = time.perf_counter()
-        kept = KeptEmbeddings(self.model, self.work.samples(phase.size), phase.kept, self.phase, self.work.device, KEPT_FROM * (1 + self.phase))
+        kept = KeptEmbeddings(self.model, self.work.samples(phase.size, CHEAP_PROMPTS), phase.kept, self.phase, self.work.device, KEPT_FROM * (1 + self.phase))
         self.log(f"{phase.size} px: kept the embeddings of {phase.kept} images in {time.perf_counter() - begun:.0f} s")
         return kept.batches(batch, self.steps, world_size(), rank())
 
