@@ -15,8 +15,10 @@ from .cases import tight_boxes
 
 WHOLE, FAR = 0.4, 0.08
 """Shares of views that show the whole slice as deployment does, and the whole slice small in a black square; the others are near."""
-LEAST_SIDE, LARGEST_SIDE = 5.0, 0.9
-"""Least and largest side of the box of the object that a near view is about: pixels of the view, and a share of its side."""
+SIDES = (0.05, 0.9)
+"""Least and largest side of the box of the object that a near view is about, as a share of the view's side."""
+SMALL = 5.0
+"""Pixels that the least side does not exceed, however large the view: a network of 256 px is asked about objects of few pixels as one of 100 px is."""
 ENLARGED = 5.0
 """How much larger than in the whole view a near view shows things, at most."""
 
@@ -132,7 +134,8 @@ def _near(labels: np.ndarray, size: int, full: float, rng: np.random.Generator) 
     boxes = tight_boxes(labels)[1]
     x_min, y_min, x_max, y_max = boxes[rng.integers(len(boxes))]
     side = max(x_max - x_min, y_max - y_min) + 1
-    wanted = np.exp(rng.uniform(np.log(LEAST_SIDE), np.log(LARGEST_SIDE * size)))
+    least, largest = min(SIDES[0] * size, SMALL), SIDES[1] * size
+    wanted = np.exp(rng.uniform(np.log(least), np.log(largest)))
     scale = float(np.clip(wanted / side, full * 0.8, full * ENLARGED))
     room = max(0.0, size - scale * side) / 2
     return np.array([x_min + x_max + 1, y_min + y_max + 1]) / 2, scale, size / 2 + rng.uniform(-room, room, 2)
