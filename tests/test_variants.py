@@ -45,6 +45,17 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  float", "2  8 bit", "3  4 bit"]
 
 
+@pytest.mark.parametrize("sizes", [[0.218, 0.355, 0.79, 1.176], [5.0, 9.9, 10.4, 39.0], [5.15, 5.28, 5.44, 5.78]])
+def test_numbers_along_the_axis_do_not_run_into_each_other(sizes):
+    ways = pd.DataFrame({"name": list("abcd"), "family": ["x"] * 4, "dsc": [0.8, 0.7, 0.75, 0.6], "mb": sizes, "ms": sizes})
+    figure = tradeoff_figure(ways)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        inside = [label for label, at in zip(axes.get_xticklabels(which="both"), axes.get_xticks()) if axes.get_xlim()[0] <= at <= axes.get_xlim()[1]]
+        boxes = sorted((label.get_window_extent() for label in inside), key=lambda box: box.x0)
+        assert len(boxes) >= 3 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
+
+
 def test_marks_that_touch_share_a_label():
     near = [10.0, 10.1, 10.05, 40.0]
     ways = pd.DataFrame({"name": list("abcd"), "family": ["x"] * 4, "dsc": [0.8, 0.8005, 0.8, 0.6], "mb": near, "ms": near})

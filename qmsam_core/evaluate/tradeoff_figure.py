@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from scipy.sparse.csgraph import connected_components
 
 from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_grid
@@ -28,10 +29,11 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
     for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
         _points(axes, ways.dropna(subset=[column, "dsc"]), column)
         axes.set(xlabel=label, xscale="log")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="both", labelsize=9)
+        axes.tick_params(axis="x", labelsize=9)
         axes.margins(x=0.25, y=0.12)
+        axes.xaxis.set_major_locator(_round_numbers(*axes.get_xlim()))
         quiet_grid(axes, "y")
         for name, value in (("float", _of_float(ways)), ("ellipse in the box", ellipse)):
             if value is not None:
@@ -43,6 +45,13 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
     for axes, column in ((left, "mb"), (right, "ms")):
         _numbers(axes, ways.dropna(subset=[column, "dsc"]), column)
     return figure
+
+
+def _round_numbers(low: float, high: float) -> Locator:
+    """Few enough numbers not to run into each other, as a logarithmic axis' own do towards the next power of ten; at least three where the range is narrow."""
+    wide = LogLocator(subs=(1, 2, 5), numticks=10)
+    inside = [value for value in wide.tick_values(low, high) if low <= value <= high]
+    return wide if len(inside) >= 3 else MaxNLocator(5)
 
 
 def _of_float(ways: pd.DataFrame) -> float | None:
