@@ -14,6 +14,7 @@ PHASE = r"(\d+) px, (?:(\d+) images|(\d+) boxes on (\d+) images), (\d+(?:\.\d+)?
 
 PEAK = 1e-3  # learning rate, where no phase says otherwise
 BOX = 16**2  # what a box costs the mask decoder alone, in pixels of an image with four boxes for the whole network (LiteMedSAM, two cores)
+BEHIND_STEM = 0.5  # what an image costs all but the stem, of what it costs the whole network (two cores, 112 and 224 px)
 WARM_UP, LAST = 0.03, 0.01  # share of a course of the learning rate; rate at its end as a share of its peak
 
 
@@ -59,7 +60,9 @@ class Phase:
     @property
     def weight(self) -> float:
         """What the phase counts for in the whole: its minutes, or the pixels it reads, which is what steps of different sizes cost."""
-        return self.length if self.unit == "minutes" else self.length * self.images * (BOX if self.kept else self.size**2)
+        if self.unit == "minutes":
+            return self.length
+        return self.length * self.images * (BOX if self.kept else self.size**2 * (BEHIND_STEM if self.fixed_stem else 1))
 
     def done(self, steps: int, seconds: float) -> float:
         """Share of the phase that is over after so many steps and seconds, 0..1."""

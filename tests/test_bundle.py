@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import shutil
 
 import pandas as pd
 import pytest
 import torch
-from small_data import write_data
+import yaml
+from small_data import write_data, write_indices
 
 from qmsam_core.data.parts import make_parts
 from qmsam_core.models import CheckpointError, build_model
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
 from qmsam_core.params import Params
-from qmsam_core.quant import save_model
+from qmsam_core.quant import describe_model, save_model
 from qmsam_core.bundle import bundle, main, steps_taken
 from qmsam_core.train import how_trained
+from qmsam_core.train.pipeline import inherited, keep_parent_history
+from qmsam_core.train.__main__ import main as train_command
+from qmsam_core.train.pretrain import PARENT_HISTORY, whole_history
 
 SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
 
@@ -77,6 +82,21 @@ def test_a_file_that_was_changed_is_refused(made, tmp_path):
         bundled_checkpoint(folder=tmp_path)
 
 
+def test_a_training_that_goes_on_from_an_edition_knows_what_is_behind_it(made, tmp_path):
+    weights = made[0] / "litemedsam_open.safetensors"
+    told = inherited(weights)
+    assert told["parent_phases"] == ["64 px, 16 images, 5 steps"] and told["parent_machines"] == ["a large GPU"]
+    keep_parent_history(weights, tmp_path)
+    assert pd.read_csv(tmp_path / PARENT_HISTORY)["samples"].tolist() == [80]
+    for name in ("litemedsam_open.json", "litemedsam_open_history.csv"):
+        shutil.copy(made[0] / name, tmp_path / name)
+    other = tmp_path / weights.name
+    other.write_bytes(weights.read_bytes()[:-1] + b"x")  # no edition: not the weights that its facts are about
+    assert inherited(other)["parent_phases"] == []
+    keep_parent_history(other, tmp_path)
+    assert not (tmp_path / PARENT_HISTORY).exists()
+
+
 def test_steps_are_counted_phase_by_phase():
     phases = [(48, 10), (48, 20), (112, 5), (224, 30), (112, 40), (112, 80), (112, 7)]  # the last is a phase of its own
     assert steps_taken(pd.DataFrame(phases, columns=["image_size", "step"])) == 20 + 5 + 30 + 80 + 7
@@ -115,6 +135,17 @@ def test_the_bundled_checkpoint_loads_and_segments():
     with torch.no_grad():
         mask = model(image, torch.tensor([[71.0, 91, 169, 189]]))[0][0, 0] > 0
     assert 2 * (mask & disc).sum() / (mask.sum() + disc.sum()) > 0.9
+
+
+@bundled
+def test_training_goes_on_from_it_by_name(tmp_path):
+    prepared = write_indices(write_data(tmp_path / "cases"), tmp_path / "prepared")
+    settings = {"model": "litemedsam", "image_size": 256, "float_phases": ["48 px, 2 images, 1 steps, from 1e-5, fixed stem"]}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
+    assert train_command([str(tmp_path / "p.yaml"), "--stage", "0", "--data", str(prepared), "--parent", "open", "-o", str(tmp_path / "float")]) == 0
+    facts, edition = describe_model(tmp_path / "float" / "model.safetensors"), json.loads((FOLDER / "litemedsam_open.json").read_text())
+    assert facts["parent"] == edition["sha256"] and facts["parent_phases"] == edition["parent_phases"] + edition["phases"]
+    assert whole_history(tmp_path / "float")["samples"].sum() == edition["samples"] + 2
 
 
 @bundled

@@ -66,6 +66,12 @@ def test_a_step_of_the_decoder_alone_weighs_what_it_costs():
     assert 0 < alone.weight < whole.weight / 10
 
 
+def test_a_step_behind_a_fixed_stem_weighs_half():
+    whole, behind = parse_phases(["64 px, 4 images, 30 steps", "64 px, 4 images, 30 steps, fixed stem"])
+    assert behind.weight == whole.weight / 2
+    assert len({phase.weight for phase in parse_phases(["64 px, 4 images, 3 minutes", "64 px, 4 images, 3 minutes, fixed stem"])}) == 1
+
+
 def test_the_rate_rises_once_and_falls_over_all_phases():
     phases = parse_phases(["64 px, 4 images, 30 steps", "128 px, 1 images, 10 steps"])
     assert overall(phases, 0, 1.0) == overall(phases, 1, 0.0) == 0.75

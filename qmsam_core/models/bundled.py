@@ -17,6 +17,13 @@ HISTORY = FOLDER / f"{NAME}_history.csv"
 """How it was trained: one row an evaluation, the columns of a stage's `history.csv`."""
 
 
+def edition_of(weights: Path) -> dict:
+    """What `bundle` wrote beside the weights of an edition about their training; nothing for any other file."""
+    facts = weights.with_suffix(".json")
+    told = json.loads(facts.read_text()) if weights.name == f"{NAME}.safetensors" and facts.is_file() else {}
+    return told if told and told["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest() else {}
+
+
 def bundled_checkpoint(model: str = "litemedsam", folder: Path = FOLDER) -> Path:
     """Path of the bundled weights, its SHA-256 checked against the one beside it.
 

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ..allocator import MALLOC
 from ..data.parts import make_parts
 from ..data.phantoms import write_phantoms
+from ..models.bundled import BUNDLED, bundled_checkpoint
 from ..params import Params, parse_override
 from .pipeline import run_stage
 from .step import TrainingError, rank
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
     parser.add_argument("--data", type=Path, help="folder with index_train.npz and index_evaluation.npz")
-    parser.add_argument("--parent", type=Path, help="checkpoint to start from")
+    parser.add_argument("--parent", type=Path, help="checkpoint to start from; open for the bundled one")
     parser.add_argument("--float-model", type=Path, help="float parent, the teacher of stage 1")
     parser.add_argument("--strategy", help="min, tenth, all or a number of slices a modality")
     parser.add_argument("-o", "--output", type=Path)
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(max(1, params.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         files = default_files(params, options.stage)
         chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
+        if chosen["parent"] == Path(BUNDLED):
+            chosen["parent"] = bundled_checkpoint(params.model)
         data = options.data or files["data"]
         if options.stage == 0 and not (data / "index_train.npz").is_file() and rank() == 0:
             make_parts(params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed), data, params.eval_fraction, params.seed, params.eval_cases)

@@ -22,7 +22,7 @@ from ..data.prompts import PromptDataset
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
 from ..models import CONFIGS, CheckpointError, Sam, build_model
-from ..models.bundled import BUNDLED, HISTORY
+from ..models.bundled import BUNDLED, HISTORY, edition_of
 from ..params import Params
 from ..phases import Phase, parse_phases
 from ..provenance import environment, sha256, write_atomic
@@ -188,19 +188,27 @@ def train_float(
 
 def keep_parent_history(parent: Path | None, folder: Path) -> None:
     """Copy the history that lies beside a parent, with that of its own parent before it, to `folder`; nothing of an earlier training's stays there."""
-    if parent and (parent.parent / "history.csv").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / PARENT_HISTORY, lambda file: whole_history(parent.parent).to_csv(file, index=False))
-    else:
+    told = history_beside(parent) if parent else None
+    if told is None:
         (folder / PARENT_HISTORY).unlink(missing_ok=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / PARENT_HISTORY, lambda file: told.to_csv(file, index=False))
+
+
+def history_beside(weights: Path) -> pd.DataFrame | None:
+    """The whole history of given weights, of an edition or of a training's, where it lies beside them."""
+    if edition_of(weights):
+        return pd.read_csv(weights.with_name(HISTORY.name))
+    return whole_history(weights.parent) if (weights.parent / "history.csv").is_file() else None
 
 
 def inherited(parent: Path) -> dict:
     """What a description says about the weights that a training began with: their SHA-256, and how they were trained in turn, as far as they tell."""
     try:
         facts = describe_model(parent)
-    except CheckpointError:  # weights from elsewhere
-        facts = {}
+    except CheckpointError:  # an edition, or weights from elsewhere
+        facts = edition_of(parent)
     machines = [*facts.get("parent_machines", []), *([facts["machine"]] if "machine" in facts else [])]
     return {"parent": sha256(parent), "parent_phases": [*facts.get("parent_phases", []), *facts.get("phases", [])], "parent_machines": machines}
 

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..allocator import return_memory
 from ..data.prompts import PromptDataset
@@ -32,9 +28,7 @@ from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
 from ..quant import save_model
 from .cells import CellSample, cell_loss
-from .fixed_stem import BehindStem, with_cells
 from .interruption import between_steps
-from .kept import Decoding, KeptEmbeddings
 from .loop import (
     TrainingError,
     evaluate,
@@ -46,18 +40,16 @@ from .loop import (
     writing,
 )
 from .losses import predicted_iou_loss, segmentation_loss
+from .phase_batches import KEPT_FROM, PROMPTS, fresh_batches, kept_batches
 from .precision import autocast_for, channels_last, compile_blocks
 
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
-PROMPTS, CHEAP_PROMPTS = 4, 8
-"""Boxes an image: for the whole network, and where the decoder is shown a sample of cells, so that a box costs next to nothing."""
 EVALUATIONS = 6  # a phase
 SAVE_SECONDS = 180.0
 LOG_SECONDS = 30.0
 AVERAGED_STEPS = 100
 PARENT_HISTORY = "parent_history.csv"  # beside the history: that of the weights a training began with
-KEPT_FROM = 2**40  # numbers of the samples that are kept: none that the whole network is trained on
 
 
 @dataclass(frozen=True)
@@ -82,19 +74,6 @@ class Pretraining:
     earlier: Sequence[Phase] = ()
 
 
-class Stream(Sampler[int]):
-    """Numbers of samples from `start` on, without end: this process's own among all that train together."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        number = self.start + rank()
-        while True:
-            yield number
-            number += world_size()
-
-
 @torch.no_grad()
 def average_weights(averages: list[Tensor], news: list[Tensor], count: Tensor | int) -> None:
     """Exponential moving average over the last hundred steps or so, in place; over a tenth of the steps taken while they are fewer than a thousand."""
@@ -103,12 +82,6 @@ def average_weights(averages: list[Tensor], news: list[Tensor], count: Tensor | 
         torch._foreach_lerp_(averages, news, share)
     else:
         torch._foreach_copy_(averages, news)
-
-
-def quiet_worker(number: int) -> None:
-    """A loader's worker works on one thread, since there is one a core and OpenCV's threads do not survive a fork, and leaves Ctrl-C to the training process."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class FloatTrainer:
@@ -181,7 +154,11 @@ class FloatTrainer:
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())
         judged = list(self.work.evaluation(phase.size))
-        loader = self.kept_batches(phase, batch) if phase.kept else self.fresh_batches(phase, batch)
+        work = self.work
+        if phase.kept:
+            self.wrapped, loader = kept_batches(self.model, phase, self.phase, work.samples, self.steps, batch, work.device, self.log)
+        else:
+            self.wrapped, loader = fresh_batches(self.model, phase, self.phase, work.samples, self.samples, batch, work.device)
         begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
         waited, waiting_since = 0.0, time.perf_counter()
         done = phase.done(self.steps, self.seconds)
@@ -227,31 +204,6 @@ class FloatTrainer:
         elif any(earlier.new_decoder for earlier in before) and before[-1].size != phase.size:
             for module in (self.model, self.average.module):
                 sharpen(module, phase.size / before[-1].size)
-
-    def fresh_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
-        """Samples never seen before, for the whole network, or all of it but a fixed stem."""
-        samples = self.work.samples(phase.size, CHEAP_PROMPTS if phase.fixed_stem else PROMPTS)
-        loader = DataLoader(samples, batch, sampler=Stream(self.samples), **self.loader_options())
-        if not phase.fixed_stem:
-            self.wrapped = wrap(self.model.requires_grad_(True))
-            return loader
-        self.wrapped = wrap(BehindStem(self.model, self.work.device))
-        return with_cells(loader, phase.size, self.model.embedding_size, self.phase)
-
-    def kept_batches(self, phase: Phase, batch: int) -> Iterable[dict]:
-        """Boxes on kept embeddings, for the decoder alone. The images of this phase are the same whether or not it was interrupted."""
-        self.wrapped = wrap(Decoding(self.model))
-        begun = time.perf_counter()
-        kept = KeptEmbeddings(self.model, self.work.samples(phase.size, CHEAP_PROMPTS), phase.kept, self.phase, self.work.device, KEPT_FROM * (1 + self.phase))
-        self.log(f"{phase.size} px: kept the embeddings of {phase.kept} images in {time.perf_counter() - begun:.0f} s")
-        return kept.batches(batch, self.steps, world_size(), rank())
-
-    def loader_options(self) -> dict:
-        """How samples are made: beside a GPU by all cores but two, each a process; on the CPU, which training fills, between two steps."""
-        if self.work.device == "cpu":
-            return {}
-        workers = max(1, (os.cpu_count() or 2) - 2)
-        return {"num_workers": workers, "prefetch_factor": 4, "pin_memory": True, "worker_init_fn": quiet_worker}
 
     def settle(self) -> None:
         """Read the loss of the step that was under way. A step later than it was taken, so that a GPU need not wait to be told the next.
@@ -328,11 +280,6 @@ class FloatTrainer:
     def spent_before(self) -> float:
         """Seconds that earlier rows of the history count."""
         return sum(row["seconds"] for row in self.history)
-
-
-def wrap(module: nn.Module) -> nn.Module:
-    """A module whose gradients are averaged over all processes that train together, if there are several."""
-    return DistributedDataParallel(module, find_unused_parameters=True) if dist.is_initialized() else module
 
 
 def whole_history(folder: Path) -> pd.DataFrame:
