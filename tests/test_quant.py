@@ -17,6 +17,7 @@ from qmsam_core.quant import (
     RECIPES,
     QuantMatMul,
     calibrate,
+    centre_cells,
     describe_model,
     fold_batch_norm,
     load_model,
@@ -330,6 +331,65 @@ def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
     assert (
         weight[2].abs().max() > 0.009
     ) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
+
+
+def offset(model, size):
+    """The model with channels of its decoder's cells that hold next to the same large value in every cell, before each block."""
+    with torch.no_grad():
+        model.prompt_encoder.no_mask_embed.weight[0, 3] += size
+        model.mask_decoder.transformer.layers[0].norm4.bias[7] -= size
+    return model.eval()
+
+
+def test_centred_cells_give_the_same_masks_from_smaller_numbers(images):
+    model = offset(warmed_up(), 40.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    centred = centre_cells(model, run, [images])
+    torch.testing.assert_close(run(centred, images), run(model, images), rtol=1e-3, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    changed = {name for name, value in centred.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith("image_encoder") for name in changed) and "prompt_encoder.no_mask_embed.weight" in changed
+    scales = []
+    for made in (model, centred):
+        made = quantize(made, "paper", ("decoder",))
+        calibrate(made, run, [images])
+        projections = [layer for block in made.mask_decoder.transformer.layers for layer in (block.cross_attn_token_to_image.v_proj, block.cross_attn_image_to_token.q_proj)]
+        scales.append([128 * layer.input_quant.scale().item() for layer in projections])
+    assert min(scales[0]) > 20 and max(scales[1]) < 10
+
+
+def queries_of_cells(model, images):
+    """What the first block asks on behalf of each cell, (B, cells, channels)."""
+    kept = []
+    hook = model.mask_decoder.transformer.layers[0].cross_attn_image_to_token.q_proj.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+    run(model, images)
+    hook.remove()
+    return kept[0]
+
+
+def test_offsets_blur_what_a_quantised_decoder_sees_unless_its_cells_are_centred(images):
+    model = offset(warmed_up(), 40.0)
+    errors = []
+    for made in (model, centre_cells(model, run, [images])):
+        exact, made = queries_of_cells(made, images), quantize(made, "paper", ("decoder",))
+        calibrate(made, run, [images])
+        errors.append((queries_of_cells(made, images) - exact).std().item())  # without what is the same for all cells
+    assert errors[1] < errors[0] / 5
+
+
+def test_only_a_float_decoder_is_centred_and_only_by_samples(images):
+    with pytest.raises(ValueError, match="decoder is quantised already"):
+        centre_cells(quantised(images), run, [images])
+    with pytest.raises(ValueError, match="no batch was given"):
+        centre_cells(build_model("nano"), run, [])
+
+
+def test_attention_over_the_image_stays_in_float_in_our_recipe(images):
+    decoder = quantised(images, "deploy").mask_decoder.transformer
+    over_image = [*(block.cross_attn_token_to_image for block in decoder.layers), decoder.final_attn_token_to_image]
+    others = [attention for block in decoder.layers for attention in (block.self_attn, block.cross_attn_image_to_token)]
+    assert {type(attention.av_product) for attention in over_image} == {MatMul}
+    assert {type(attention.av_product) for attention in others} == {QuantMatMul}
 
 
 def test_modules_stay_in_float_that_a_recipe_leaves_there(images, tmp_path):

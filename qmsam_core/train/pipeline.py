@@ -26,7 +26,7 @@ from ..models.bundled import BUNDLED, HISTORY, edition_of
 from ..params import Params
 from ..phases import Phase, parse_phases
 from ..provenance import environment, sha256, write_atomic
-from ..quant import Recipe, calibrate, describe_model, load_model, quantize, save_model
+from ..quant import Recipe, calibrate, centre_cells, describe_model, find_recipe, load_model, quantize, save_model
 from .loop import Data, evaluate, fit, write_history, writing
 from .precision import autocast_for
 from .pretrain import PARENT_HISTORY, Pretraining, pretrain, whole_history
@@ -129,13 +129,22 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | No
 def quantise_and_calibrate(
     model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path, recipe: Recipe | None = None
 ) -> Sam:
-    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices, in the number format of training; without further training this is post-training quantisation."""
-    device = device_of(params)
-    model = quantize(model, recipe or params.recipe, parts).to(device)
+    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices, in the number format of training.
+
+    Without further training this is post-training quantisation."""
+    device, recipe = device_of(params), find_recipe(recipe or params.recipe)
+    model = model.to(device)
     data = make_data(params, data_folder, model)
     loader = DataLoader(data.train, CALIBRATION_BATCH, sampler=data.sampler.epoch_slices().tolist())
+
+    def run(m: Sam, batch: dict) -> object:
+        return m(batch["image"].to(device), batch["box"].to(device))
+
     with autocast_for(model, device):
-        calibrate(model, lambda m, batch: m(batch["image"].to(device), batch["box"].to(device)), loader)
+        if recipe.centred and "decoder" in parts:
+            model = centre_cells(model, run, loader, recipe.statistics_batches)
+        model = quantize(model, recipe, parts)
+        calibrate(model, run, loader)
     return model.to("cpu")
 
 
