@@ -11,7 +11,8 @@ import yaml
 from small_data import write_data, write_indices
 
 from qmsam_core.data.parts import make_parts
-from qmsam_core.models import CheckpointError, build_model
+from qmsam_core.deploy.export import model_to_export
+from qmsam_core.models import CheckpointError, build_model, same_weights
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
 from qmsam_core.params import Params
 from qmsam_core.quant import describe_model, save_model
@@ -135,6 +136,13 @@ def test_the_bundled_checkpoint_loads_and_segments():
     with torch.no_grad():
         mask = model(image, torch.tensor([[71.0, 91, 169, 189]]))[0][0, 0] > 0
     assert 2 * (mask & disc).sum() / (mask.sum() + disc.sum()) > 0.9
+
+
+@bundled
+def test_it_is_exported_by_name():
+    model, origin = model_to_export("litemedsam", "open", "float")
+    assert same_weights(model, build_model("litemedsam", checkpoint="open"))
+    assert origin == f"checkpoint litemedsam_open.safetensors, sha256 {json.loads((FOLDER / 'litemedsam_open.json').read_text())['sha256']}"
 
 
 @bundled

@@ -22,6 +22,7 @@ from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
 from ..models import CONFIGS, CheckpointError, Sam, build_model
+from ..models.bundled import BUNDLED, bundled_checkpoint
 from ..provenance import sha256
 from ..quant import RECIPES, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .graphs import STYLES, Part, clean, parts_of
@@ -193,6 +194,8 @@ def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: i
     noise, which is enough to measure speed and sizes and says so.
     """
     recipe = find_recipe(recipe_name)
+    if checkpoint == BUNDLED:
+        checkpoint = str(bundled_checkpoint(name))
     try:
         quantised = bool(checkpoint) and bool(describe_model(checkpoint)["parts"])
     except CheckpointError:
@@ -234,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True, choices=list(CONFIGS))
     parser.add_argument(
-        "--checkpoint", help="float .pth or .safetensors; a quantised checkpoint of this study keeps its own recipe"
+        "--checkpoint", help="float .pth or .safetensors, or open for the bundled one; a quantised checkpoint of this study keeps its own recipe"
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
     parser.add_argument("--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items()))
