@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 import pandas as pd
@@ -24,7 +25,6 @@ from .evaluate.tables import spread_per_modality
 from .models import build_model, load_checkpoint, save_checkpoint
 from .models.bundled import FOLDER, NAME
 from .models.filled_box import rotate_heads
-from .provenance import write_atomic
 from .quant import describe_model
 from .train.pretrain import whole_history
 
@@ -63,7 +63,9 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None] = print) -> Path:
-    """Write `litemedsam_open.safetensors`, `.json`, `.md`, `_history.csv` and `_unseen.csv`; the weights last, so that a failure leaves what was there.
+    """Write `litemedsam_open.safetensors`, `.json`, `.md`, `_history.csv` and `_unseen.csv`.
+
+    All are complete before the first takes the place of an earlier edition's, so that a failure, a full disk for example, leaves that edition whole.
 
     Args:
         run: folder of a finished run of the profile `pretrain`.
@@ -73,7 +75,8 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
         Path of the weights.
 
     Raises:
-        CheckpointError: the run's float model is missing or no full-size LiteMedSAM.
+        CheckpointError: the run's float model is missing or no full-size LiteMedSAM, or the weights cannot be written.
+        OSError: another file cannot be written.
     """
     trained = run / "00_prepare" / "float" / "model.safetensors"
     facts = describe_model(trained)
@@ -81,32 +84,37 @@ def bundle(run: Path, output: Path, remark: str = "", log: Callable[[str], None]
     load_checkpoint(model, trained)
     rotate_heads(model.mask_decoder.transformer.layers[0].cross_attn_image_to_token)  # same answers, and they last better in 8 bits
     output.mkdir(parents=True, exist_ok=True)
-    weights = output / f"{NAME}.safetensors"
-    part = weights.with_name(f"{NAME}.new.safetensors")
-    digest = save_checkpoint(model, part, dtype=torch.float16)
-    train, testing = (SliceIndex.load(run / "00_prepare" / f"index_{name}.npz") for name in ("train", "testing"))
-    scores = score_unseen(part, testing, log)
-    names = {index: [Path(p).relative_to(index.root).as_posix() for p in index.cases["path"]] for index in (train, testing)}
-    history = whole_history(trained.parent)
-    facts |= {"samples": int(history["samples"].sum()), "seconds": round(history["seconds"].sum())}
-    card = jinja2.Environment(loader=LOADER, trim_blocks=True, lstrip_blocks=True).get_template("model_card.md.j2")
-    text = card.render(
-        name=NAME, sha256=digest, facts=facts, megabytes=part.stat().st_size / 1e6, history=history,
-        sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
-        table=summary(scores).round(1).to_dict("records"), images=facts["samples"], hours=facts["seconds"] / 3600,
-        steps=steps_taken(history), remark=remark,
-    )  # fmt: skip
-    write_atomic(output / f"{NAME}_unseen.csv", lambda file: scores.round(5).to_csv(file, index=False))
-    write_atomic(output / f"{NAME}_history.csv", lambda file: history.to_csv(file, index=False))
-    write_atomic(output / f"{NAME}.md", lambda file: file.write_text(text, encoding="utf-8"))
-    write_atomic(output / f"{NAME}.json", lambda file: file.write_text(json.dumps({"sha256": digest, **facts}, indent=2) + "\n"))
-    part.replace(weights)
-    return weights
+    with TemporaryDirectory(prefix=".bundle", dir=output) as folder:  # within the output folder, so that moving from it takes no space
+        made = Path(folder)
+        weights = made / f"{NAME}.safetensors"
+        digest = save_checkpoint(model, weights, dtype=torch.float16)
+        train, testing = (SliceIndex.load(run / "00_prepare" / f"index_{name}.npz") for name in ("train", "testing"))
+        scores = score_unseen(weights, testing, log)
+        names = {index: [Path(p).relative_to(index.root).as_posix() for p in index.cases["path"]] for index in (train, testing)}
+        history = whole_history(trained.parent)
+        facts |= {"samples": int(history["samples"].sum()), "seconds": round(history["seconds"].sum())}
+        card = jinja2.Environment(loader=LOADER, trim_blocks=True, lstrip_blocks=True).get_template("model_card.md.j2")
+        text = card.render(
+            name=NAME, sha256=digest, facts=facts, megabytes=weights.stat().st_size / 1e6, history=history,
+            sources=used_sources(names[train], train.root), unseen=names[testing], modalities=train.modalities,
+            table=summary(scores).round(1).to_dict("records"), images=facts["samples"], hours=facts["seconds"] / 3600,
+            steps=steps_taken(history), remark=remark,
+        )  # fmt: skip
+        scores.round(5).to_csv(made / f"{NAME}_unseen.csv", index=False)
+        history.to_csv(made / f"{NAME}_history.csv", index=False)
+        (made / f"{NAME}.md").write_text(text, encoding="utf-8")
+        (made / f"{NAME}.json").write_text(json.dumps({"sha256": digest, **facts}, indent=2) + "\n")
+        for file in sorted(made.iterdir()):
+            file.replace(output / file.name)
+    return output / weights.name
 
 
 def steps_taken(history: pd.DataFrame) -> int:
-    """Steps of all phases; `step` counts within a phase, and a resolution may come again later."""
-    last = (history["image_size"] != history["image_size"].shift(-1)) | (history["step"] > history["step"].shift(-1))
+    """Steps of all phases; `step` counts within a phase. Rows from before phases were numbered are told apart by their size and a `step` that falls."""
+    after = history.shift(-1)
+    last = (history["image_size"] != after["image_size"]) | (history["step"] > after["step"])
+    if "phase" in history:
+        last |= history["phase"].fillna(-1) != after["phase"].fillna(-1)
     return int(history.loc[last, "step"].sum())
 
 

@@ -12,15 +12,15 @@ from small_data import write_data, write_indices
 
 from qmsam_core.data.parts import make_parts
 from qmsam_core.deploy.export import model_to_export
-from qmsam_core.models import CheckpointError, build_model, same_weights
+from qmsam_core.models import CheckpointError, build_model, checkpoints, same_weights
 from qmsam_core.models.bundled import FOLDER, bundled_checkpoint
 from qmsam_core.params import Params
 from qmsam_core.quant import describe_model, save_model
 from qmsam_core.bundle import bundle, main, steps_taken
 from qmsam_core.train import how_trained
-from qmsam_core.train.pipeline import inherited, keep_parent_history
 from qmsam_core.train.__main__ import main as train_command
-from qmsam_core.train.pretrain import PARENT_HISTORY, whole_history
+from qmsam_core.train.float_stage import history_beside, inherited
+from qmsam_core.train.pretrain import whole_history
 
 SOURCES = "## US: 3\n\n| files | original data set | licence as stated |\n|---|---|---|\n| `2DBox_US_` | Set U | CC0 |\n"
 
@@ -87,20 +87,46 @@ def test_a_training_that_goes_on_from_an_edition_knows_what_is_behind_it(made, t
     weights = made[0] / "litemedsam_open.safetensors"
     told = inherited(weights)
     assert told["parent_phases"] == ["64 px, 16 images, 5 steps"] and told["parent_machines"] == ["a large GPU"]
-    keep_parent_history(weights, tmp_path)
-    assert pd.read_csv(tmp_path / PARENT_HISTORY)["samples"].tolist() == [80]
+    assert history_beside(weights)["samples"].tolist() == [80]
     for name in ("litemedsam_open.json", "litemedsam_open_history.csv"):
         shutil.copy(made[0] / name, tmp_path / name)
     other = tmp_path / weights.name
     other.write_bytes(weights.read_bytes()[:-1] + b"x")  # no edition: not the weights that its facts are about
     assert inherited(other)["parent_phases"] == []
-    keep_parent_history(other, tmp_path)
-    assert not (tmp_path / PARENT_HISTORY).exists()
+    assert history_beside(other) is None
 
 
 def test_steps_are_counted_phase_by_phase():
     phases = [(48, 10), (48, 20), (112, 5), (224, 30), (112, 40), (112, 80), (112, 7)]  # the last is a phase of its own
     assert steps_taken(pd.DataFrame(phases, columns=["image_size", "step"])) == 20 + 5 + 30 + 80 + 7
+
+
+def test_phases_that_are_numbered_need_no_sign_of_their_end():
+    rows = [(0, 48, 10), (0, 48, 20), (1, 48, 30), (1, 48, 40), (2, 48, 50)]  # same size, and no step that falls
+    numbered = pd.DataFrame(rows, columns=["phase", "image_size", "step"])
+    assert steps_taken(numbered) == 20 + 40 + 50
+    older = pd.DataFrame([(48, 10), (64, 5)], columns=["image_size", "step"])
+    assert steps_taken(pd.concat([older, numbered], ignore_index=True)) == 10 + 5 + 20 + 40 + 50
+    assert steps_taken(pd.concat([older, pd.DataFrame([(0, 64, 9)], columns=["phase", "image_size", "step"])], ignore_index=True)) == 10 + 5 + 9
+
+
+@pytest.mark.parametrize("what", ["weights", "history"])
+def test_a_full_disk_leaves_the_earlier_edition_whole(made, tmp_path, monkeypatch, capsys, what):
+    run, output = made[0].parent, tmp_path / "pretrained"
+    shutil.copytree(made[0], output)
+    before = {file.name: file.read_bytes() for file in output.iterdir()}
+    if what == "weights":
+        monkeypatch.setattr(checkpoints, "save_file", lambda state, part, metadata: (part.write_bytes(b"half"), full())[1])
+    else:
+        monkeypatch.setattr(pd.DataFrame, "to_csv", lambda self, path, **options: full())
+    assert main([str(run), "-o", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bundle: ") and "No space left" in error and len(error.strip().splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+
+
+def full():
+    raise OSError(28, "No space left on device")
 
 
 def test_other_models_have_no_bundled_weights():

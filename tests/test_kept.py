@@ -10,8 +10,8 @@ from qmsam_core.data.prompts import PromptDataset
 from qmsam_core.models import build_model
 from qmsam_core.params import Params
 from qmsam_core.train.cells import CellSample, decode_cells, masks_of_cells
+from qmsam_core.train.float_stage import float_sources
 from qmsam_core.train.kept import ON_NOTHING, Decoding, KeptEmbeddings, inscribed
-from qmsam_core.train.pipeline import float_sources
 
 
 @pytest.fixture(scope="module")

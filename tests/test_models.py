@@ -209,3 +209,5 @@ def test_same_weights_means_same_keys_and_bits():
     assert same_weights(a, b) and not same_weights(a, a.mask_decoder)
     b.mask_decoder.iou_token.weight.data[0, 0] += 1e-7
     assert not same_weights(a, b) and same_weights(a.image_encoder, b.image_encoder)
+    next(buffer for name, buffer in b.image_encoder.named_buffers() if name.endswith("running_mean")).add_(1e-3)
+    assert not same_weights(a.image_encoder, b.image_encoder) and same_weights(a.image_encoder, b.image_encoder, statistics=False)

@@ -1,6 +1,7 @@
 """Training a float model from nothing: phases, the learning rate, what is learned, and interruptions."""
 
 import os
+import resource
 import signal
 
 import pandas as pd
@@ -9,15 +10,18 @@ import torch
 from small_data import write_data
 
 from qmsam_core.data.parts import make_parts
+from qmsam_core.data.prompts import PromptDataset
 from qmsam_core.models import build_model, same_weights
 from qmsam_core.params import Params
 from qmsam_core.phases import PEAK, Phase, course, learning_rate, overall, parse_phases
 from qmsam_core.provenance import sha256
-from qmsam_core.quant import describe_model, load_model
-from qmsam_core.train import TrainingError, launch_stage
+from qmsam_core.quant import describe_model, load_model, save_model
+from qmsam_core.train import TrainingError, float_stage, launch_stage
 from qmsam_core.train import pretrain as pretraining
+from qmsam_core.train.__main__ import main as train_command
+from qmsam_core.train.float_stage import float_sources, train_float
 from qmsam_core.train.losses import predicted_iou_loss
-from qmsam_core.train.pipeline import float_sources, train_float
+from qmsam_core.train.phase_batches import PROMPTS, phase_seed
 from qmsam_core.train.pretrain import whole_history
 
 PHASES = ["32 px, 4 images, 12 steps", "48 px, 2 images, 6 steps"]
@@ -110,6 +114,102 @@ def test_phases_change_the_size_and_the_model_leaves_at_its_own(data, tmp_path):
     assert history["best"].tolist() == [False] * 11 + [True]
     assert (tmp_path / "curves.png").stat().st_size > 1000 and not (tmp_path / "progress.pt").exists()
     assert pd.read_csv(tmp_path / "history.csv")["eval_dsc"].between(0, 1).all()
+
+
+def test_a_model_is_described_with_what_it_scores_at_its_own_size(data, tmp_path, monkeypatch):
+    sizes, evaluate = [], pretraining.evaluate
+    monkeypatch.setattr(pretraining, "evaluate", lambda model, *rest: (sizes.append(model.image_size), evaluate(model, *rest))[1])
+    path, history = train_float(params(), data, tmp_path / "other")
+    assert sizes[-1] == 64 and describe_model(path)["eval_dsc"] == evaluate(load_model(path), float_stage.evaluation_batches(params(), data, 64, 64))
+    assert history["phase"].tolist() == [0] * 6 + [1] * 6 == pd.read_csv(path.parent / "history.csv")["phase"].tolist()
+    path, history = train_float(params(image_size=48), data, tmp_path / "same")
+    assert sizes.count(48) == 12 and describe_model(path)["eval_dsc"] == history["eval_dsc"].iloc[-1]  # measured already
+
+
+def test_no_phase_is_one_line(data, tmp_path, capsys):
+    (tmp_path / "p.yaml").write_text("float_phases: []")
+    assert train_command([str(tmp_path / "p.yaml"), "--stage", "0", "--data", str(data), "-o", str(tmp_path / "out")]) == 2
+    assert "float_phases: found []" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_is_told_and_costs_nothing_but_the_end(data, tmp_path, monkeypatch):
+    whole, _ = train_float(params(), data, tmp_path / "whole")
+    save = pretraining.save_weights
+
+    def full(*arguments, **facts):
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
+        try:
+            return save(*arguments, **facts)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
+
+    monkeypatch.setattr(pretraining, "save_weights", full)
+    with pytest.raises(TrainingError, match=r"model.safetensors: cannot be written \(.*make space and start again"):
+        train_float(params(), data, tmp_path / "full")
+    assert not list((tmp_path / "full").glob("*.part"))
+    monkeypatch.setattr(pretraining, "save_weights", save)
+    resumed, _ = train_float(params(), data, tmp_path / "full")
+    assert same_weights(load_model(resumed), load_model(whole))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """`train_float` gives what it would have trained on."""
+    monkeypatch.setattr(float_stage, "pretrain", lambda model, work, folder, log: work)
+
+
+def test_what_a_parent_has_seen_does_not_come_again(data, tmp_path, no_training):
+    parents = [tmp_path / f"{seed}.safetensors" for seed in range(2)]
+    for seed, path in enumerate(parents):
+        save_model(build_model("nano", 64, seed=seed), path)
+    begun, *later = (train_float(params(), data, tmp_path / "out", parent=parent).samples(32, PROMPTS) for parent in (None, *parents))
+    first = PromptDataset(float_sources(params(), data), 32, 32, PROMPTS, 0)  # of seed 0, as ever
+    for n in range(3):
+        assert torch.equal(begun[n]["image"], first[n]["image"])
+        images = [samples[n]["image"] for samples in (begun, *later)]
+        assert not any(torch.equal(images[a], images[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    again = train_float(params(), data, tmp_path / "out", parent=parents[0]).samples(32, PROMPTS)
+    assert torch.equal(again[1]["image"], later[0][1]["image"])
+
+
+def test_another_seed_is_another_draw_in_every_phase(data, tmp_path, monkeypatch):
+    phases = ["32 px, 2 images, 2 steps, fixed stem", "32 px, 5 boxes on 4 images, 2 steps", "32 px, 5 boxes on 4 images, 2 steps, new decoder"]
+    drawn, fresh, kept = [], pretraining.fresh_batches, pretraining.kept_batches
+    monkeypatch.setattr(pretraining, "fresh_batches", lambda *a: (drawn.append(a[2]), fresh(*a))[1])
+    monkeypatch.setattr(pretraining, "kept_batches", lambda *a: (drawn.append(a[3]), kept(*a))[1])
+    monkeypatch.setattr(pretraining, "begin_with_filled_boxes", lambda model, images, seed: drawn.append((seed, images.sum().item())))
+    setups = [params(model="litemedsam", float_phases=phases, seed=seed) for seed in range(2)]
+    parent, _ = train_float(setups[0], data, tmp_path / "0")
+    assert [d for d in drawn if isinstance(d, int)] == [phase_seed(0, number) for number in range(3)]
+    train_float(setups[1], data, tmp_path / "1")
+    train_float(setups[0], data, tmp_path / "2", parent=parent)
+    assert len(drawn) == 3 * 4 and len(set(drawn)) == len(drawn)  # three phases and a new decoder, each of its own
+
+
+def test_a_parent_s_history_counts_once_however_often_its_continuation_is_interrupted(data, tmp_path, monkeypatch):
+    first, begun = train_float(params(), data, tmp_path)
+    own = whole_history(tmp_path)
+    step, taken = pretraining.FloatTrainer.step, 0
+
+    def killed(self, *arguments):
+        nonlocal taken
+        taken += 1
+        if taken in (6, 20):  # behind rows of the history; no progress is saved on the way
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", killed)
+    longer = params(float_phases=[*PHASES, "48 px, 2 images, 2 steps"])
+    for setup in (params(), longer):  # the second is other work on the same parent
+        with pytest.raises(KeyboardInterrupt):
+            train_float(setup, data, tmp_path, parent=first)
+    monkeypatch.setattr(pretraining.FloatTrainer, "step", step)
+    _, history = train_float(params(), data, tmp_path, parent=first)
+    told = whole_history(tmp_path)
+    assert told["samples"].sum() == begun["samples"].sum() + history["samples"].sum() and len(told) == len(begun) + len(history)
+    assert told["phase"].tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
+    pd.testing.assert_frame_equal(told[: len(own)], own)
 
 
 def test_a_phase_by_the_clock_is_judged_on_the_way(data, tmp_path, monkeypatch):
@@ -256,13 +356,16 @@ def test_progress_of_other_work_is_not_taken_up(data, tmp_path):
     torch.save({"fingerprint": "another"}, tmp_path / "b" / "progress.pt")
     lines = []
     train_float(params(seed=1, float_phases=["32 px, 2 images, 2 steps"]), data, tmp_path / "b", log=lines.append)
-    assert not any("resumed" in line for line in lines)
+    assert not any("resumed" in line for line in lines) and sum("progress of other work" in line for line in lines) == 1
     assert same_weights(*(load_model(tmp_path / x / "model.safetensors") for x in "ab"))
 
 
 def test_two_processes_share_the_steps(data, tmp_path):
-    _, history = launch_stage(params(processes=2, float_phases=["32 px, 4 images, 6 steps"]), 0, data, tmp_path, log=lambda line: None)
+    setup, lines = params(processes=2, float_phases=["32 px, 4 images, 6 steps"]), []
+    _, history = launch_stage(setup, 0, data, tmp_path, log=lambda line: None)
     assert history["samples"].sum() == 6 * 4 and len(history) == 6
+    launch_stage(setup, 0, data, tmp_path, log=lines.append)
+    assert sum("finished before" in line for line in lines) == 1 and not any("eval DSC" in line for line in lines)
 
 
 def test_two_processes_share_kept_images(data, tmp_path):

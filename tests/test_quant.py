@@ -1,5 +1,6 @@
 """Quantisation by replacement of layers: what is replaced, what the quantisers compute, what is saved."""
 
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -86,6 +87,14 @@ def test_only_the_named_parts_change_and_the_original_never(parts, touched):
     changed = {n.split(".")[0] for n, m in other.named_modules() if isinstance(m, QUANTISED)}
     assert changed == touched and other.quantised_parts == tuple(sorted(parts))
     assert not any(isinstance(m, QUANTISED) for m in model.modules())
+
+
+@pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
+def test_quantisers_lie_where_the_model_does(recipe):
+    model = quantize(build_model("nano").to("meta"), recipe)  # made on the CPU, they would end calibration on a GPU
+    tensors = {name: t for name, t in (*model.named_parameters(), *model.named_buffers())}
+    tensors |= {f"{name}.{key}": t for name, module in model.named_modules() for key, t in vars(module).items() if isinstance(t, torch.Tensor)}
+    assert not [name for name, tensor in tensors.items() if tensor.device.type != "meta"]
 
 
 def test_stage_two_quantises_the_decoder_behind_the_quantised_encoder(images):
@@ -441,6 +450,21 @@ def test_a_file_without_a_description_is_refused(tmp_path):
     save_checkpoint(build_model("nano"), tmp_path / "plain.safetensors")
     with pytest.raises(CheckpointError, match="not a model saved by this study"):
         load_model(tmp_path / "plain.safetensors")
+
+
+def test_weights_that_cannot_be_written_are_one_error_and_leave_what_was_there(tmp_path):
+    path, most = tmp_path / "model.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_model(build_model("nano"), path)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))  # as a full disk
+    try:
+        with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be written \(.*expected a writable folder with space left"):
+            save_model(build_model("nano", seed=1), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert [f.name for f in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_model(build_model("nano"), path / "below" / "a_file.safetensors")
 
 
 @pytest.mark.parametrize(

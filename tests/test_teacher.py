@@ -63,6 +63,29 @@ def test_the_oldest_are_removed_first_and_the_bound_holds(tmp_path):
     assert EmbeddingCache(tmp_path, limit=10 * size).size == len(kept) * size
 
 
+def test_the_bound_is_the_folder_s_whoever_writes(tmp_path):
+    one = torch.zeros(4, 8, 8, dtype=torch.float16)
+    size = one.numel() * 2 + 128
+    caches = [EmbeddingCache(tmp_path, limit=10 * size) for _ in range(2)]  # as in two processes that train together
+    for k in range(40):
+        caches[k % 2].put(f"{k:02d}", one)
+        assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 10 * size
+
+
+def test_the_folder_is_not_counted_at_every_embedding(tmp_path, monkeypatch):
+    counted, files = [], EmbeddingCache.files
+    monkeypatch.setattr(EmbeddingCache, "files", lambda self: (counted.append(1), files(self))[1])
+    one = torch.zeros(4, 8, 8, dtype=torch.float16)
+    caches = [EmbeddingCache(tmp_path, limit=640 * (one.numel() * 2 + 128)) for _ in range(2)]
+    for k in range(100):
+        caches[0].put(f"{k:02d}", one)
+    assert len(counted) == 2 + 100 // 10 - 1
+    assert caches[1].size == 0
+    for k in range(11):
+        caches[1].put(f"second {k}", one)
+    assert caches[1].size == 111 * (one.numel() * 2 + 128)  # it has looked again
+
+
 def test_an_embedding_larger_than_the_bound_is_not_kept(tmp_path):
     EmbeddingCache(tmp_path, limit=100).put("a", torch.zeros(4, 8, 8, dtype=torch.float16))
     assert not list(tmp_path.iterdir())

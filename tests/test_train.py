@@ -2,14 +2,18 @@
 
 import hashlib
 import math
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from small_data import write_data, write_indices
 
 from qmsam_core.evaluate import PAPER
@@ -20,16 +24,22 @@ from qmsam_core.train import (
     STAGES,
     Schedule,
     TrainingError,
+    calibration,
     distillation_loss,
     embedding_iou,
     evaluate,
+    evaluation_batches,
     launch_stage,
     loop,
     make_data,
     make_float_baseline,
     make_teacher,
     mask_iou,
+    pipeline,
+    processes,
+    progress,
     protocol,
+    quantise_and_calibrate,
     run_stage,
     schedule_of,
     segmentation_loss,
@@ -38,7 +48,10 @@ from qmsam_core.train import (
     step,
 )
 from qmsam_core.train.__main__ import main as train_command
-from qmsam_core.train.step import freeze_all_but
+from qmsam_core.train.fingerprint import fingerprint
+from qmsam_core.train.loading import quiet_worker
+from qmsam_core.train.losses import mask_ious
+from qmsam_core.train.step import Job, freeze_all_but
 
 
 def params(**changes):
@@ -114,6 +127,7 @@ def test_mask_overlap_is_the_mean_over_the_batch():
     truth = torch.ones(2, 1, 2, 2)
     logits = torch.tensor([[[[1.0, 1], [1, 1]]], [[[1.0, -1], [-1, -1]]]])
     assert mask_iou(logits, truth).item() == pytest.approx((1 + 1 / 4) / 2)
+    assert mask_ious(logits, truth).tolist() == pytest.approx([1, 1 / 4])
 
 
 def test_distillation_is_mse_times_overlap_and_sends_gradients_to_the_student_only():
@@ -264,6 +278,21 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
     assert "resumed after epoch 1" in lines[1] and history["epoch"].tolist() == [0, 1, 2]
 
 
+@pytest.fixture
+def small_files():
+    """Lets no file grow beyond 20 kB, as a full disk would not."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, most)
+
+
+def test_a_full_disk_is_told_of_a_given_checkpoint_too(data, tmp_path, small_files):
+    with pytest.raises(TrainingError, match=r"model.safetensors: cannot be written \(.*make space and start again"):
+        make_float_baseline(params(float_phases=[]), data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_training(data, float_model, tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match=r"file/stage/trial-0: cannot be written \(.*Not a directory"):
@@ -279,6 +308,199 @@ def test_progress_of_other_work_is_not_taken_up(data, float_model, tmp_path):
     lines = []
     run_stage(params(seed=1), 3, data, tmp_path, parent=float_model, log=lines.append)
     assert not any("resumed" in line for line in lines)
+    assert [line for line in lines if "progress of other work" in line] == lines[:1]  # told before it is overwritten
+
+
+# Work that is done --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The stages that were really trained, one number each."""
+    numbers, fit, float_training = [], pipeline.fit, pipeline.train_float
+    monkeypatch.setattr(pipeline, "fit", lambda model, data, job, *rest: (numbers.append(job.stage.number), fit(model, data, job, *rest))[1])
+    monkeypatch.setattr(pipeline, "train_float", lambda *arguments: (numbers.append(0), float_training(*arguments))[1])
+    return numbers
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_finished_stage_is_taken_as_it_is(data, float_model, tmp_path, trainings, number):
+    setup = params(float_phases=["32 px, 4 images, 3 steps"])
+
+    def run(setup=setup, lines=None):
+        files = dict(parent=float_model, float_model=float_model) if number else {}
+        return run_stage(setup, number, data, tmp_path, log=(lines if lines is not None else []).append, **files)
+
+    path, history = run()
+    before, weights = path.read_bytes(), digest(load_model(path))
+    for file in (path, tmp_path / "history.csv"):
+        os.utime(file, (0, 0))
+    lines, started = [], time.time() - 0.1
+    again, told = run(lines=lines)
+    assert trainings == [number] and again == path and path.read_bytes() == before
+    pd.testing.assert_frame_equal(told, history)
+    assert len(lines) == 1 and "finished before" in lines[0]
+    assert min(file.stat().st_mtime for file in (path, tmp_path / "history.csv")) >= started  # as the study's check of a notebook's outputs wants it
+    run(params(float_phases=["32 px, 4 images, 3 steps"], seed=1))
+    assert trainings == [number] * 2  # other work
+    run()
+    assert trainings == [number] * 3 and digest(load_model(path)) == weights
+
+
+def test_what_was_changed_or_trained_by_other_code_is_not_taken_for_finished(data, float_model, tmp_path, trainings, monkeypatch):
+    def run():
+        return run_stage(params(), 3, data, tmp_path, parent=float_model)
+
+    path, _ = run()
+    (tmp_path / "history.csv").write_text((tmp_path / "history.csv").read_text().splitlines()[0] + "\n")
+    run()
+    path.write_bytes(path.read_bytes() + b"x")
+    run()
+    monkeypatch.setattr(progress, "code_hash", lambda: "another")
+    run()
+    path.unlink()
+    run()
+    assert len(trainings) == 5
+    progress.forget(tmp_path)  # what the study's --force does
+    run()
+    assert len(trainings) == 6
+    run()
+    assert len(trainings) == 6
+
+
+def test_a_stage_that_begins_anew_is_not_finished_before_its_end(data, float_model, tmp_path, trainings):
+    run_stage(params(), 3, data, tmp_path, parent=float_model)
+    with pytest.raises(Killed):
+        run_stage(params(seed=1), 3, data, tmp_path, parent=float_model, log=lambda line: (_ for _ in ()).throw(Killed))
+    assert not (tmp_path / progress.MARK).exists() and (tmp_path / "progress.pt").exists()
+    progress.forget(tmp_path)
+    assert (tmp_path / "progress.pt").exists()  # of a training that broke off
+
+
+def test_the_command_line_trains_anew_when_it_is_told_to(data, float_model, tmp_path, trainings):
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(params().model_dump(mode="json")))
+    command = [str(tmp_path / "p.yaml"), "--stage", "3", "--data", str(data), "--parent", str(float_model), "-o", str(tmp_path / "out")]
+    assert [train_command(command) for _ in range(2)] == [0, 0] and trainings == [3]
+    assert train_command([*command, "--force"]) == 0 and trainings == [3, 3]
+
+
+OTHER = {
+    "image_size": 48, "released": ["resize"], "samples_per_modality": 3, "warmup_epochs": 2, "annealing_epochs": 3, "learning_rate": 0.1, "seed": 1,
+    "epoch_slices": 2, "recipe": "deploy", "batch_size": [1, 4, 2], "model": "litemedsam", "float_phases": ["32 px, 8 images, 9 steps"],
+}  # fmt: skip
+READ = {
+    0: {"image_size", "released", "seed", "epoch_slices", "model", "float_phases"},
+    1: set(OTHER) - {"model", "float_phases"},
+    2: set(OTHER) - {"model", "float_phases", "batch_size"},
+    3: set(OTHER) - {"model", "float_phases", "batch_size", "recipe"},
+}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_stage_s_identity_is_what_it_reads_and_no_more(data, float_model, monkeypatch, number):
+    def identity(setup=params(), parent=float_model, float_model=float_model):
+        return fingerprint(setup, number, parent, None, data, float_model)
+
+    assert {name for name, value in OTHER.items() if identity(params(**{name: value})) != identity()} == READ[number]
+    unread = dict(profile="other", outputs_root="there", threads=3, phantom_cases=99, eval_fraction=0.2, device="auto", decode_block=8, benchmark_runs=9)
+    for name, value in unread.items():
+        assert identity(params(**{name: value})) == identity(), name  # cuda is no part of the machine that tests this
+    assert identity(parent=data / "index_train.npz") != identity()
+    assert (identity(float_model=data / "index_train.npz") != identity()) == (number == 1)
+    assert identity(params(teacher=str(data / "index_train.npz"))) == identity(float_model=data / "index_train.npz")
+    released = params(released=["distillation"])
+    assert (identity(released, float_model=data / "index_train.npz") != identity(released)) == (number in (1, 3))
+    alone = identity()
+    monkeypatch.setattr("qmsam_core.train.fingerprint.world_size", lambda: 2)
+    assert identity() != alone
+
+
+def test_open_data_and_the_number_of_phantoms_count_where_they_are_read(tmp_path):
+    cases = write_data(tmp_path / "cases")
+    prepared = write_indices(cases, tmp_path / "prepared")
+
+    def identity(**changes):
+        return fingerprint(params(data_root=str(cases), float_data="open", **changes), 0, None, None, prepared)
+
+    without = identity()
+    assert identity(phantom_cases=99) != without
+    (cases / "SOURCES.md").write_text("## US\n")
+    assert identity() != without
+
+
+# Processes and devices ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine that says it has two GPUs, on which one of two processes was started; what it would do to join the others."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda backend: asked.append(backend))
+    for name, value in dict(RANK="1", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2", WORLD_SIZE="2").items():
+        monkeypatch.setenv(name, value)
+    return asked
+
+
+def test_processes_on_gpus_take_one_each_and_talk_over_both_backends(gpus):
+    processes.join_processes(params(device="auto"))
+    assert gpus == ["cuda:1", "cpu:gloo,cuda:nccl"]  # the GPU first: NCCL works on the current one
+
+
+def test_processes_on_the_cpu_talk_over_gloo_beside_gpus_too(gpus):
+    processes.join_processes(params(device="cpu"))
+    assert gpus == ["gloo"]
+
+
+def test_a_process_alone_joins_none(gpus, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    processes.join_processes(params(device="cuda"))
+    assert gpus == [] and processes.device_of(params(device="cuda")) == "cuda:0"
+
+
+def test_more_processes_than_gpus_are_refused(gpus, monkeypatch, data, tmp_path, capsys):
+    words = "processes: found 3 on a machine of 2 GPUs; expected at most one a GPU"
+    with pytest.raises(ValueError, match=words):
+        launch_stage(params(device="auto", processes=3), 1, data, tmp_path)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    (tmp_path / "p.yaml").write_text("device: cuda")
+    assert train_command([str(tmp_path / "p.yaml"), "--stage", "1"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and len(error.strip().splitlines()) == 1 and gpus == []
+
+
+@pytest.mark.parametrize("recipe", ["paper", "deploy"])
+def test_calibration_finds_all_of_the_model_on_the_device(data, monkeypatch, recipe):
+    class Reached(Exception):
+        """Calibration was called."""
+
+    def look(model, run, batches):
+        assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
+        raise Reached
+
+    monkeypatch.setattr(calibration, "device_of", lambda params: "meta")  # as good a device as a GPU for this
+    monkeypatch.setattr(calibration, "centre_cells", lambda model, *rest: model)  # looks at values, which a meta tensor has not
+    monkeypatch.setattr(calibration, "calibrate", look)
+    with pytest.raises(Reached):
+        quantise_and_calibrate(build_model("nano", 32), params(recipe=recipe), ("encoder", "decoder"), data)
+
+
+def test_readers_beside_a_gpu_leave_ctrl_c_and_threads_alone(data, monkeypatch):
+    class Made(Exception):
+        """The loader was asked for."""
+
+    def look(dataset, batch_size, **options):
+        raise Made(options)
+
+    made = make_data(params(), data, build_model("nano", 32))
+    monkeypatch.setattr(loop, "DataLoader", look)
+    trainer = SimpleNamespace(job=Job(STAGES[3], Schedule(1.0, 1, 2), 2, "", device="cuda:0"))
+    with pytest.raises(Made) as found:
+        loop.train_epoch(trainer, made, 0, None, lambda at: None, print)
+    assert found.value.args[0]["worker_init_fn"] is quiet_worker and found.value.args[0]["num_workers"] >= 1
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(data, float_model, tmp_path, monkeypatch):
@@ -333,6 +555,23 @@ def test_the_epoch_draws_as_many_of_each_modality(data):
     made = make_data(params(), data, build_model("nano", 32))
     names = [made.train[i]["modality"] for i in made.sampler.epoch_slices().tolist()]
     assert sorted(names) == ["CT", "CT", "US", "US"]
+
+
+def test_epochs_are_judged_by_as_many_slices_as_the_parameters_say(data):
+    def number(slices=None, **changes):
+        return len(evaluation_batches(params(**changes), data, 32, 32, *([] if slices is None else [slices])).sampler)
+
+    every = number(epoch_slices=0)
+    assert number() == number(epoch_slices=4) <= every
+    assert number(epoch_slices=1) == 2 == number(slices=1) < every  # of two modalities
+    assert number(slices=0, epoch_slices=1) == every
+
+
+@pytest.mark.parametrize("stage", ["1", "2", "3"])
+def test_the_bundled_weights_are_a_parent_of_stage_0_only(tmp_path, capsys, stage):
+    (tmp_path / "p.yaml").write_text("model: litemedsam")
+    assert train_command([str(tmp_path / "p.yaml"), "--stage", stage, "--parent", "open", "-o", str(tmp_path / "out")]) == 2
+    assert "--parent: found open, float weights that only stage 0 begins with" in capsys.readouterr().err
 
 
 def test_a_teacher_of_another_shape_is_refused(float_model):

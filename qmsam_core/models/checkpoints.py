@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or belongs to another network. The message names the file and the first keys at fault."""
+    """A checkpoint that is missing, damaged, another network's, or cannot be written. The message names the file and the first keys at fault."""
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -72,17 +73,26 @@ def some(what: str, items: list[str], most: int = 3) -> str:
 def save_checkpoint(
     module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = None
 ) -> str:
-    """Write a module's state as safetensors, atomically, its floating-point tensors as `dtype` where one is given; returns the SHA-256 of the file."""
+    """Write a module's state as safetensors, atomically, its floating-point tensors as `dtype` where one is given; returns the SHA-256 of the file.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; what was at `path` before is still there, and nothing beside it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    save_file({k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}, part, metadata)
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}, part, metadata)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left") from error
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two modules have the same keys and, bit by bit, the same parameters and buffers."""
-    x, y = a.state_dict(), b.state_dict()
+def same_weights(a: nn.Module, b: nn.Module, statistics: bool = True) -> bool:
+    """Whether two modules have the same keys and, bit by bit, the same parameters and buffers; without `statistics` buffers, such as a batch norm's, may differ."""
+    x, y = (module.state_dict() if statistics else dict(module.named_parameters()) for module in (a, b))
     return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)

@@ -40,7 +40,8 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         parts: `encoder`, `decoder` or both. The prompt encoder is never quantised (paper section 2.2).
 
     Returns:
-        The copy, its activation scales not yet set: see `calibrate`. It knows what was done to it by `.recipe` and `.quantised_parts`.
+        The copy, on the model's device, its activation scales not yet set: see `calibrate`. It knows what was done to it by `.recipe` and
+        `.quantised_parts`.
 
     Raises:
         ValueError: an unknown recipe or part, a part that another recipe has quantised already, or a module to be left in float that the model has not.
@@ -66,7 +67,7 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         replace_layers(module, recipe)
     model.recipe = recipe
     model.quantised_parts = tuple(sorted({*getattr(model, "quantised_parts", ()), *parts}))
-    return model
+    return model.to(next(model.parameters()).device)  # Brevitas makes its quantisers on the CPU
 
 
 def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:

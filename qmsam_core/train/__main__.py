@@ -3,7 +3,8 @@
     python -m qmsam_core.train params/pretrain.yaml --stage 0 --set data_root=<folder>
     torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1
 
-Files are where the notebooks leave and expect them, unless named otherwise. Stage 0 splits the data first, where notebook 00 has not.
+Files are where the notebooks leave and expect them, unless named otherwise. Stage 0 splits the data first, where notebook 00 has not. What is
+finished already is not trained again, unless --force says so.
 """
 
 import argparse
@@ -20,7 +21,9 @@ from ..data.phantoms import write_phantoms
 from ..models.bundled import BUNDLED, bundled_checkpoint
 from ..params import Params, parse_override
 from .pipeline import run_stage
-from .step import TrainingError, rank
+from .processes import join_processes, local_world_size, rank
+from .progress import forget
+from .step import TrainingError
 
 FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetune"}
 
@@ -34,26 +37,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
     parser.add_argument("--data", type=Path, help="folder with index_train.npz and index_evaluation.npz")
-    parser.add_argument("--parent", type=Path, help="checkpoint to start from; open for the bundled one")
+    parser.add_argument("--parent", type=Path, help="checkpoint to start from; for stage 0 open is the bundled one")
     parser.add_argument("--float-model", type=Path, help="float parent, the teacher of stage 1")
     parser.add_argument("--strategy", help="min, tenth, all or a number of slices a modality")
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--force", action="store_true", help="train anew what is finished already")
     options = parser.parse_args(arguments)
     if arguments is None:
         keep_memory()
-    if "RANK" in os.environ:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         params = Params.load(options.params, dict(parse_override(text) for text in options.set))
+        join_processes(params)
         torch.manual_seed(params.seed)
-        torch.set_num_threads(max(1, params.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        torch.set_num_threads(max(1, params.threads // local_world_size()))
         files = default_files(params, options.stage)
         chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
         if chosen["parent"] == Path(BUNDLED):
+            if options.stage != 0:
+                raise ValueError(f"--parent: found {BUNDLED}, float weights that only stage 0 begins with; expected what stage {options.stage - 1} left")
             chosen["parent"] = bundled_checkpoint(params.model)
-        data = options.data or files["data"]
+        data, output = options.data or files["data"], options.output or files["output"]
         if options.stage == 0 and not (data / "index_train.npz").is_file() and rank() == 0:
             make_parts(params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed), data, params.eval_fraction, params.seed, params.eval_cases)
+        if options.force and rank() == 0:
+            forget(output)
         if dist.is_initialized():
             dist.barrier()
         strategy = int(options.strategy) if (options.strategy or "").isdigit() else options.strategy
@@ -61,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             params,
             options.stage,
             data,
-            options.output or files["output"],
+            output,
             strategy=strategy,
             log=log,
             **chosen,

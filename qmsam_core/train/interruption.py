@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .step import world_size
+from .processes import world_size
 
 
 @contextmanager

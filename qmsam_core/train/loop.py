@@ -1,28 +1,24 @@
 """The training loop: one stage from its first epoch to its best checkpoint, on any number of processes, resumable inside an epoch."""
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 
 from ..data.slices import SliceDataset
 from ..models import Sam
-from ..quant import save_model
+from .loading import loader_options
 from .precision import autocast_for, channels_last
-from .step import Job, Trainer, TrainingError, rank, world_size
+from .processes import rank, world_size
+from .progress import LOG_SECONDS, MODEL, PROGRESS, SAVE_SECONDS, finish, load_progress, save_progress, save_weights, write_history
+from .step import Job, Trainer, TrainingError
 from .teacher import CachedEncoder, Teacher
-
-SAVE_SECONDS = 180.0  # between two savings of what resuming needs
-LOG_SECONDS = 30.0
 
 
 @dataclass
@@ -62,8 +58,7 @@ def train_epoch(
     steps = -(-len(numbers) // job.batch_size)
     if world > 1:  # the same number on every rank
         steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
-    workers = {"num_workers": 4, "pin_memory": True} if job.device != "cpu" else {}
-    loader = DataLoader(data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **workers)
+    loader = DataLoader(data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **loader_options(job.device))
     started = time.perf_counter() - at.seconds
     logged = saved = waiting_since = time.perf_counter()
     for _, batch in zip(range(at.step, steps), loader):
@@ -123,45 +118,6 @@ def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
     return sum(sum(v) / len(v) for v in scores.values()) / max(len(scores), 1)
 
 
-def save_progress(path: Path, **state: object) -> None:
-    """Write what resuming needs, atomically: a killed run leaves the previous file or this one's, never half of one.
-
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written; the previous file is left as it was.
-    """
-    with writing(path) as part:
-        torch.save(state, part)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Gives the name of a file beside `path` to be written; afterwards it takes the place of `path`.
-
-    Raises:
-        TrainingError: it cannot be written; what was at `path` before is still there.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        if part.exists():
-            os.replace(part, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the two last: how torch.save and safetensors tell of a full disk
-        with suppress(OSError):
-            part.unlink()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TrainingError(
-            f"{path}: cannot be written ({reason}); expected a writable folder with space left; what was saved before is intact: make space and start again"
-        ) from error
-
-
-def load_progress(path: Path, fingerprint: str) -> dict | None:
-    """What `save_progress` wrote for the same job; None when there is nothing or it belongs to another job."""
-    if not path.is_file():
-        return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state if state["fingerprint"] == fingerprint else None
-
-
 def fit(
     model: Sam,
     data: Data,
@@ -177,7 +133,7 @@ def fit(
         model: quantised and calibrated as the stage wants it; trained in place.
         data: see `Data`.
         job: see `Job`. Progress left in `folder` by an interrupted run of the same fingerprint is taken up, inside an epoch too.
-        folder: gets `model.safetensors` (the epoch that goes on), `history.csv`, and `progress.pt` while running.
+        folder: gets `model.safetensors` (the epoch that goes on), `history.csv`, `progress.pt` while running, and at the end the mark that `finished` reads.
         teacher: of the image encoder, see `Teacher`.
         encoder: gives the embeddings in the place of a frozen image encoder, see `CachedEncoder`.
         log: takes one line at a time.
@@ -188,8 +144,8 @@ def fit(
     Raises:
         TrainingError: a loss that is not finite, or a file that cannot be written.
     """
-    kept, progress = folder / "model.safetensors", folder / "progress.pt"
-    state = load_progress(progress, job.fingerprint)
+    kept, progress = folder / MODEL, folder / PROGRESS
+    state = load_progress(progress, job.fingerprint, log)
     history: list[dict] = json.loads(state["history"]) if state else []
     begun = Progress(**state["epoch"]) if state and state["epoch"] else None
     if state:  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
@@ -220,23 +176,16 @@ def fit(
         if dist.is_initialized():
             dist.barrier()
     if rank() == 0:
-        progress.unlink(missing_ok=True)
+        finish(folder, job.fingerprint)
     return kept, pd.DataFrame(history)
 
 
 def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
     """Write the model where the last epoch is the best so far, and the history. Raises TrainingError where they cannot be written."""
-    row, kept = history[-1], folder / "model.safetensors"
+    row = history[-1]
     if row["best"]:
-        with writing(kept):  # saved under the same name with `.part` by itself
-            save_model(model, kept, stage=job.stage.number, epoch=row["epoch"], eval_dsc=row["eval_dsc"], **job.facts)
+        save_weights(model, folder / MODEL, stage=job.stage.number, epoch=row["epoch"], eval_dsc=row["eval_dsc"], **job.facts)
     write_history(folder, history)
-
-
-def write_history(folder: Path, history: list[dict]) -> None:
-    """`history.csv`, one row an epoch, readable while training runs. Raises TrainingError where it cannot be written."""
-    with writing(folder / "history.csv") as part:
-        pd.DataFrame(history).to_csv(part, index=False)
 
 
 def describe(row: dict, job: Job) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-import cv2
+import numpy as np
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,11 +16,17 @@ from ..models import Sam
 from ..phases import Phase
 from .fixed_stem import BehindStem, with_cells
 from .kept import Decoding, KeptEmbeddings
-from .loop import rank, world_size
+from .loading import loader_options
+from .processes import rank, world_size
 
 PROMPTS, CHEAP_PROMPTS = 4, 8
 """Boxes an image: for the whole network, and where the decoder is shown a sample of cells, so that a box costs next to nothing."""
-KEPT_FROM = 2**40  # numbers of the samples that are kept: none that the whole network is trained on
+KEPT_FROM = 2**40  # numbers of the samples that are kept, so many for each phase: none that the whole network is trained on
+
+
+def phase_seed(seed: int, number: int) -> int:
+    """Seed, 32 bits, of what phase `number` of a training draws besides its samples."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 class Stream(Sampler[int]):
@@ -39,13 +43,14 @@ class Stream(Sampler[int]):
 
 
 def fresh_batches(
-    model: Sam, phase: Phase, number: int, samples: Callable[[int, int], PromptDataset], seen: int, batch: int, device: str
+    model: Sam, phase: Phase, seed: int, samples: Callable[[int, int], PromptDataset], seen: int, batch: int, device: str
 ) -> tuple[nn.Module, Iterable[dict]]:
     """Samples never seen before, for the whole network, or for all of it but a fixed stem.
 
     Args:
         model: at the phase's size; all its parameters, or all but the stem's, are told that they need a gradient.
-        number: the phase's, 0 the first. samples: see `Pretraining`. seen: samples of all phases so far. batch: images a step, this process's.
+        seed: of the cells that are drawn, see `phase_seed`. samples: see `Pretraining`. seen: samples of all phases so far.
+        batch: images a step, this process's.
 
     Returns:
         The module that stands for the model, and batches without end.
@@ -54,18 +59,19 @@ def fresh_batches(
     loader = DataLoader(dataset, batch, sampler=Stream(seen), **loader_options(device))
     if not phase.fixed_stem:
         return wrap(model.requires_grad_(True)), loader
-    return wrap(BehindStem(model, device)), with_cells(loader, phase.size, model.embedding_size, number)
+    return wrap(BehindStem(model, device)), with_cells(loader, phase.size, model.embedding_size, seed)
 
 
 def kept_batches(
-    model: Sam, phase: Phase, number: int, samples: Callable[[int, int], PromptDataset], step: int, boxes: int, device: str, log: Callable[[str], None]
+    model: Sam, phase: Phase, number: int, seed: int, samples: Callable[[int, int], PromptDataset], step: int, boxes: int, device: str,
+    log: Callable[[str], None],
 ) -> tuple[nn.Module, Iterable[dict]]:
-    """Boxes on kept embeddings, from `step` on, for the decoder alone; arguments as of `fresh_batches`.
+    """Boxes on kept embeddings, from `step` on, for the decoder alone; `number` is the phase's, 0 the first, other arguments as of `fresh_batches`.
 
     The images of a phase are the same whether or not it was interrupted.
     """
     begun = time.perf_counter()
-    kept = KeptEmbeddings(model, samples(phase.size, CHEAP_PROMPTS), phase.kept, number, device, KEPT_FROM * (1 + number))
+    kept = KeptEmbeddings(model, samples(phase.size, CHEAP_PROMPTS), phase.kept, seed, device, KEPT_FROM * (1 + number))
     log(f"{phase.size} px: kept the embeddings of {phase.kept} images in {time.perf_counter() - begun:.0f} s")
     return wrap(Decoding(model)), kept.batches(boxes, step, world_size(), rank())
 
@@ -73,17 +79,3 @@ def kept_batches(
 def wrap(module: nn.Module) -> nn.Module:
     """A module whose gradients are averaged over all processes that train together, if there are several."""
     return DistributedDataParallel(module, find_unused_parameters=True) if dist.is_initialized() else module
-
-
-def loader_options(device: str) -> dict:
-    """How samples are made: beside a GPU by all cores but two, each a process; on the CPU, which training fills, between two steps."""
-    if device == "cpu":
-        return {}
-    workers = max(1, (os.cpu_count() or 2) - 2)
-    return {"num_workers": workers, "prefetch_factor": 4, "pin_memory": True, "worker_init_fn": quiet_worker}
-
-
-def quiet_worker(number: int) -> None:
-    """A loader's worker works on one thread, since there is one a core and OpenCV's threads do not survive a fork, and leaves Ctrl-C to the training process."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,7 +10,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,29 +26,21 @@ from ..data.prompts import PromptDataset
 from ..models import Sam
 from ..models.filled_box import IMAGES, begin_with_filled_boxes, sharpen
 from ..phases import PEAK, Phase, learning_rate
-from ..quant import save_model
 from .cells import CellSample, cell_loss
 from .interruption import between_steps
-from .loop import (
-    TrainingError,
-    evaluate,
-    load_progress,
-    rank,
-    save_progress,
-    world_size,
-    write_history,
-    writing,
-)
+from .loop import evaluate
 from .losses import predicted_iou_loss, segmentation_loss
-from .phase_batches import KEPT_FROM, PROMPTS, fresh_batches, kept_batches
+from .phase_batches import KEPT_FROM, PROMPTS, fresh_batches, kept_batches, phase_seed
 from .precision import autocast_for, channels_last, compile_blocks
+from .processes import rank, world_size
+from .progress import HISTORY, LOG_SECONDS, MODEL, PROGRESS, SAVE_SECONDS, finish, load_progress, save_progress, save_weights, write_history, writing
+from .step import TrainingError
 
 WEIGHT_DECAY = 0.01
 LARGEST_GRADIENT = 1.0
 EVALUATIONS = 6  # a phase
-SAVE_SECONDS = 180.0
-LOG_SECONDS = 30.0
 AVERAGED_STEPS = 100
+READ_AT_ONCE = 64  # evaluation batches that are kept in memory; more are read anew at every evaluation
 PARENT_HISTORY = "parent_history.csv"  # beside the history: that of the weights a training began with
 
 
@@ -63,6 +55,8 @@ class Pretraining:
         fingerprint: identity of the work; progress of another is not taken up.
         facts: written into the checkpoint's description.
         earlier: the phases that the weights it begins with have behind them.
+        seed: of what phases draw besides their samples, see `phase_seed`.
+        parent: SHA-256 of the weights it begins with, or nothing. parent_history: their whole history as CSV, where it is known.
     """
 
     phases: Sequence[Phase]
@@ -72,6 +66,9 @@ class Pretraining:
     device: str = "cpu"
     facts: dict = field(default_factory=dict)
     earlier: Sequence[Phase] = ()
+    seed: int = 0
+    parent: str = ""
+    parent_history: str = ""
 
 
 @torch.no_grad()
@@ -98,7 +95,11 @@ class FloatTrainer:
         self.asked_to_stop = threading.Event()
         self.losses: list[float] = []  # since the last row of the history
         self.running: tuple[Tensor, int, list[str]] | None = None  # loss, step and samples of a step that may still be under way on a GPU
-        self.resume()
+        resumed = self.resume()
+        if work.parent and not resumed:
+            self.save()  # a parent's history in this folder will be overwritten: from here on progress knows it, see `history_beside`
+        if rank() == 0:
+            self.keep_parent_history()
         if work.device != "cpu":
             compile_blocks(self.model)
         self.wrapped: nn.Module = self.model
@@ -109,11 +110,11 @@ class FloatTrainer:
         self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True).eval()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), PEAK, weight_decay=WEIGHT_DECAY, fused=True)
 
-    def resume(self) -> None:
-        """Take up progress of the same work, if there is any."""
-        state = load_progress(self.folder / "progress.pt", self.work.fingerprint)
+    def resume(self) -> bool:
+        """Take up progress of the same work; whether there is any."""
+        state = load_progress(self.folder / PROGRESS, self.work.fingerprint, self.log)
         if state is None:
-            return
+            return False
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -121,6 +122,16 @@ class FloatTrainer:
         for name in ("phase", "steps", "samples", "seconds", "earlier"):
             setattr(self, name, state[name])
         self.log(f"float training: resumed in phase {self.phase + 1} at step {self.steps}")
+        return True
+
+    def keep_parent_history(self) -> None:
+        """Put the history of the weights it began with beside its own; nothing of an earlier training's stays there."""
+        path = self.folder / PARENT_HISTORY
+        if not self.work.parent_history:
+            path.unlink(missing_ok=True)
+            return
+        with writing(path) as part:
+            part.write_text(self.work.parent_history, encoding="utf-8")
 
     def save(self) -> None:
         """Write all that resuming needs, and the curves so far, from the first process."""
@@ -129,9 +140,9 @@ class FloatTrainer:
             if self.history:
                 draw_curves(self.folder, self.history)
             save_progress(
-                self.folder / "progress.pt", fingerprint=self.work.fingerprint, model=self.model.state_dict(), average=self.average.state_dict(),
+                self.folder / PROGRESS, fingerprint=self.work.fingerprint, model=self.model.state_dict(), average=self.average.state_dict(),
                 optimizer=self.optimizer.state_dict(), history=json.dumps(self.history), phase=self.phase, steps=self.steps, samples=self.samples,
-                seconds=self.seconds, earlier=self.earlier,
+                seconds=self.seconds, earlier=self.earlier, parent=self.work.parent, parent_history=self.work.parent_history,
             )  # fmt: skip
         self.saved = time.perf_counter()
 
@@ -153,12 +164,13 @@ class FloatTrainer:
         self.model.set_image_size(phase.size)
         self.average.module.set_image_size(phase.size)
         batch = max(1, phase.images // world_size())
-        judged = list(self.work.evaluation(phase.size))
-        work = self.work
+        judged = self.work.evaluation(phase.size)
+        judged = list(judged) if len(judged) <= READ_AT_ONCE else judged
+        work, seed = self.work, phase_seed(self.work.seed, self.phase)
         if phase.kept:
-            self.wrapped, loader = kept_batches(self.model, phase, self.phase, work.samples, self.steps, batch, work.device, self.log)
+            self.wrapped, loader = kept_batches(self.model, phase, self.phase, seed, work.samples, self.steps, batch, work.device, self.log)
         else:
-            self.wrapped, loader = fresh_batches(self.model, phase, self.phase, work.samples, self.samples, batch, work.device)
+            self.wrapped, loader = fresh_batches(self.model, phase, seed, work.samples, self.samples, batch, work.device)
         begun, logged = time.perf_counter() - self.seconds, time.perf_counter()
         waited, waiting_since = 0.0, time.perf_counter()
         done = phase.done(self.steps, self.seconds)
@@ -197,8 +209,9 @@ class FloatTrainer:
         self.model.set_image_size(phase.size)
         if phase.new_decoder:
             samples = self.work.samples(phase.size, PROMPTS)
-            images = torch.stack([samples[n]["image"] for n in range(KEPT_FROM, KEPT_FROM + IMAGES)])
-            begin_with_filled_boxes(self.model, images)
+            first = KEPT_FROM * (1 + self.phase)
+            images = torch.stack([samples[n]["image"] for n in range(first, first + IMAGES)])
+            begin_with_filled_boxes(self.model, images, phase_seed(self.work.seed, self.phase))
             self.log(f"{phase.size} px: a new decoder, which fills the box")
             self.forget()
         elif any(earlier.new_decoder for earlier in before) and before[-1].size != phase.size:
@@ -254,14 +267,14 @@ class FloatTrainer:
         logits, guessed = self.wrapped(sample["cells"] if "cells" in sample else sample["image"], sample["boxes"], drawn)
         return cell_loss(logits.float(), sample["masks"], guessed.float(), drawn)
 
-    def judge(self, phase: Phase, judged: list[dict], begun: float, waited: float) -> None:
+    def judge(self, phase: Phase, judged: Iterable[dict], begun: float, waited: float) -> None:
         """Evaluate the averaged weights on batches of fixed slices; a row of the history."""
         self.settle()
         score = evaluate(self.average.module, judged, self.work.device)
         return_memory()  # evaluation's blocks have other sizes: kept, every round of it adds to what training holds
         self.shared_seconds(begun)
         row = {
-            "stage": 0, "epoch": len(self.history), "image_size": phase.size, "step": self.steps,
+            "stage": 0, "epoch": len(self.history), "phase": self.phase, "image_size": phase.size, "step": self.steps,
             "learning_rate": self.optimizer.param_groups[0]["lr"], "loss": sum(self.losses) / len(self.losses), "samples": self.samples - self.seen_before(),
             "seconds": self.earlier + self.seconds - self.spent_before(), "loading_seconds": waited, "eval_dsc": score, "best": True,
         }  # fmt: skip
@@ -283,9 +296,14 @@ class FloatTrainer:
 
 
 def whole_history(folder: Path) -> pd.DataFrame:
-    """The history of a float training, behind that of the weights it began with where that is known."""
-    own, earlier = pd.read_csv(folder / "history.csv"), folder / PARENT_HISTORY
-    return pd.concat([pd.read_csv(earlier), own], ignore_index=True) if earlier.is_file() else own
+    """The history of a float training, behind that of the weights it began with where that is known; `phase` then counts on."""
+    own, earlier = pd.read_csv(folder / HISTORY), folder / PARENT_HISTORY
+    if not earlier.is_file():
+        return own
+    behind = pd.read_csv(earlier)
+    if "phase" in own and "phase" in behind:
+        own["phase"] += 1 + behind["phase"].max()
+    return pd.concat([behind, own], ignore_index=True)
 
 
 def draw_curves(folder: Path, history: list[dict]) -> None:
@@ -306,25 +324,26 @@ def pretrain(model: Sam, work: Pretraining, folder: Path, log: Callable[[str], N
     Args:
         model: trained in place; its input size changes with the phases and is its own again at the end.
         work: see `Pretraining`. Progress left in `folder` by an interrupted run of the same work is taken up.
-        folder: gets `model.safetensors`, `history.csv`, `curves.png`, and `progress.pt` while running.
+        folder: gets `model.safetensors`, `history.csv`, `curves.png`, `progress.pt` while running, and at the end the mark that `finished` reads.
 
     Returns:
-        Path of the checkpoint, and the history, one row an evaluation.
+        Path of the checkpoint, described with its DSC at its own size, and the history, one row an evaluation at its phase's size.
 
     Raises:
-        TrainingError: a loss that is not finite, with the samples' names.
+        TrainingError: a loss that is not finite, with the samples' names, or a file that cannot be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step under way, with all progress saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    size, kept = model.image_size, folder / "model.safetensors"
+    size, kept = model.image_size, folder / MODEL
     trainer = FloatTrainer(model, work, folder, log)
     trainer.run()
+    final, score = trainer.average.module, trainer.history[-1]["eval_dsc"]
+    final.set_image_size(size)
+    if work.phases[-1].size != size:
+        score = evaluate(final, work.evaluation(size), work.device)
     if rank() == 0:
-        final = trainer.average.module
-        final.set_image_size(size)
-        score = trainer.history[-1]["eval_dsc"]
-        save_model(final, kept, stage=0, eval_dsc=score, samples=trainer.samples, seconds=round(trainer.earlier), **work.facts)
-        (folder / "progress.pt").unlink(missing_ok=True)
+        save_weights(final, kept, stage=0, eval_dsc=score, samples=trainer.samples, seconds=round(trainer.earlier), **work.facts)
+        finish(folder, work.fingerprint)
     if dist.is_initialized():
         dist.barrier()
     return kept, pd.DataFrame(trainer.history)

@@ -41,16 +41,6 @@ class Job:
     mixed_precision: bool = True
 
 
-def rank() -> int:
-    """This process among those that train together; 0 when it trains alone."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
 def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
     """Freeze every module that is not named: no gradients, and batch-norm statistics that do not move, unless they drift as in the released code.
 

@@ -14,24 +14,32 @@ from ..models import Sam
 from .precision import autocast_for
 
 CACHE_BYTES = 20 << 30  # about 10,000 embeddings of LiteMedSAM or MedSAM
+RECOUNTS = 64  # a cache looks again at what its folder holds whenever it has written that part of its limit: others write there too
 FORMAT = 1  # of what is computed and how it is kept; counts into every key
 
 
 class EmbeddingCache:
     """Embeddings on disk by content, in float16, bounded in size: the oldest are removed first.
 
-    Several processes may share a folder. A file that cannot be read counts as absent; a disk that is full ends the writing, with a warning, not the training.
+    Several processes may share a folder; each of them but one can bring it a 64th above its limit. A file that cannot be read counts as absent; a disk
+    that is full ends the writing, with a warning, not the training.
 
     Args:
         folder: made if absent; one file an embedding.
-        limit: bytes it may take; never more than it has already and half of what the disk has left.
+        limit: bytes it may take, whoever wrote them; never more than it has already and half of what the disk has left.
     """
 
     def __init__(self, folder: Path, limit: int = CACHE_BYTES) -> None:
-        self.folder, self.limit = folder, limit
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.size = sum(size for _, size, _ in self.files())
+        self.recount()
         self.limit = min(limit, self.size + shutil.disk_usage(folder).free // 2)
+
+    def recount(self) -> list[tuple[int, int, Path]]:
+        """Find out how many bytes the folder holds now; returns `files`."""
+        files = self.files()
+        self.size, self.written = sum(size for _, size, _ in files), 0
+        return files
 
     def files(self) -> list[tuple[int, int, Path]]:
         """Age (ns), bytes and path of all embeddings, the oldest first; those that another process removes meanwhile are left out."""
@@ -56,6 +64,8 @@ class EmbeddingCache:
         size = embedding.numel() * 2 + 128
         if size > self.limit:
             return
+        if self.written + size > self.limit / RECOUNTS:
+            self.recount()
         if self.size + size > self.limit:
             self.shrink(self.limit - size)
         try:
@@ -66,12 +76,11 @@ class EmbeddingCache:
             self.limit = 0
             return
         self.size += size
+        self.written += size
 
     def shrink(self, most: int) -> None:
         """Remove the oldest embeddings until no more than `most` bytes are left, and a tenth less, so as not to do it at every step."""
-        files = self.files()
-        self.size = sum(size for _, size, _ in files)
-        for _, size, path in files:
+        for _, size, path in self.recount():
             if self.size <= 0.9 * most:
                 return
             path.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Training slices from which the scales of quantisers are set: of our recipes, and of other tools that we compare with."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..models import Sam
+from ..params import Params
+from ..quant import Recipe, calibrate, centre_cells, find_recipe, quantize
+from .precision import autocast_for
+from .processes import device_of
+from .stage_data import make_data
+
+BATCH = 4
+
+
+def calibration_batches(params: Params, data_folder: Path, model: Sam) -> DataLoader:
+    """Batches of training slices, as many of each modality, each with a box; the same ones at every call."""
+    data = make_data(params, data_folder, model)
+    return DataLoader(data.train, BATCH, sampler=data.sampler.epoch_slices().tolist())
+
+
+def calibration_slices(params: Params, data_folder: Path, model: Sam) -> tuple[np.ndarray, np.ndarray]:
+    """What sets the scales of `params.recipe`, for another tool: images float32 (n, 3, S, S) in 0..1 and a box for each, float32 (n, 4) in model px."""
+    batches = list(islice(calibration_batches(params, data_folder, model), find_recipe(params.recipe).statistics_batches))
+    images, boxes = (torch.cat([batch[name] for batch in batches]).numpy() for name in ("image", "box"))
+    return images, boxes
+
+
+def quantise_and_calibrate(
+    model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path, recipe: Recipe | None = None
+) -> Sam:
+    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices, in the number format of training.
+
+    Without further training this is post-training quantisation."""
+    device, recipe = device_of(params), find_recipe(recipe or params.recipe)
+    model = model.to(device)
+    loader = calibration_batches(params, data_folder, model)
+
+    def run(m: Sam, batch: dict) -> object:
+        return m(batch["image"].to(device), batch["box"].to(device))
+
+    with autocast_for(model, device):
+        if recipe.centred and "decoder" in parts:
+            model = centre_cells(model, run, loader, recipe.statistics_batches)
+        model = quantize(model, recipe, parts)
+        calibrate(model, run, loader)
+    return model.to("cpu")

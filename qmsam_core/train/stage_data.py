@@ -1,0 +1,51 @@
+"""What a stage trains on and what its epochs are judged by, from notebook 00's indices."""
+
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from ..data.index import SliceIndex
+from ..data.slices import ModalityBalancedSampler, SliceDataset
+from ..data.transforms import EvalTransform, TrainTransform
+from ..models import Sam
+from ..params import Params
+from .loop import Data
+from .processes import rank, world_size
+
+
+def interpolation_of(params: Params, training: bool) -> str:
+    """How slices are resized: area, as the public checkpoint was trained; the released code trains with nearest and deploys with cubic."""
+    if "resize" not in params.released:
+        return "area"
+    return "nearest" if training else "cubic"
+
+
+def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None) -> DataLoader:
+    """This process's share of the fixed slices by which epochs are judged, at an input size.
+
+    Args:
+        folder: of notebook 00, with `index_evaluation.npz`.
+        slices: at most so many a modality, 0 takes all; None takes `params.epoch_slices`. The tables of the study score whole cases.
+    """
+    held_out = SliceIndex.load(folder / "index_evaluation.npz")
+    judged = SliceDataset(held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed)
+    most = params.epoch_slices if slices is None else slices
+    fixed = ModalityBalancedSampler(held_out, most or "all", params.seed)
+    chosen = sorted(set(fixed.epoch_slices().tolist()))
+    return DataLoader(judged, 8, sampler=chosen[rank() :: world_size()])
+
+
+def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | None = None) -> Data:
+    """Training slices, the epoch's sampler and the evaluation batches of a quantised stage.
+
+    Args:
+        folder: of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
+        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule.
+    """
+    train = SliceIndex.load(folder / "index_train.npz")
+    sampler = ModalityBalancedSampler(
+        train, strategy or params.samples_per_modality or "min", params.seed, rank(), world_size()
+    )
+    transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True))
+    evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)
+    return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)
