@@ -1,8 +1,11 @@
 # Two commands, each with all its set-up:
-#   make study [PROFILE=smoke|laptop|paper] [DATA=folder]     results in outputs/<profile>[-<folder>]/index.html
+#   make study [PROFILE=smoke|laptop|paper|pretrain] [DATA=folder] [ONLY="NN ..."] [SET="key=value ..."]
+#       results in outputs/<profile>[-<folder>]/index.html; ONLY: these notebooks alone, by number; SET: other values than the profile's, words without spaces
 #   make test
 PROFILE ?= laptop
 DATA ?=
+ONLY ?=
+SET ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # a further package index for pip, such as PyTorch's own of CPU builds; where pip finds a CPU build of the pinned version it takes that
 TORCH_INDEX ?=
@@ -13,7 +16,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := study
 
 study: $(READY)
-	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)")
+	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)") $(ONLY:%=--only %) $(SET:%=--set '%')
 
 # in three processes: a process in which the engines and NNCF have been loaded was seen to crash later on, with all tests behind it passed
 ENGINE_TESTS := $(addprefix tests/test_,arms.py deploy.py predict.py explore.py)

@@ -1,7 +1,8 @@
 """What is up to date: a notebook runs again only when something it was made from changed.
 
 That is its parameters, its source, that of the library's modules it reaches by imports, its inputs, the checkpoints and the data folder. All go by
-content (SHA-256), but for the data folder, which may hold hundreds of gigabytes: there names, sizes and times must do.
+content (SHA-256), but for the cases of the data folder, which may hold hundreds of gigabytes: there names, sizes and times must do. What the folder
+states of licences, `SOURCES.md`, chooses what is trained on and shown, and goes by content.
 The fingerprint stands in the notebook's `run.json`, beside the hashes of its outputs, which must still hold too.
 """
 
@@ -12,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qmsam_core.data.licences import SOURCES
 from qmsam_core.imports import modules_reached
 from qmsam_core.notebooks import Notebook
 from qmsam_core.params import Params
@@ -89,7 +91,8 @@ def _as_recorded(path: Path, digest: str | None) -> bool:
 
 def _listing(folder: Path) -> list[list[Any]]:
     files = sorted(folder.rglob("*.npz"))
-    return [[str(p.relative_to(folder)), (found := p.stat()).st_size, found.st_mtime_ns] for p in files]
+    stated = [[SOURCES, sha256(folder / SOURCES)]] if (folder / SOURCES).is_file() else []
+    return stated + [[str(p.relative_to(folder)), (found := p.stat()).st_size, found.st_mtime_ns] for p in files]
 
 
 def _hash(content: Any) -> str:

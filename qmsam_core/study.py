@@ -27,6 +27,8 @@ from qmsam_core.params import Params, ParamsError, parse_override
 from qmsam_core.provenance import ProvenanceError, project_root
 from qmsam_core.report import Entry, write_index, write_report
 
+SHOWN_PROBLEMS = 10  # lines on cases that cannot be used; the rest is a count
+
 
 class StudyError(RuntimeError):
     """The study cannot start; the message has one line a problem."""
@@ -103,9 +105,11 @@ class Study:
                 print(f"note: {book.name}, whose files are read here, is not up to date ({reason})", file=sys.stderr)
 
     def _bring_up_to_date(self, book: Notebook, reason: str, started: float) -> None:
+        """Run the notebook where there is a `reason` to. Its results are good then, so a `failed.ipynb` tells of an attempt that changed none of them."""
         folder = self.run_dir / book.name
         if reason:
             self._execute(book, folder, started)
+        (folder / "failed.ipynb").unlink(missing_ok=True)
         if reason or not (folder / "report.html").is_file():
             write_report(folder / "executed.ipynb", book.title)
 
@@ -126,7 +130,6 @@ class Study:
             running.unlink(missing_ok=True)
             raise
         os.replace(running, folder / "executed.ipynb")
-        failed.unlink(missing_ok=True)
         store(folder, marks)
 
     def _entries(self) -> Iterator[Entry]:
@@ -205,7 +208,7 @@ def _check_outputs(book: Notebook, folder: Path, started: float, params: Params)
 
 
 def check_sources(root: Path, params: Params) -> None:
-    """Raise `StudyError` if the data folder, a case in it, a checkpoint or the device is not there."""
+    """Raise `StudyError` if a checkpoint or the device is not there, or the data folder holds no usable case; name cases that are left out on stderr."""
     lines = [
         f"{name}: {path} not found; put the checkpoint there (the public ones: README of bowang-lab/MedSAM, branches main and LiteMedSAM)"
         for name, path in checkpoints(root, params).items()
@@ -224,13 +227,18 @@ def check_sources(root: Path, params: Params) -> None:
 
 
 def _data_problems(folder: Path) -> list[str]:
+    """What makes a data folder unusable, one line or none; single files that cannot be used are told on stderr and left out."""
     from qmsam_core.data.index import DataFolderError, SliceIndex
 
     try:
         index = SliceIndex.build(folder, scan_labels=False)
     except DataFolderError as error:
         return [str(error)]
-    return [message if message.startswith(str(path)) else f"{path}: {message}" for path, message in index.problems]
+    for path, message in index.problems[:SHOWN_PROBLEMS]:
+        print(f"note: left out: {message if message.startswith(str(path)) else f'{path}: {message}'}", file=sys.stderr)
+    if more := len(index.problems[SHOWN_PROBLEMS:]):
+        print(f"note: left out: {more} more; {len(index.cases)} cases can be used, notebook 00 lists the others", file=sys.stderr)
+    return []
 
 
 def _has_cuda() -> bool:

@@ -99,3 +99,15 @@ def test_data_folder_and_checkpoint(project, write_notebook):
     seen.append(fingerprint(project, params, book))
     changed = [{key for key in a if a[key] != b[key]} for a, b in zip(seen, seen[1:], strict=False)]
     assert changed == [{"data"}, {"checkpoints"}]
+
+
+def test_the_statement_of_licences_goes_by_content(project, write_notebook):
+    book, params = Notebook.read(write_notebook("00_make", [])), Params(data_root="pack")
+    sources = project / "pack" / "SOURCES.md"
+    sources.parent.mkdir()
+    seen = [fingerprint(project, params, book)["data"]]
+    for text, seconds in (("CC0", 1), ("MIT", 1), ("MIT", 2)):
+        sources.write_text(text)
+        os.utime(sources, (seconds, seconds))
+        seen.append(fingerprint(project, params, book)["data"])
+    assert len(set(seen[:3])) == 3 and seen[3] == seen[2]

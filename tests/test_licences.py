@@ -66,6 +66,55 @@ def test_the_table_names_the_source_of_each_case(tmp_path):
     assert source_of("US/2DBox_US_A_2.npz", sources) is None
 
 
+SOURCES_OF_SETS = [  # pattern, licence as stated
+    ("A/*", "CC0"),
+    ("B/*.npz", "CC BY-NC 4.0"),
+    ("C/", "MIT"),
+    ("D/img_*", "CC BY 4.0"),
+    ("E/img_*", "CC BY-NC 4.0"),
+    ("F/2DBox_US_*", "CC0"),
+    ("case_1", "CC BY 4.0"),
+    ("part_", "CC0"),
+    ("part_2_", "CC BY-ND 4.0"),
+    ("part_23", "CC0"),
+    ("G/scan*", "CC0"),
+    ("G/scan_7*", "Apache-2.0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "open_"),
+    [
+        ("A/x.npz", "A/*", True),
+        ("B/x.npz", "B/*.npz", False),  # not the row of A, which comes first
+        ("C/x.npz", "C/", True),
+        ("unlisted/x.npz", None, None),
+        ("x.npz", None, None),  # what a whole folder is said to be says nothing of a file beside it
+        ("2DBox_US_9.npz", None, None),  # nor do words that every name holds
+        ("D/img_1.npz", "D/img_*", True),
+        ("E/img_1.npz", "E/img_*", False),
+        ("img_1.npz", "E/img_*", False),  # either of two sets: open only if both are
+        ("H/img_1.npz", None, None),
+        ("case_1.npz", "case_1", True),
+        ("case_1_2.npz", "case_1", True),
+        ("case_10.npz", None, None),
+        ("case_1a.npz", None, None),
+        ("part_1.npz", "part_", True),
+        ("part_2_1.npz", "part_2_", False),
+        ("part_23.npz", "part_23", True),  # the longest of open ones
+        ("G/scan_7.npz", "G/scan_7*", True),
+        ("G/scan_8.npz", "G/scan*", True),
+    ],
+)
+def test_a_pattern_names_its_own_files_alone(tmp_path, name, pattern, open_):
+    lines = [f"| `{stated}` | {licence} |" for stated, licence in SOURCES_OF_SETS]
+    (tmp_path / "SOURCES.md").write_text("\n".join(["## US: many", "", "| files | licence as stated |", "|---|---|", *lines]))
+    row = source_of(f"US/{name}", read_sources(tmp_path))
+    assert (row is None) == (pattern is None)
+    if row is not None:
+        assert (row["pattern"], bool(row["open"])) == (pattern, open_)
+
+
 def test_a_folder_without_sources_states_nothing(tmp_path):
     assert read_sources(tmp_path).empty
     assert source_of("US/x.npz", read_sources(tmp_path)) is None

@@ -40,6 +40,14 @@ def test_paper_profile_has_table_3():
         10,
     )
     assert (paper.learning_rate, paper.processes, paper.image_size, paper.released) == (0.01, 4, 256, ())
+    assert 0 < paper.eval_cases <= 100  # notebooks hold these cases in memory
+
+
+def test_pretrain_quantises_and_trains_as_the_laptop_profile():
+    pretrain = Params.load(ROOT / "params" / "pretrain.yaml", {"data_root": "pack"})
+    laptop = Params.load(ROOT / "params" / "laptop.yaml")
+    keys = ("recipe", "released", "samples_per_modality", "batch_size", "warmup_epochs", "annealing_epochs", "learning_rate", "processes")
+    assert [getattr(pretrain, key) for key in keys] == [getattr(laptop, key) for key in keys]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +187,7 @@ def test_accepted_speaks_of_every_parameter():
 
 def test_parameters_cell_is_short_and_papermill_can_inspect_it():
     source = parameters_source()
-    assert len(source.splitlines()) == len(Params.model_fields) <= 25
+    assert len(source.splitlines()) == len(Params.model_fields) <= 26
     assert max(map(len, source.splitlines())) <= 120
     found = papermill.translators.PythonTranslator.inspect({"source": source})
     assert [p.name for p in found] == list(Params.model_fields) and all(p.help for p in found)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -167,7 +169,8 @@ def test_declared_outputs_must_be_there_and_new(small_study, in_process, write_n
     )
 
 
-def test_failure_keeps_the_last_good_notebook_and_success_clears_it(small_study, in_process, write_notebook):
+@pytest.mark.parametrize(("arguments", "runs"), [([], 3), (["--force"], 5)], ids=["up to date", "run again"])
+def test_failure_keeps_the_last_good_notebook_and_a_good_study_clears_it(small_study, in_process, write_notebook, arguments, runs):
     run()
     kept = {name: Path("outputs/smoke/01_read", name).read_bytes() for name in ("executed.ipynb", "report.html")}
     write_notebook("01_read", ["1 / 0"], ["00_make/made.txt"], ["read.txt"])
@@ -175,15 +178,17 @@ def test_failure_keeps_the_last_good_notebook_and_success_clears_it(small_study,
     assert {name: Path("outputs/smoke/01_read", name).read_bytes() for name in kept} == kept
     assert Path("outputs/smoke/01_read/failed.ipynb").exists()
     write_notebook("01_read", [READ], ["00_make/made.txt"], ["read.txt"])
-    assert run("--force") == 0 and not Path("outputs/smoke/01_read/failed.ipynb").exists()
+    assert run(*arguments) == 0 and not Path("outputs/smoke/01_read/failed.ipynb").exists()
+    assert len(in_process) == runs and {name: Path("outputs/smoke/01_read", name).exists() for name in kept} == dict.fromkeys(kept, True)
 
 
 def bad_cases(root):
+    """A data folder without a usable case."""
     folder = root / "bad" / "CT" / "Set"
     folder.mkdir(parents=True)
     (folder / "2DBox_a.npz").write_text("no archive")
     np.savez(folder / "2DBox_b.npz", gts=np.zeros((4, 4), np.uint8))
-    np.savez(folder / "2DBox_c.npz", imgs=np.zeros((4, 4, 3), np.uint8), gts=np.ones((4, 4), np.uint8))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def bad_cases(root):
         (["--only", "07"], 1, ["07: no such notebook", "00_make, 01_read"]),
         (["--set", "data_root=nowhere"], 1, ["nowhere"]),
         (["--set", "data_root=empty"], 1, ["empty"]),
-        (["--set", "data_root=bad"], 2, ["2DBox_a.npz", "2DBox_b.npz", "imgs"]),
+        (["--set", "data_root=bad"], 1, ["no usable case (2 files", "2DBox_a.npz"]),
         (["--set", "float_checkpoint=gone.pth"], 1, ["float_checkpoint", "gone.pth"]),
         (["--set", "profile=paper"], 1, ["data_root", "DATA="]),
     ],
@@ -212,6 +217,21 @@ def test_refused_before_anything_starts(small_study, in_process, capsys, argumen
     for part in told:
         assert part in message
     assert snapshot(small_study) == before and len(in_process) == 2
+
+
+@pytest.mark.parametrize(("more", "counted"), [(0, []), (12, ["5 more; 1 cases can be used"])])
+def test_a_case_that_cannot_be_used_is_told_and_the_others_are_used(small_study, in_process, capsys, more, counted):
+    folder = bad_cases(small_study)
+    np.savez(folder / "2DBox_c.npz", imgs=np.zeros((4, 4, 3), np.uint8), gts=np.ones((4, 4), np.uint8))
+    (folder.parent / "Twice").mkdir()
+    shutil.copy(folder / "2DBox_c.npz", folder.parent / "Twice")
+    for number in range(more):
+        (folder / f"2DBox_d{number:02d}.npz").touch()
+    assert run("--set", "data_root=bad") == 0 and in_process == ["00_make", "01_read"]
+    told = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("note: left out: ") for line in told) and len(told) == min(3 + more, 10) + len(counted)
+    for part in ("2DBox_a.npz", "2DBox_b.npz", "2DBox_d07.npz" if more else "same file name", *counted):
+        assert sum(part in line for line in told) == 1
 
 
 def test_outside_a_project(tmp_path, monkeypatch, capsys):
@@ -234,3 +254,20 @@ def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
     before = set(small_study.iterdir())
     assert run() == 0
     assert {path.name for path in set(small_study.iterdir()) - before} == {"outputs"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ["params/laptop.yaml"]),
+        (["PROFILE=pretrain", "DATA=/the pack", "ONLY=00"], ["params/pretrain.yaml", "--set", "data_root=/the pack", "--only", "00"]),
+        (
+            ["ONLY=00 07", 'SET=recipe=deploy float_phases=["64px"]'],
+            ["params/laptop.yaml", "--only", "00", "--only", "07", "--set", "recipe=deploy", "--set", 'float_phases=["64px"]'],
+        ),
+    ],
+)
+def test_make_passes_on_what_it_is_given(given, expected):
+    path = {"PATH": os.environ["PATH"]}  # without what a make around this test hands down
+    shown = subprocess.run(["make", "-n", "study", *given], cwd=Path(__file__).parents[1], env=path, capture_output=True, text=True, check=True).stdout
+    assert shlex.split(shown.splitlines()[-1])[3:] == expected

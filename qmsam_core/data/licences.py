@@ -2,6 +2,9 @@
 
 A data folder may hold `SOURCES.md` with Markdown tables whose first column names files (patterns below the modality's folder, in back quotes)
 and of which one column is headed "licence as stated". Nothing is known here about any particular data set: only what is stated counts.
+
+A pattern names the files that begin with it, with `*`, `?` and `[...]` as in a shell, but it stops at no half word or number: `case_1` names
+`case_1.npz` and `case_1_2.npz`, not `case_10.npz`; `case_`, `case_1*` and `Set/` name whatever follows.
 """
 
 from __future__ import annotations
@@ -49,13 +52,37 @@ def read_sources(root: str | Path) -> pd.DataFrame:
 
 
 def source_of(name: str, sources: pd.DataFrame) -> pd.Series | None:
-    """The row of `read_sources` that describes a case, by its path below the root; None when no pattern names it."""
+    """The row of `read_sources` that describes a case, by its path below the root; None when no pattern names it.
+
+    Where several do, the case is open only if all of them are: of those that are not, else of all, the row with the longest literal text is credited.
+    A case directly in its modality's folder, as after a copy without the data sets' folders, also goes by what a pattern says behind its last `/`.
+    """
     modality, _, below = name.partition("/")
-    for _, row in sources[sources["modality"] == modality].iterrows():
-        tail = row["pattern"].rpartition("/")[2]
-        if any(fnmatchcase(text, f"{pattern.rstrip('*')}*") for text, pattern in ((below, row["pattern"]), (Path(below).name, tail))):
-            return row
-    return None
+    rows = sources[sources["modality"] == modality]
+    rows = rows.loc[[_covers(pattern, below) or ("/" not in below and _covers(_file_pattern(pattern, modality), below)) for pattern in rows["pattern"]]]
+    if rows.empty:
+        return None
+    if not rows["open"].all():
+        rows = rows[~rows["open"].astype(bool)]
+    return max((row for _, row in rows.iterrows()), key=lambda row: len(_literal(row["pattern"])))
+
+
+def _covers(pattern: str, name: str) -> bool:
+    """Whether a name begins with a pattern that is not cut off within a word or number; an empty pattern covers nothing."""
+    if pattern.endswith(("*", "_", "-", "/")):
+        return fnmatchcase(name, f"{pattern}*")
+    return any(fnmatchcase(name[:end], pattern) for end in range(1, len(name) + 1) if not name[end : end + 1].isalnum())
+
+
+def _file_pattern(pattern: str, modality: str) -> str:
+    """What a pattern says of file names; "" where that tells no data set: `Set/`, `Set/*.npz`, `Set/2DBox_US_*`."""
+    tail = pattern.rpartition("/")[2]
+    words = re.sub(r"^[23]DBox_", "", _literal(tail)).removeprefix(modality).removesuffix(".npz")
+    return tail if any(character.isalnum() for character in words) else ""
+
+
+def _literal(pattern: str) -> str:
+    return re.sub(r"\[[^]]*\]|[*?]", "", pattern)
 
 
 def to_show(paths: Iterable[str | Path], root: str | Path) -> pd.Series:
