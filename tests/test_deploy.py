@@ -1,5 +1,8 @@
 """Exports and engines against PyTorch, and the predictor on whole cases."""
 
+import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -8,13 +11,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_data import rectangle_case
 
-from qmsam_core.deploy import OpenVinoEngine, PyTorchEngine, one_box, open_engine, parity
-from qmsam_core.deploy.export import ExportError, export_if_stale, export_model, read_export
+from qmsam_core.deploy import ENGINES, OpenVinoEngine, PyTorchEngine, one_box, open_engine, parity
+from qmsam_core.deploy import export as exporting
+from qmsam_core.deploy.export import LIBRARY, ExportError, export_digest, export_if_stale, export_model, modules_digest, read_export
 from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.graphs import STYLES, clean
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.models import build_model
-from qmsam_core.quant import calibrate, quantize
+from qmsam_core.quant import calibrate, find_recipe, load_model, quantize
 
 BOXES = np.array([[3, 4, 20, 17], [0, 0, 31, 31], [10, 12, 11, 12]], dtype=np.float32)
 RECIPES = ("float", "paper", "released", "deploy")
@@ -149,6 +153,64 @@ def test_an_export_is_made_again_only_when_it_is_stale(tmp_path):
     spoil_file(tmp_path)
     export_if_stale(model, tmp_path, style="clean")
     read_export(tmp_path)
+
+
+def test_an_export_of_another_exporter_or_recipe_is_stale(tmp_path, monkeypatch):
+    model = build_model("nano", 32)
+    facts, exporter, made = export_if_stale(model, tmp_path), exporting.exporter(), []
+    monkeypatch.setattr(exporting, "export_model", lambda *arguments: made.append(arguments))
+
+    def stale():
+        made.clear()
+        export_if_stale(model, tmp_path)
+        return bool(made)
+
+    assert not stale() and set(exporter) == {"modules", "torch", "onnx", "brevitas", "openvino"}
+    for part in exporter:
+        monkeypatch.setattr(exporting, "exporter", lambda part=part: exporter | {part: "changed"})
+        assert stale(), part
+    monkeypatch.setattr(exporting, "exporter", lambda: exporter)
+    assert not stale()
+    model.recipe = replace(find_recipe("float"), per_channel=True)  # the same name, the same weights
+    assert stale()
+    del model.recipe
+    (tmp_path / "export.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "exporter"}))
+    assert stale()  # made by an exporter that did not say what it was
+
+
+@pytest.mark.parametrize(
+    "module, stale",
+    [
+        ("deploy/export.py", True), ("deploy/graphs.py", True), ("deploy/rewrites/decoder.py", True), ("deploy/rewrites/windows.py", True),
+        ("models/tiny_vit.py", True), ("quant/recipes.py", True), ("deploy/batch.py", False), ("data/index.py", False), ("evaluate/metrics.py", False),
+    ],
+)  # fmt: skip
+def test_the_exporter_is_the_code_that_shapes_an_export(tmp_path, module, stale):
+    library = tmp_path / LIBRARY.name
+    shutil.copytree(LIBRARY, library, ignore=shutil.ignore_patterns("__pycache__"))
+    assert modules_digest(library) == exporting.exporter()["modules"]
+    (library / module).write_text((library / module).read_text() + "\n# changed\n")
+    assert (modules_digest(library) != exporting.exporter()["modules"]) == stale
+
+
+def test_engines_know_what_they_run_whichever_they_are(exports, tmp_path):
+    sources = {recipe: {open_engine(kind, exports[recipe], threads=1).source for kind in ENGINES} for recipe in ("float", "paper")}
+    assert [len(found) for found in sources.values()] == [1, 1] and sources["float"] != sources["paper"]
+    assert {export_digest(export_model(load_model(exports["float"] / "model.safetensors"), tmp_path))} == sources["float"]  # exported again it is the same
+    model = build_model("nano", 32)
+    one, other = PyTorchEngine(model), PyTorchEngine(build_model("nano", 32, seed=5))
+    assert one.source == PyTorchEngine(model).source != other.source
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pytorch_runs_on_as_many_threads_as_asked_for(exports, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        open_engine("pytorch", exports["float"], threads)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_qonnx_is_a_by_product(tmp_path, images):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate import inscribed_ellipse, score_case, score_cases, surface
-from qmsam_core.evaluate.intervals import average_interval, bootstrap_interval, paired_differences
+from qmsam_core.evaluate.intervals import average_interval, bootstrap_interval, paired_differences, spread_interval
 from qmsam_core.evaluate.metrics import modality_of
 from qmsam_core.evaluate.surface import neighbour_codes, surface_dice
 from qmsam_core.evaluate.surface_elements import surface_areas
@@ -285,6 +285,27 @@ def test_score_cases_in_memory_with_a_modality():
     assert scores["nsd"].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_labels_with_gaps_are_numbered_as_the_boxes_are(tmp_path, boxed, as_file):
+    """Without boxes objects 1 and 3 are asked for by boxes 0 and 1, so predicted as 1 and 2; with boxes given, box i belongs to label i+1."""
+    gt = square() + square(top=35, left=35, label=3)
+    boxes = np.array([[10, 10, 29, 29], [0, 0, 5, 5], [35, 35, 54, 54]]) if boxed else None
+    seg = gt if boxed else np.where(gt == 3, 2, gt)
+    case = SimpleNamespace(name="2DBox_US_1", labels=gt, boxes=boxes, spacing=None)
+    if as_file:
+        case = tmp_path / "2DBox_US_1.npz"
+        np.savez(case, imgs=np.zeros((60, 60, 3), np.uint8), gts=gt, **({"boxes": boxes} if boxed else {}))
+    row = score_cases([(case, seg)]).iloc[0]
+    assert (row["dsc"], row["nsd"], row["objects"], row["missed"], row["skipped"]) == (1, 1, 2, 0, int(boxed))
+
+
+def test_labels_of_no_use_are_named_with_their_file(tmp_path):
+    np.savez(tmp_path / "x.npz", gts=square().astype(float))
+    with pytest.raises(ValueError, match=r"x\.npz: gts: found float64"):
+        score_cases([(tmp_path / "x.npz", square())])
+
+
 def test_score_cases_of_nothing_keeps_its_columns():
     assert list(score_cases([])) == ["case", "modality", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
 
@@ -318,7 +339,7 @@ def test_interval_holds_the_mean_and_narrows_with_cases():
 
 
 def test_interval_edge_cases():
-    assert bootstrap_interval([0.5]) == (0.5, 0.5)
+    assert np.isnan(bootstrap_interval([0.5])).all()
     assert bootstrap_interval([0.5, nan, 0.5]) == (0.5, 0.5)
     assert np.isnan(bootstrap_interval([])).all()
     with pytest.raises(ValueError, match="level: found 95"):
@@ -326,8 +347,29 @@ def test_interval_edge_cases():
 
 
 def test_average_interval_weighs_groups_alike():
-    low, high = average_interval([[0.0] * 100, [1.0]])
-    assert low == high == 0.5
+    low, high = average_interval([[0.0, 1.0] * 50, [1.0] * 100])
+    assert low < 0.75 < high and high - low == pytest.approx(1.96 * 0.5 / 10, rel=0.1)
+
+
+def test_modalities_of_one_case_make_the_interval_no_narrower():
+    rng = np.random.default_rng(1)
+    means = rng.normal(0, 1, 11)
+    groups = [means[k] + rng.normal(0, 0.1, 40) for k in range(11)]
+    few = [values if k < 2 else values[:1] for k, values in enumerate(groups)]
+    width = {name: np.diff(average_interval(found))[0] for name, found in (("all", groups), ("few", few))}
+    spread = np.mean([values.var(ddof=1) for values in groups[:2]]) ** 0.5  # what there is to tell of
+    assert width["few"] == pytest.approx(2 * 1.96 * spread * sqrt(9 + 2 / 40) / 11, rel=0.05)
+    assert width["few"] > 4 * width["all"]
+    assert np.isnan(average_interval([[0.1], [0.9]])).all()
+
+
+@pytest.mark.parametrize("cases", [2, 3, 5])
+def test_intervals_of_few_cases_allow_for_how_few_they_are(cases):
+    """The spread of resampled means is that of the mean itself, s / sqrt(n) with n - 1 degrees of freedom."""
+    values = np.random.default_rng(cases).normal(0, 1, cases)
+    groups = [values] * 30
+    low, high = average_interval(groups)
+    assert high - low == pytest.approx(2 * 1.96 * values.std(ddof=1) / sqrt(cases * 30), rel=0.08)
 
 
 def test_paired_differences_by_hand():
@@ -336,7 +378,22 @@ def test_paired_differences_by_hand():
     table = paired_differences(first, second).set_index("modality")
     assert table["difference"].round(9).to_dict() == {"CT": 0, "Microscopy": 0.4, "Average": 0.2}
     assert table["cases"].to_dict() == {"CT": 2, "Microscopy": 1, "Average": 3}
-    assert table.loc["CT", ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.1, 0.1])
+    assert table.loc["CT", ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.1 * sqrt(2), 0.1 * sqrt(2)])
+    assert table.loc["Microscopy", ["difference_low", "difference_high"]].isna().all()
     assert table.loc["CT", "worse"] == 0.5
     with pytest.raises(ValueError, match="no case scored in both"):
         paired_differences(first, second.assign(case="x" + second["case"]))
+
+
+def test_interval_of_the_spread_over_modalities():
+    def arm(means, noise=0.0):
+        rng = np.random.default_rng(2)
+        rows = [(f"M{k}", f"M{k}_{n}", mean + noise * rng.normal()) for k, mean in enumerate(means) for n in range(6)]
+        return pd.DataFrame(rows, columns=["modality", "case", "dsc"])
+
+    even, uneven = [0.8] * 4, [0.7, 0.9] * 2
+    assert spread_interval(arm(uneven), arm(even)) == pytest.approx((0.1, 0.1))
+    low, high = spread_interval(arm(even, 0.05), arm(uneven))
+    assert low < -0.1 + 0.05 / sqrt(6) < high and low < high < 0
+    single = arm(even).groupby("modality").head(1)
+    assert np.isnan(spread_interval(single, single)).all()

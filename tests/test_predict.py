@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,18 +18,21 @@ from small_data import rectangle_case
 from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
 from qmsam_core.deploy import ENGINES, Predictor, batch, engines
 from qmsam_core.deploy.batch import OutputError, predict_folder
+from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.masks import MaskPainter, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
 from qmsam_core.deploy.plan import boxes_on_slice, follow, plan
 from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.ways import AuthorsWay, BaselineWay, run_way
+from qmsam_core.evaluate import score_cases
+from qmsam_core.models import build_model
 
 
 class BoxEngine:
     """An engine whose mask is the box itself; counts its calls. The embedding carries the image's mean, so slices can be told apart."""
 
-    name, image_size, mask_size = "box", 64, 64
+    name, source, image_size, mask_size = "box", "boxes", 64, 64
 
     def __init__(self):
         self.encoded, self.decoded, self.asked = 0, [], []
@@ -125,13 +129,6 @@ def test_a_slice_is_encoded_once_for_all_its_boxes_and_empty_slices_never(ahead)
     )
     assert engine.encoded == 3 and engine.decoded == [1, 3, 1]
     assert [sorted(set(plane.flat) - {0}) for plane in segs] == [[], [], [1], [1, 2, 3], [2], [], [], []]
-
-
-def test_the_baseline_encodes_for_every_box_with_the_same_result():
-    case = plain_case([[8, 8, 2, 30, 30, 3], [20, 20, 3, 40, 40, 4]], depth=6)
-    ours, theirs = BoxEngine(), BoxEngine()
-    a, b = Predictor(ours).segment(case), Predictor(theirs, share_embedding=False).segment(case)
-    assert np.array_equal(a, b) and (ours.encoded, theirs.encoded) == (3, 4)
 
 
 @pytest.mark.parametrize("block, calls", [(1, [1] * 7), (2, [1, 2, 2, 2]), (3, [2, 2, 3]), (100, [7])])
@@ -359,7 +356,7 @@ def names(folder):
 def test_one_bad_case_never_stops_the_batch_and_sets_the_exit_code(model, folder, capsys):
     code = predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"])
     assert code == 1
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
     assert read_segmentation(folder / "out" / "3DBox_X_1.npz").shape == (4, 40, 56)
     rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
     assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith("failed")
@@ -375,6 +372,134 @@ def test_finished_outputs_are_kept_with_their_times_and_half_written_ones_are_no
     second = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     assert [row["status"] for row in second] == ["done", "kept"]
     assert second[1]["slices"] == 3 and second[1]["total"] == pytest.approx(first[1]["total"], rel=1e-4)
+
+
+def statuses(rows):
+    return [row["status"].split(":")[0] for row in rows]
+
+
+class OtherEngine(BoxEngine):
+    source = "other boxes"
+
+
+@pytest.mark.parametrize(
+    "again, expected",
+    [
+        (lambda: Predictor(BoxEngine()), "kept"),
+        (lambda: Predictor(BoxEngine(), decode_block=1, memory_limit=2**40, ahead=0), "kept"),  # how the work is cut, not what comes of it
+        (lambda: Predictor(OtherEngine()), "done"),
+        (lambda: Predictor(BoxEngine(), propagate=True), "done"),
+        (lambda: Predictor(BoxEngine(), interpolation="nearest"), "done"),
+    ],
+)
+def test_outputs_of_another_model_or_other_settings_are_made_again(folder, again, expected):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    lines = []
+    assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == [expected] * 2
+    assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == ["kept"] * 2
+    assert [line.split(": ")[1] for line in lines] == (
+        ["2 segmentations there are of another model or other settings, or of unknown origin; they are made again"] if expected == "done" else []
+    )
+
+
+def test_the_command_says_how_many_it_kept_and_takes_another_engine_of_the_same_model_for_the_same(folder, model, capsys, tmp_path):
+    (folder / "in" / "2DBox_X_9.npz").unlink()
+    other = tmp_path / "other"
+    export_model(build_model("nano", seed=1), other)
+
+    def run(*options):
+        capsys.readouterr()
+        assert predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--threads", "1", *options]) == 0
+        return capsys.readouterr().out.split(";")[0]
+
+    assert run("--model", str(model)) == "2 cases done, 0 failed"
+    assert run("--model", str(model), "--engine", "onnxruntime") == "2 cases done (2 kept from before), 0 failed"
+    assert run("--model", str(other)) == "2 cases done, 0 failed"
+    assert run("--model", str(other), "--propagate") == "2 cases done, 0 failed"
+    rectangle_case("2DBox_X_4", 4, False).save(folder / "in" / "2DBox_X_4.npz")
+    assert run("--model", str(other), "--propagate") == "3 cases done (2 kept from before), 0 failed"
+
+
+def test_a_case_whose_input_changed_is_made_again(folder):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    path = folder / "in" / "2DBox_X_0.npz"
+    before, case = read_segmentation(folder / "out" / path.name), Case.load(path)
+    replace(case, boxes=case.boxes[::-1].copy()).save(path)
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "kept"]
+    after = read_segmentation(folder / "out" / path.name)
+    assert (after[before == 1] == 2).all() and (after[before == 2] == 1).all()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"predictor": 1, "cases": {}}', '{"cases": 3}', "\xff"])
+def test_outputs_of_unknown_origin_are_made_again(folder, text):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    (folder / "out" / "predictor.json").unlink()
+    if text is not None:
+        (folder / "out" / "predictor.json").write_bytes(text.encode("latin-1"))
+    lines = []
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)) == ["done", "done"]
+    assert len(lines) == 1 and "unknown origin" in lines[0]
+
+
+def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
+    """A second model replaces the first output and is killed before it can tell; the first model comes back."""
+
+    class Killed(OtherEngine):
+        def encode(self, images):
+            if self.encoded == 1:
+                raise SystemExit
+            return super().encode(images)
+
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(batch.Made, "save", lambda self: None)  # as SIGKILL leaves it
+        predict_folder(Predictor(Killed()), good(folder), folder / "out")
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
+
+
+def test_an_interrupted_resume_keeps_the_times_of_cases_it_did_not_reach(folder):
+    def stop():
+        raise KeyboardInterrupt
+
+    first = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", done=stop)  # at the first case kept
+    rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
+    assert rows["status"].to_dict() == {"2DBox_X_0.npz": "kept", "3DBox_X_1.npz": "done"}
+    assert rows["total"].tolist() == pytest.approx([row["total"] for row in first], rel=1e-4)
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["kept", "kept"]
+
+
+def test_a_second_folder_into_the_same_output_adds_to_the_times(folder):
+    predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    rectangle_case("2DBox_X_7", 7, False).save(folder / "more" / "2DBox_X_7.npz")
+    rows = predict_folder(Predictor(BoxEngine()), [folder / "more" / "2DBox_X_7.npz"], folder / "out")
+    assert [row["case"] for row in rows] == ["2DBox_X_7.npz"]
+    table = pd.read_csv(folder / "out" / "timing.csv")
+    assert table["case"].tolist() == ["2DBox_X_0.npz", "3DBox_X_1.npz", "2DBox_X_7.npz"] and table["total"].notna().all()
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["kept", "kept"]
+
+
+@pytest.mark.parametrize("content", [b"name,seconds\na,1\n", b"case,dsc\n2DBox_X_0.npz,1\n", b"", b"\xff\xfe\x00", b'"'], ids=str)
+def test_a_timing_table_of_something_else_is_no_reason_to_stop(folder, content):
+    (folder / "out").mkdir()
+    (folder / "out" / "timing.csv").write_bytes(content)
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
+    assert pd.read_csv(folder / "out" / "timing.csv")["case"].tolist() == ["2DBox_X_0.npz", "3DBox_X_1.npz"]
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_labels_with_gaps_are_scored_against_the_boxes_derived_from_them(folder, volume):
+    labels = np.zeros((6, 64, 64), np.uint8)
+    labels[1:3, 8:20, 8:30], labels[2:5, 30:50, 20:44] = 1, 3
+    case = Case("3DBox_CT_gap" if volume else "2DBox_US_gap", np.zeros((6, 64, 64) if volume else (64, 64, 3), np.uint8), None,
+                labels if volume else labels[2], np.ones(3))  # fmt: skip
+    path = folder / "in" / f"{case.name}.npz"
+    case.save(path)
+    predict_folder(Predictor(BoxEngine()), [path], folder / "out")
+    target = folder / "out" / path.name
+    scores = score_cases([(path, target), (Case.load(path), target), (Case.load(path).with_boxes(), target)])
+    assert scores["dsc"].tolist() == [1, 1, 1] and scores["objects"].tolist() == [2, 2, 2] and not scores["missed"].any()
 
 
 def test_an_output_of_another_case_s_size_is_not_taken_for_finished(folder):
@@ -411,7 +536,7 @@ def test_bad_cases_get_one_line_each_and_the_rest_is_done(folder, arrays, words)
     rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out", lines.append)
     assert [row["status"].split(":")[0] for row in rows] == ["done", "failed", "failed", "done"]
     assert len(lines) == 2 and lines[0].startswith("2DBox_X_5.npz: ") and words in lines[0] and "\n" not in lines[0]
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
 
 
 def test_a_case_with_an_empty_list_of_boxes_is_done_with_an_empty_segmentation(folder):
@@ -454,7 +579,7 @@ def test_a_file_for_which_the_disk_is_full_is_reported_and_the_rest_is_done(fold
     lines = []
     rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)
     assert [row["status"].split(":")[0] for row in rows] == ["failed", "done"]
-    assert len(lines) == 1 and "No space left" in lines[0] and names(folder / "out") == ["3DBox_X_1.npz", "timing.csv"]
+    assert len(lines) == 1 and "No space left" in lines[0] and names(folder / "out") == ["3DBox_X_1.npz", "predictor.json", "timing.csv"]
 
 
 def test_a_disk_that_stays_full_ends_the_batch_with_one_line(folder, monkeypatch, model, capsys):
@@ -466,7 +591,7 @@ def test_a_disk_that_stays_full_ends_the_batch_with_one_line(folder, monkeypatch
     assert predict_command(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "3 files in a row could not be written" in error and "No space left" in error
-    assert names(folder / "out") == ["timing.csv"]
+    assert names(folder / "out") == ["predictor.json", "timing.csv"]
     monkeypatch.undo()
     assert predict_command(arguments) == 0
 
@@ -534,7 +659,7 @@ def test_killed_half_way_leaves_nothing_half_written_and_is_resumed(folder):
     assert any(name.endswith(".part") for name in names(folder / "out"))
     rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     assert [row["status"] for row in rows] == ["done", "done"]
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
 
 
 def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, monkeypatch):

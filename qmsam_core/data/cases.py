@@ -20,7 +20,8 @@ from scipy import ndimage
 from .archive import MAX_ARRAY_BYTES, ArrayHeader, CaseArchive, CaseError, write_archive
 
 __all__ = [
-    "MAX_LABEL", "Case", "CaseError", "CaseLayout", "case_layout", "check_box_count", "read_boxes", "read_segmentation", "tight_boxes", "write_segmentation",
+    "MAX_LABEL", "Case", "CaseError", "CaseLayout", "case_layout", "check_box_count", "read_boxes", "read_segmentation", "renumbered", "tight_boxes",
+    "write_segmentation",
 ]  # fmt: skip
 
 MAX_LABEL = 65535
@@ -177,7 +178,7 @@ class Case:
         if self.labels is None:
             raise CaseError(self.name, "has neither 'boxes' nor 'gts'; boxes can be read or derived from labels, not guessed")
         ids, boxes = tight_boxes(self.labels)
-        return replace(self, boxes=boxes, labels=_renumbered(self.labels, ids))
+        return replace(self, boxes=boxes, labels=renumbered(self.labels, ids))
 
     def _check_slice(self, z: int) -> None:
         if not 0 <= z < self.n_slices:
@@ -220,7 +221,8 @@ def read_segmentation(path: str | os.PathLike) -> np.ndarray:
     return segs
 
 
-def _renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Labels 1..N in place of the `ids` that `tight_boxes` found in `labels`, so that its box i belongs to label i+1; no copy where they are that already."""
     if np.array_equal(ids, np.arange(1, len(ids) + 1)):
         return labels
     table = np.zeros(int(ids.max(initial=0)) + 1, dtype=labels.dtype)

@@ -5,6 +5,7 @@ A fast export has a part between the two, `prepare`, with what the decoder needs
 
 import time
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ import torch
 
 from ..models import Sam
 from ..quant import load_model
-from .export import read_export
+from .export import export_digest, read_export, weights_hash
 from .graphs import PREPARED
 
 
@@ -28,6 +29,8 @@ class Engine(Protocol):
     name: str
     image_size: int
     mask_size: int
+    source: str
+    """A hash of what the masks come from, an export's files or a model's weights, whichever engine runs it."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images (B, 3, S, S) in 0..1 -> embeddings (B, C, g, g)."""
@@ -86,6 +89,10 @@ class PyTorchEngine(PreparingEngine):
         self.model = model.eval()
         self.image_size, self.mask_size = model.image_size, model.mask_size
 
+    @cached_property
+    def source(self) -> str:
+        return weights_hash(self.model)
+
     @torch.no_grad()
     def embed(self, images: np.ndarray) -> np.ndarray:
         return self.model.image_encoder(torch.from_numpy(images)).numpy()
@@ -107,6 +114,7 @@ class OnnxRuntimeEngine(PreparingEngine):
     def __init__(self, folder: str | Path, threads: int = 2) -> None:
         facts = read_export(folder)
         self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
+        self.source = export_digest(facts)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -157,6 +165,7 @@ class OpenVinoEngine(PreparingEngine):
     ) -> None:
         facts = read_export(folder)
         self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
+        self.source = export_digest(facts)
         core = openvino.Core()
         settings = {
             properties.inference_num_threads: threads,
@@ -224,7 +233,7 @@ ENGINES = ("openvino", "onnxruntime", "pytorch")
 def open_engine(
     kind: str, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None
 ) -> Engine:
-    """An engine over an exported folder. `precision` and `cache` are OpenVINO's, see there.
+    """An engine over an exported folder. `precision` and `cache` are OpenVINO's, see there; PyTorch's `threads` are those of the whole process.
 
     Raises:
         ValueError: an unknown kind, or (ExportError) a folder that is no export or was changed since.
@@ -234,6 +243,9 @@ def open_engine(
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":
-        read_export(folder)
-        return PyTorchEngine(load_model(Path(folder) / "model.safetensors"))
+        facts = read_export(folder)
+        torch.set_num_threads(threads)
+        engine = PyTorchEngine(load_model(Path(folder) / "model.safetensors"))
+        engine.source = export_digest(facts)
+        return engine
     raise ValueError(f"engine = {kind!r}; expected one of {', '.join(ENGINES)}")

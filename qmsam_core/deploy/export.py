@@ -12,6 +12,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -21,14 +24,20 @@ import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
+from ..imports import modules_reached
 from ..models import CONFIGS, CheckpointError, Sam, build_model
 from ..models.bundled import BUNDLED, bundled_checkpoint
 from ..provenance import sha256
-from ..quant import RECIPES, calibrate, describe_model, find_recipe, load_model, quantize, save_model
+from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .graphs import STYLES, Part, clean, parts_of
 
 OPSET = 17
 FORMAT = 2
+LIBRARY = Path(__file__).parents[1]
+SHAPING = ("deploy/export.py", "deploy/graphs.py", "deploy/rewrites/", "models/", "quant/")
+"""The modules of the library that shape an export; the others that importing it reaches, data and engines among them, leave its files as they are."""
+WRITERS = ("torch", "onnx", "brevitas", "openvino")
+"""The packages whose version an export depends on."""
 
 
 class ExportError(ValueError):
@@ -46,7 +55,8 @@ def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | 
         qonnx: also write `<part>.qonnx`, Brevitas' own dialect for FINN, of the graphs as they are traced.
 
     Returns:
-        The content of `export.json`: sizes, recipe, style, SHA-256 and bytes of every file, hash of the weights, what the clean-up removed.
+        The content of `export.json`: sizes, recipe with its settings, style, SHA-256 and bytes of every file, hash of the weights, what made it (`exporter`),
+        what the clean-up removed.
 
     Raises:
         ExportError: a recipe of more than 8 bits in the fast style. ValueError: an unknown style.
@@ -54,8 +64,7 @@ def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    recipe = getattr(model, "recipe", None) or find_recipe("float")
-    style = style or ("fast" if recipe.clean_export else "released")
+    recipe, style = recipe_of(model), style or style_of(model)
     if style == "fast" and max(recipe.weight_bits or 0, recipe.activation_bits or 0) > 8:
         raise ExportError(f"recipe {recipe.name!r} has more than 8 bits; export it with style 'clean'")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
@@ -68,9 +77,7 @@ def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | 
             write_qonnx(model, work)
         save_model(model, work / "model.safetensors", origin=origin)
         facts = {
-            "format": FORMAT, "model": model.config.name, "image_size": model.image_size, "mask_size": model.mask_size,
-            "recipe": recipe.name, "style": style, "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "opset": OPSET,
-            "weights": weights_hash(model), "removed": removed,
+            "format": FORMAT, **made_from(model, origin, style), "mask_size": model.mask_size, "opset": OPSET, "removed": removed,
         }  # fmt: skip
         return put_in_place(work, folder, facts)
 
@@ -85,17 +92,45 @@ def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
 
 
 def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str | None = None) -> dict:
-    """`export_model`, unless the folder holds a sound export of these very weights, recipe, size and style already."""
-    recipe = getattr(model, "recipe", None) or find_recipe("float")
-    wanted = {
-        "model": model.config.name, "image_size": model.image_size, "recipe": recipe.name, "origin": origin,
-        "style": style or ("fast" if recipe.clean_export else "released"), "weights": weights_hash(model),
-    }  # fmt: skip
+    """`export_model`, unless the folder holds a sound export of these very weights, recipe, size and style, made by this very exporter, already."""
+    style = style or style_of(model)
     try:
         facts = read_export(folder)
     except ExportError:
         return export_model(model, folder, origin, style)
-    return facts if wanted.items() <= facts.items() else export_model(model, folder, origin, style)
+    return facts if made_from(model, origin, style).items() <= facts.items() else export_model(model, folder, origin, style)
+
+
+def recipe_of(model: Sam) -> Recipe:
+    """The recipe by which a model was quantised, `float` where it was not."""
+    return getattr(model, "recipe", None) or find_recipe("float")
+
+
+def style_of(model: Sam) -> str:
+    """The style in which a model is exported where none is asked for."""
+    return "fast" if recipe_of(model).clean_export else "released"
+
+
+def made_from(model: Sam, origin: str, style: str) -> dict:
+    """What an export comes from, as `export.json` keeps it: where all of it is the same, exporting again gives the same."""
+    recipe = recipe_of(model)
+    return {
+        "model": model.config.name, "image_size": model.image_size, "recipe": recipe.name, "settings": json.loads(json.dumps(asdict(recipe))), "style": style,
+        "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "weights": weights_hash(model), "exporter": exporter(),
+    }  # fmt: skip
+
+
+@cache
+def exporter() -> dict[str, str]:
+    """What an export depends on besides the model: the version of each of `WRITERS`, and `modules`, the digest of our own code."""
+    return {"modules": modules_digest(LIBRARY), **{name: version(name) for name in WRITERS}}
+
+
+def modules_digest(library: Path) -> str:
+    """SHA-256 over names and content of the modules that shape an export (`SHAPING`); `library` is the package's folder."""
+    reached = {path.relative_to(library).as_posix(): path for path in modules_reached(f"import {library.name}.deploy.export", library)}
+    listing = "".join(f"{name} {sha256(path)}\n" for name, path in reached.items() if name.startswith(SHAPING))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def weights_hash(model: Sam) -> str:
@@ -185,6 +220,15 @@ def read_export(folder: str | Path) -> dict:
         if not (folder / name).is_file() or sha256(folder / name) != file["sha256"]:
             raise ExportError(f"{folder / name}: missing or changed since the export; export again")
     return facts
+
+
+def export_digest(facts: dict) -> str:
+    """SHA-256 of what an export computes: exports that agree in it give the same masks. `facts` is what `read_export` returns.
+
+    OpenVINO numbers the nodes of an `.xml` anew at every conversion, so the graphs count by their `.onnx`, and where there is none by the constants in `.bin`.
+    """
+    files = {name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))}
+    return hashlib.sha256(json.dumps([facts["weights"], files], sort_keys=True).encode()).hexdigest()
 
 
 def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: int = 0) -> tuple[Sam, str]:

@@ -3,7 +3,8 @@
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
 
 Every slice that a box crosses is encoded once, whatever the number of its boxes; boxes are decoded in blocks (paper section 2.2).
-The same command once more goes on where the last one ended. Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on.
+The same command once more goes on where the last one ended; outputs of another model, other settings or another input are made again.
+Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .batch import TIMING, predict_folder
+from .batch import MADE, TIMING, predict_folder
 from .engines import ENGINES, open_engine
 from .memory import memory_size, resident_bytes
 from .predictor import Predictor
@@ -58,7 +59,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     option = parser.add_argument
     option("-i", "--input", required=True, type=Path, help="folder of npz cases; boxes are derived from labels where a case has none")
-    option("-o", "--output", required=True, type=Path, help=f"folder for <same name>.npz with 'segs', and {TIMING}")
+    option("-o", "--output", required=True, type=Path, help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them")
     option("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine")
@@ -106,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         if progress:
             progress.close()
     failed = sum(row["status"].startswith("failed") for row in rows)
-    print(f"{len(rows) - failed} cases done, {failed} failed; timing in {options.output / TIMING}")
+    kept = sum(row["status"] == "kept" for row in rows)
+    print(f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; timing in {options.output / TIMING}")
     return 1 if failed else 0
 
 

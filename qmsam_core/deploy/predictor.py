@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -57,7 +57,6 @@ class Predictor:
         engine: see `engines.Engine`.
         decode_block: boxes decoded at once at most (paper section 2.1: up to 255 boxes a case); more than 8 gained no time where it was measured.
         interpolation: how slices are resized; the checkpoint's own is `area`.
-        share_embedding: encode a slice once for all its boxes; False encodes it anew for every box.
         propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the challenge's baseline does; False keeps the box, as the paper does.
         memory_limit: bytes for the whole process, None for no limit; blocks get smaller to stay within it.
         ahead: slices prepared and encoded ahead of the one decoded; 0 does one thing after the other.
@@ -66,7 +65,6 @@ class Predictor:
     engine: Engine
     decode_block: int = 8
     interpolation: str = "area"
-    share_embedding: bool = True
     propagate: bool = False
     memory_limit: int | None = None
     ahead: int = 1
@@ -84,8 +82,6 @@ class Predictor:
         self.timing = Timing(boxes=len(case.boxes))
         segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
         visits = plan(case, self.propagate)
-        if not self.share_embedding:
-            visits = [replace(visit, ids=visit.ids[k : k + 1]) for visit in visits for k in range(len(visit.ids))]
         self._walk(case, visits, segs)
         self.timing.total = time.perf_counter() - started
         return segs if case.is_volume else segs[0]
@@ -115,7 +111,7 @@ class Predictor:
         image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z), self.interpolation)
         embedding = self.timing.timed("encode", self.engine.encode, image[None])
         self.timing.slices += 1
-        if visit.again and self.share_embedding and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():
+        if visit.again and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():
             kept[visit.z] = embedding
         return embedding
 

@@ -105,7 +105,6 @@ class AuthorsWay:
 def open_way(way: str, folder: str | Path, threads: int, memory_limit: int | None = None) -> "BaselineWay | AuthorsWay | Predictor":
     """`baseline` on PyTorch, `authors` (or `AUTHORS_BEST`) and `ours` on OpenVINO, over an exported folder; only ours knows a memory limit (bytes)."""
     if way == "baseline":
-        torch.set_num_threads(threads)
         return BaselineWay(open_engine("pytorch", folder, threads))
     engine = open_engine("openvino", folder, threads)
     blocks = {"authors": RELEASED_BLOCK, AUTHORS_BEST: BEST_BLOCK}

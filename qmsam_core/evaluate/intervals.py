@@ -15,9 +15,9 @@ RESAMPLES = 2000
 def bootstrap_interval(
     values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when nothing is left.
+    """Bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when fewer than two are left: one value shows no spread.
 
-    One value has no spread to show: the interval is that value. The same seed gives the same interval.
+    The same seed gives the same interval.
     """
     return average_interval([values], level, resamples, seed)
 
@@ -27,17 +27,26 @@ def average_interval(
 ) -> tuple[float, float]:
     """Interval of the unweighted mean of the groups' means, cases resampled within each group.
 
-    This is the interval of the tables' Average row, where each modality counts once however many cases it has.
+    This is the interval of the tables' Average row, where each modality counts once however many cases it has. What is resampled is how far cases lie
+    from their group's mean, made larger by sqrt(n / (n - 1)), since n cases lie closer to their own mean than to the true one. A group of a single
+    case has no such distances and takes those of all others: else a table of many such modalities would look the surer the fewer cases it has.
+    Cases count as independent; those of one patient or volume are less than that.
+
+    Returns:
+        (NaN, NaN) where no group has two cases.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: found {level}, expected a probability between 0 and 1, for example 0.95")
-    arrays = [kept for kept in (_present(values) for values in groups) if len(kept)]
-    if not arrays:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = np.mean([_resampled_means(values, resamples, rng) for values in arrays], axis=0)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    means = _resampled_means([kept for kept in (_present(values) for values in groups) if len(kept)], resamples, seed)
+    return _quantiles(means.mean(axis=1) if means.size else means, level)
+
+
+def spread_interval(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of the standard deviation over modalities (population) of `first` minus that of `second`, on the cases both have; as `average_interval`."""
+    both = _paired(first, second, metric)
+    pairs = [rows[[f"{metric}_first", f"{metric}_second"]].to_numpy() for _, rows in both.groupby("modality", sort=False)]
+    spread = _resampled_means(pairs, resamples, seed).std(axis=1)
+    return _quantiles(spread[:, 0] - spread[:, 1], level) if spread.size else _quantiles(spread, level)
 
 
 def paired_differences(
@@ -46,19 +55,11 @@ def paired_differences(
     """`first` minus `second` on the cases both have, per modality and on average (over modalities, unweighted).
 
     Both are frames of `score_cases`. Returns modality, cases, difference, difference_low, difference_high and worse, the
-    share of cases on which `first` is lower. Cases without a score in either are left out. Raises `ValueError` without a common case.
+    share of cases on which `first` is lower. Cases without a score in either are left out; a modality of one case has no interval (NaN).
+    Raises `ValueError` without a common case.
     """
-    keys = ["modality", "case"]
-    first, second = (
-        frame[[*keys, metric]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
-    )
-    both = first.merge(second, on=keys, suffixes=("_first", "_second"), validate="one_to_one")
+    both = _paired(first, second, metric)
     both["difference"] = both[f"{metric}_first"] - both[f"{metric}_second"]
-    both = both.dropna(subset="difference")
-    if both.empty:
-        raise ValueError(
-            f"second: found no case scored in both ({len(first)} and {len(second)} rows); compare the same split"
-        )
     groups = {modality: rows["difference"].to_numpy() for modality, rows in both.groupby("modality", sort=False)}
     rows = [_difference_row(modality, [values], level, seed) for modality, values in groups.items()]
     return pd.DataFrame([*rows, _difference_row("Average", list(groups.values()), level, seed)])
@@ -77,10 +78,44 @@ def _difference_row(modality: str, groups: list[np.ndarray], level: float, seed:
     }
 
 
+def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cases scored in both: modality, case, `<metric>_first`, `<metric>_second`. Raises `ValueError` without one."""
+    keys = ["modality", "case"]
+    first, second = (
+        frame[[*keys, metric]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
+    )
+    both = first.merge(second, on=keys, suffixes=("_first", "_second"), validate="one_to_one")
+    both = both.dropna(subset=[f"{metric}_first", f"{metric}_second"])
+    if both.empty:
+        raise ValueError(
+            f"second: found no case scored in both ({len(first)} and {len(second)} rows); compare the same split"
+        )
+    return both
+
+
 def _present(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     return array[~np.isnan(array)]
 
 
-def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    return values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+def _resampled_means(groups: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
+    """Means of groups of cases (n,) or (n, arms) under resampling: (resamples, groups) or (resamples, groups, arms); empty where no group has two cases."""
+    distances = [(values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)) for values in groups if len(values) > 1]
+    if not distances:
+        return np.zeros((0, len(groups)))
+    rng, own, pooled = np.random.default_rng(seed), iter(distances), np.concatenate(distances)
+    parts = []
+    for values in groups:
+        far = next(own) if len(values) > 1 else pooled
+        parts.append(values.mean(0) + far[rng.integers(len(far), size=(resamples, len(values)))].mean(axis=1))
+    return np.stack(parts, axis=1)
+
+
+def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval that holds `level` of the values, as much below as above it; (NaN, NaN) of none."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: found {level}, expected a probability between 0 and 1, for example 0.95")
+    if not values.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

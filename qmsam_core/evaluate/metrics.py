@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
+from ..data.cases import renumbered, tight_boxes
 from .surface import Box, Spacing, joint_box, surface_dice
 
 AxisOrder = Literal["stored", "xyz"]
@@ -120,7 +121,8 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
     """Score many cases: one row each with case, modality, dsc, nsd, objects, missed, skipped, worst_dsc.
 
     A pair is (case, segmentation) or (case, segmentation, modality): the case a `Case` or its npz (then with `gts`),
-    the segmentation an integer array or an npz with `segs`. The modality is else read from the name,
+    the segmentation an integer array or an npz with `segs`, label i+1 for box i: where a case has no boxes, its labels
+    are first numbered 1..N as its boxes are derived, `Case.with_boxes`. The modality is else read from the name,
     `2DBox_<Modality>_...`. `missed` counts objects of DSC 0, `skipped` absent labels, `worst_dsc` is the lowest of any
     object. `options` go to `score_case`. With `processes` > 1 each worker reads its own files: pass paths then.
     """
@@ -158,7 +160,10 @@ def _score_job(job: tuple) -> dict[str, Any]:
 
 
 def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
-    """Name, labels and spacing of a case or its file; 2-D cases are scored at spacing 1, whatever they carry."""
+    """Name, labels and spacing of a case or its file; 2-D cases are scored at spacing 1, whatever they carry.
+
+    Labels are as predictions have them: box i belongs to label i+1, and where there are no boxes they are derived from the labels without gaps.
+    """
     if isinstance(case, (str, Path)):
         path = Path(case)
         with np.load(path, allow_pickle=False) as file:
@@ -166,11 +171,16 @@ def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
                 raise ValueError(
                     f"{path}: found {', '.join(file.files)}, expected gts; a case without labels cannot be scored"
                 )
-            gt = file["gts"]
-            return path.stem, gt, file["spacing"] if gt.ndim == 3 and "spacing" in file else None
+            gt, boxed = _labels(file["gts"], f"{path}: gts"), "boxes" in file
+            return path.stem, gt if boxed else _without_gaps(gt), file["spacing"] if gt.ndim == 3 and "spacing" in file else None
     if case.labels is None:
         raise ValueError(f"{case.name}: found no labels; a case without ground truth cannot be scored")
-    return case.name, case.labels, case.spacing if case.labels.ndim == 3 else None
+    gt, boxed = _labels(case.labels, f"{case.name}: labels"), getattr(case, "boxes", None) is not None
+    return case.name, gt if boxed else _without_gaps(gt), case.spacing if gt.ndim == 3 else None
+
+
+def _without_gaps(labels: np.ndarray) -> np.ndarray:
+    return renumbered(labels, tight_boxes(labels)[0])
 
 
 def _segmentation(source: Any) -> np.ndarray:
