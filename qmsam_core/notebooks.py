@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def find_notebooks(folder: Path) -> list[Notebook]:
 
 
 def clean(path: Path) -> bool:
-    """Drop outputs and counts from a notebook's source and renew its `parameters` cell; True if it changed."""
+    """Drop outputs and counts from a notebook's source, renew its `parameters` cell and what its prose says it reads and leaves; True if it changed."""
     before = path.read_text(encoding="utf-8")
     book = nbformat.reads(before, as_version=4)
     for cell in book.cells:
@@ -90,6 +90,8 @@ def clean(path: Path) -> bool:
             cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = parameters_source()
+        if cell.cell_type == "markdown":
+            cell.source = _declare(cell.source, book.metadata.get("qmsam", {}))
     book.metadata = nbformat.from_dict({k: v for k, v in book.metadata.items() if k in ("qmsam", "title")})
     book.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     book.metadata.language_info = {"name": "python"}
@@ -97,6 +99,17 @@ def clean(path: Path) -> bool:
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before
+
+
+def _declare(prose: str, declared: Mapping[str, Sequence[str]]) -> str:
+    """The prose with its lines `**Reads** ...` and `**Leaves** ...`, if it has any, as the notebook's metadata declare it."""
+    for word, where, names in (
+        ("Reads", "from the run's folder", declared.get("inputs", ())),
+        ("Leaves", "in its own folder", [*declared.get("outputs", ()), "run.json"]),
+    ):
+        listed = ", ".join(f"`{name}`" for name in names) or "nothing"
+        prose = re.sub(rf"^\*\*{word}\*\* .*?\.( *)$", lambda line: f"**{word}** ({where}) {listed}.{line[1]}", prose, flags=re.M)
+    return prose
 
 
 def title_of(book: nbformat.NotebookNode) -> str:

@@ -59,6 +59,22 @@ def time_under(
         return pd.read_csv(path)
 
 
+def time_against(first: Arm, others: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0) -> pd.DataFrame:
+    """An arm and others, an image and a box, as `summarise_timings` gives it: each of the others is interleaved with the first in a process of its own.
+
+    So two engines are in memory at once, however many arms there are. The times of a process are scaled to the first arm's median over all of them: what the
+    machine did meanwhile does not come between two of the others.
+    """
+    found = [time_under("ALL", folder, [first, other], threads, runs, seed, ("both",)) for other in others] or [
+        time_under("ALL", folder, [first], threads, runs, seed, ("both",))
+    ]
+    median = float(pd.Series([table["median_ms"].iloc[0] for table in found]).median())
+    for table in found:
+        scaled = [column for column in table if column.endswith("_ms")]
+        table[scaled] *= median / table["median_ms"].iloc[0]
+    return pd.concat([found[0].head(1), *(table.tail(-1) for table in found)], ignore_index=True).drop(columns="part")
+
+
 def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
     """Seconds until an OpenVINO engine is ready: without a cache, with an empty one, with one that has the compiled model. Columns start, seconds."""
     with tempfile.TemporaryDirectory() as cache:

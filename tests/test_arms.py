@@ -6,11 +6,12 @@ import pytest
 from small_data import rectangle_case
 
 from qmsam_core.deploy import ARMS, PAPER_ARMS, Arm, PyTorchEngine, parity_summary
-from qmsam_core.deploy.arms import COMPARED, int8_gain, predictors_of, seconds_by_engine, timed_calls, timing_input
+from qmsam_core.deploy.arms import COMPARED, int8_gain, isa_gain, predictors_of, seconds_by_engine, timed_calls, timing_input
 from qmsam_core.deploy.export import ExportError, export_model, file_sizes
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.post_training import nncf_export
-from qmsam_core.speed import start_times, time_under
+from qmsam_core import speed
+from qmsam_core.speed import start_times, time_against, time_under
 from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
 
@@ -26,6 +27,11 @@ def test_the_paper_s_arms_are_those_of_its_tables():
 def test_an_arm_s_spec_is_read_back(arm):
     assert Arm.parse(arm.spec) == arm
     assert Arm.parse(arm.export) == Arm(arm.precision, "openvino", "f32", arm.variant)
+
+
+def test_a_hint_that_an_engine_would_ignore_is_refused():
+    with pytest.raises(ValueError, match="onnxruntime knows no hint 'bf16'"):
+        Arm.parse("int8:onnxruntime:bf16")
 
 
 @pytest.mark.parametrize("text", ["int4", "int8:tensorrt", "int8:openvino:f16", "int8_slow", "int8:openvino:f32:more", ""])
@@ -45,6 +51,21 @@ def test_speed_times_every_part_in_a_process_held_to_an_instruction_set(tmp_path
     assert (table["median_ms"] > 0).all() and (table["runs"] == 2).all()
     with pytest.raises(RuntimeError, match="int8/export.json: no such file"):
         time_under("AVX2", tmp_path, [Arm("int8", "openvino")], threads=1, runs=1)
+
+
+def test_arms_timed_in_pairs_share_the_first_one_s_scale(monkeypatch):
+    float_arm, others = Arm("float", "openvino"), [Arm("int8", "openvino"), Arm("int8", "openvino", variant="nncf")]
+    asked, clock = [], iter([1.0, 3.0])  # the machine is three times as slow during the second pair
+
+    def pair(isa, folder, arms, threads, runs, seed, parts):
+        asked.append([arm.label for arm in arms])
+        slow = next(clock)
+        return pd.DataFrame({"part": "both", "arm": asked[-1], "median_ms": [100 * slow, 40 * slow], "min_ms": [90 * slow, 30 * slow], "ratio_to_first": [1.0, 0.4]})
+
+    monkeypatch.setattr(speed, "time_under", pair)
+    table = time_against(float_arm, others, "exports", 1, 3).set_index("arm")
+    assert asked == [[float_arm.label, other.label] for other in others] and list(table.index) == [float_arm.label, *(o.label for o in others)]
+    assert table["median_ms"].tolist() == pytest.approx([200, 80, 80]) and table["min_ms"].tolist() == pytest.approx([180, 60, 60])
 
 
 def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):
@@ -103,22 +124,31 @@ def test_medians_become_seconds_and_gains_ratios():
     assert row == {
         "table": "Table 5",
         "engine": "OpenVINO",
-        "paper": pytest.approx(0.574 / 0.585),
-        "here": pytest.approx(3.0),
+        "speed-up paper": pytest.approx(0.574 / 0.585),
+        "speed-up here": pytest.approx(3.0),
+        "speed-up same graph": pytest.approx(np.nan, nan_ok=True),
     }
 
 
-def test_a_variant_gains_over_the_plain_float_engine():
-    table = pd.DataFrame(
-        {
-            "precision": ["float", "float", "int8"],
-            "engine": ["OpenVINO", "OpenVINO, rewritten", "OpenVINO, released style"],
-            "seconds paper": [0.5, np.nan, np.nan],
-            "seconds here": [0.4, 0.3, 0.2],
-        }
-    )
-    (row,) = int8_gain({"Table 5": table}).to_dict("records")
-    assert (row["engine"], row["here"]) == ("OpenVINO, released style", 2.0) and np.isnan(row["paper"])
+def test_a_variant_gains_over_plain_float_and_ours_over_float_rewritten_alike_too():
+    seconds = {
+        ("float", "OpenVINO"): 0.4, ("float", "OpenVINO, rewritten"): 0.3, ("float", "OpenVINO, bf16 hint"): 0.2, ("int8", "OpenVINO"): 0.1,
+        ("int8", "OpenVINO, released style"): 0.2, ("int8", "OpenVINO, bf16 hint"): 0.1, ("float", "ONNX Runtime"): 0.4, ("int8", "ONNX Runtime"): 0.5,
+    }  # fmt: skip
+    table = pd.DataFrame([(*arm, np.nan, s) for arm, s in seconds.items()], columns=["precision", "engine", "seconds paper", "seconds here"])
+    gain = int8_gain({"Table 5": table}).set_index("engine")
+    assert gain["speed-up here"].to_dict() == pytest.approx({"OpenVINO": 4, "OpenVINO, released style": 2, "OpenVINO, bf16 hint": 2, "ONNX Runtime": 0.8})
+    assert gain["speed-up same graph"].dropna().to_dict() == {"OpenVINO": pytest.approx(3)}
+    assert gain["speed-up paper"].isna().all()
+
+
+def test_gains_of_an_instruction_set_count_what_the_decoder_needs_prepared():
+    ms = {"encoder": (400, 300, 100), "prepare": (None, 4, 2), "decoder": (30, 16, 8)}
+    labels = ("float, OpenVINO", "float, OpenVINO, rewritten", "int8, OpenVINO")
+    rows = [("AVX2", part, arm, value) for part, values in ms.items() for arm, value in zip(labels, values) if value]
+    gain = isa_gain(pd.DataFrame(rows, columns=["instruction set", "part", "arm", "median_ms"])).set_index("part")
+    assert gain["speed-up"].to_dict() == pytest.approx({"encoder": 4, "decoder": 3, "an image and a box": 430 / 110})
+    assert gain["speed-up same graph"].to_dict() == pytest.approx({"encoder": 3, "decoder": 2, "an image and a box": 320 / 110})
 
 
 def test_parity_is_weighted_by_masks():

@@ -28,10 +28,11 @@ def scores(values):
 def tables():
     stages = {"Stage 3": (0.80, 0.90), "Stage 1": (0.79, 0.90), "Baseline": (0.70, 0.99), "Post-training": (0.8, 0.8), "Ellipse": (0.9, 0.9)}
     engines = pd.DataFrame({"precision": ["float", "int8"], "engine": ["OpenVINO"] * 2, "seconds paper": [0.574, 0.585], "seconds here": [0.5, 0.2]})
+    rewritten = pd.DataFrame({"precision": ["float"], "engine": ["OpenVINO, rewritten"], "seconds paper": [np.nan], "seconds here": [0.3]})
     table9 = arms({"Stage 3": (0.80, 0.86)}, paper=("Stage 3",))
     proposed = table9.tail(1).assign(modality="Proposed", **{"Stage 3 dsc paper": 0.84, "Stage 3 dsc here": 0.85})
     return {
-        "table5": engines, "table6": engines, "table7": arms(stages, paper=("Stage 3", "Stage 1", "Baseline")),
+        "table5": pd.concat([engines, rewritten]), "table6": engines, "table7": arms(stages, paper=("Stage 3", "Stage 1", "Baseline")),
         "scores7": scores({arm: [(ct, ct), (us, us)] for arm, (ct, us) in stages.items()}), "scores9": scores({"Stage 3": [(0.78, 0.78), (0.88, 0.88)]}),
         "scores10": scores({"Proposed": [(0.5, 0.5), (0.5, 0.5)], "Baseline": [(0.6, 0.6), (0.6, 0.6)]}),
         "table8": pd.DataFrame({"speed-up paper": [3.0, 5.0, np.nan], "speed-up over baseline here": [20.0, np.nan, 30.0]}),
@@ -45,13 +46,13 @@ def test_numbers_are_those_worked_out_by_hand(tables):
     here = claims_table(tables)["here"].tolist()
     assert here == [
         "+0.50 points", "-10.00 points", "-9.50 points", "+0.50 points", "+5.00 points", "-5.50 points", "+2.00 points",
-        "2.50x", "2.50x", "25.00x", "4.00x", "20.00x",
+        "2.50x", "1.50x", "2.50x", "25.00x", "4.00x", "20.00x",
     ]  # fmt: skip
 
 
 def test_what_holds_here_and_what_cannot_be_told(tables):
     table = claims_table(tables)
-    assert table["holds here"].tolist() == ["yes", "no", "yes", "yes", "yes", "no", "yes", "yes", "yes", "yes", "yes", "yes"]
+    assert table["holds here"].tolist() == ["yes", "no", "yes", "yes", "yes", "no", "yes", "yes", "yes", "yes", "yes", "yes", "yes"]
     assert table["holds in the paper"].iloc[7] == "no"  # Table 5: int8 is slower on OpenVINO
     assert table["paper"].iloc[7] == "0.98x"
     assert table.loc[table["where"] == "not shown", "paper"].eq("not shown").all()

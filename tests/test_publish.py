@@ -204,9 +204,9 @@ def test_readme_takes_whatever_arms_there_are(project, pack):
     text = readme.read_text()
     link = "outputs/reference/smoke-pack/07_validation"
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "**Profile smoke, pack, nano at 64 px**; [the whole run on one page](outputs/reference/smoke-pack/index.html)" in text
+    assert "**Profile smoke, pack, nano at 64 px, recipe paper**; [the whole run on one page](outputs/reference/smoke-pack/index.html)" in text
     assert "| mean over modalities, % | DSC, evaluation | NSD, evaluation |" in text
-    assert "| Stage 3, proposed | 80.0 (80.0) | 80.0 (80.0) |" in text and "| Arm 7 | 50.0 | 50.0 |" in text
+    assert "| Stage 3, proposed | 80.0 (90.0 against 80.0) | 80.0 (90.0 against 80.0) |" in text and "| Arm 7 | 50.0 | 50.0 |" in text
     assert f"From [`table7_dsc.csv`]({link}/table7_dsc.csv), " in text
     assert f"evaluation cases, points (95 % interval)]({link}/paired_stage3.csv) | +1.00 (-0.20 to +2.20) | +0.00 |" in text
     assert dict.fromkeys(re.findall(r"\]\(([^)]+)\)", text)) and all((project / path).is_file() for path in re.findall(r"\]\(([^)]+)\)", text))

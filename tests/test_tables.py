@@ -156,9 +156,9 @@ def test_beside_refuses_what_it_cannot_lay_out():
 
 
 def test_caption_says_where_numbers_come_from():
-    params = SimpleNamespace(profile="smoke", data_label="phantoms", model="nano", image_size=64)
-    assert caption(params) == "Profile smoke, phantoms, nano at 64 px"
-    assert caption(params, "Table 7", "2 runs") == "Table 7 (profile smoke, phantoms, nano at 64 px; 2 runs)"
+    params = SimpleNamespace(profile="smoke", data_label="phantoms", model="nano", image_size=64, recipe="paper")
+    assert caption(params) == "Profile smoke, phantoms, nano at 64 px, recipe paper"
+    assert caption(params, "Table 7", "2 runs") == "Table 7 (profile smoke, phantoms, nano at 64 px, recipe paper; 2 runs)"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,8 @@ def test_caption_says_where_numbers_come_from():
         ("seconds", [2.5, 38.78], ["2.50", "38.78"]),
         ("median_ms", [1234.56], ["1,234.6"]),
         ("ratio_to_first", [0.456], ["0.46×"]),
+        ("speed-up over baseline here", [16.24, 3.3081], ["16.24×", "3.31×"]),
+        ("peak MB authors here", [6552.3, np.nan], ["6,552.3", DASH]),
         ("parameters", [5726740], ["5,726,740"]),
         ("samples", [12.0, np.nan], ["12", DASH]),
         ("learning_rate", [0.01], ["0.01"]),

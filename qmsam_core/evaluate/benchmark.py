@@ -47,6 +47,11 @@ def time_interleaved(
     return samples.assign(arm=pd.Categorical(samples["arm"], categories=list(arms)))
 
 
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Seconds that one call takes; garbage is not collected meanwhile. What it returns is dropped."""
+    return _milliseconds(call) / 1e3
+
+
 def summarise_timings(samples: pd.DataFrame) -> pd.DataFrame:
     """One row an arm from rows of round, arm, ms: arm, median_ms, p95_ms, min_ms, spread_ms, ratio_to_first, runs.
 

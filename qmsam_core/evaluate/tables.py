@@ -157,10 +157,10 @@ def across(table: pd.DataFrame, metric: str, arms: Iterable[str] | None = None) 
 def caption(params: Any, title: str = "", note: str = "") -> str:
     """What a table shows and where its numbers come from, in one line.
 
-    `params` has profile, data_label, model and image_size. `caption(p, "Table 7")` gives
-    `Table 7 (profile smoke, phantoms, nano at 64 px)`.
+    `params` has profile, data_label, model, image_size and recipe. `caption(p, "Table 7")` gives
+    `Table 7 (profile smoke, phantoms, nano at 64 px, recipe paper)`.
     """
-    source = f"profile {params.profile}, {params.data_label}, {params.model} at {params.image_size} px"
+    source = f"profile {params.profile}, {params.data_label}, {params.model} at {params.image_size} px, recipe {params.recipe}"
     source = f"{source}; {note}" if note else source
     return f"{title} ({source})" if title else source[0].upper() + source[1:]
 
@@ -246,7 +246,7 @@ _SHARES = {"dsc", "nsd", "mean", "median", "worst", "low", "high", "worse", "std
 
 
 def _column_text(name: str, values: pd.Series) -> list[str]:
-    show = _number_format(set(name.replace("_", " ").split()), values)
+    show = _number_format(set(name.lower().replace("_", " ").split()), values)
     return [DASH if pd.isna(v) else show(v) if isinstance(v, (float, np.floating)) else _plain(v) for v in values]
 
 
@@ -260,7 +260,7 @@ def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]
         largest = values.max()
         decimals = next((d for limit, d in ((0.1, 4), (20, 3), (100, 2)) if largest < limit), 1)
         return f"{{:,.{decimals}f}}".format
-    if words & {"ratio", "speedup"}:
+    if words & {"ratio", "speed-up"}:
         return "{:.2f}×".format
     if words & _SHARES:
         return lambda v: f"{100 * v:.2f} %"
