@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+FINISHED = "finished.json"
+"""Beside a model: which training made it, from its first step to its last, so that it is not made again (`train.progress`)."""
+
 CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of which says that it is there
     "avx2": ("avx2",),
     "avx512": ("avx512f",),

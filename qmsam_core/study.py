@@ -24,9 +24,10 @@ from qmsam_core.allocator import MALLOC
 from qmsam_core.freshness import checkpoints, fingerprint, read_record, stale_because, store
 from qmsam_core.notebooks import Notebook, NotebookError, find_notebooks
 from qmsam_core.params import Params, ParamsError, parse_override
-from qmsam_core.provenance import ProvenanceError, project_root
+from qmsam_core.provenance import FINISHED, ProvenanceError, project_root
 from qmsam_core.report import Entry, write_index, write_report
 
+FORCED = "forced"
 SHOWN_PROBLEMS = 10  # lines on cases that cannot be used; the rest is a count
 
 
@@ -76,7 +77,7 @@ class Study:
         self._warn_of_stale_inputs(selected)
         for book in selected:
             started = time.time()
-            reason = "forced" if force else stale_because(self.root, self.params, book)
+            reason = FORCED if force else stale_because(self.root, self.params, book)
             print(f"{book.name:<20} {f'running ({reason}) ...' if reason else 'up to date'}", end=" ", flush=True)
             try:
                 self._bring_up_to_date(book, reason, started)
@@ -107,6 +108,9 @@ class Study:
     def _bring_up_to_date(self, book: Notebook, reason: str, started: float) -> None:
         """Run the notebook where there is a `reason` to. Its results are good then, so a `failed.ipynb` tells of an attempt that changed none of them."""
         folder = self.run_dir / book.name
+        if reason == FORCED:  # training too, which a notebook would else find finished
+            for mark in folder.rglob(FINISHED):
+                mark.unlink()
         if reason:
             self._execute(book, folder, started)
         (folder / "failed.ipynb").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import yaml
 
 from qmsam_core import freshness, study
 from qmsam_core.params import Params
+from qmsam_core.provenance import FINISHED
 
 MAKE = "run.output('made.txt').write_text('made')"
 READ = "run.output('read.txt').write_text(run.input('00_make', 'made.txt').read_text() + ' and read')"
@@ -124,6 +125,18 @@ def test_force_and_selection(small_study, in_process):
     run("--from", "01_read", "--force")
     run("--only", "00", "--only", "01", "--force")
     assert in_process[2:] == ["01_read", "01_read", "00_make", "01_read"]
+
+
+def test_force_trains_anew_what_was_finished(small_study, in_process):
+    run()
+    marks = [Path("outputs/smoke/00_make", below, FINISHED) for below in ("", "float")]
+    for mark in marks:
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text("{}")
+    run()
+    assert all(mark.exists() for mark in marks)
+    run("--only", "00", "--force")
+    assert not any(mark.exists() for mark in marks)
 
 
 def test_lost_report_is_rendered_without_running(small_study, in_process):

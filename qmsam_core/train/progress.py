@@ -14,14 +14,14 @@ import torch
 from ..imports import modules_reached
 from ..models import CheckpointError, Sam
 from ..models.checkpoints import first_line
-from ..provenance import sha256
+from ..provenance import FINISHED, sha256
 from ..quant import save_model
 from .processes import rank
 from .step import TrainingError
 
 SAVE_SECONDS = 180.0  # between two savings of what resuming needs
 LOG_SECONDS = 30.0
-MODEL, HISTORY, PROGRESS, MARK = "model.safetensors", "history.csv", "progress.pt", "finished.json"
+MODEL, HISTORY, PROGRESS, MARK = "model.safetensors", "history.csv", "progress.pt", FINISHED
 SPACE = "what was saved before is intact: make space and start again"
 LIBRARY = Path(__file__).parents[1]
 CODE = {"train", "models", "quant", "data", "phases.py"}  # what of the library can change what is learned
@@ -79,7 +79,7 @@ def write_history(folder: Path, history: list[dict]) -> None:
         pd.DataFrame(history).to_csv(part, index=False)
 
 
-# Work that is done ----------------------------------------------------------------------------------------------------------------------------------------------
+# Work that is done --------------------------------------------------------------------------------------------------------------------------
 
 
 def finish(folder: Path, fingerprint: str) -> None:
