@@ -15,6 +15,10 @@ from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_
 
 TOUCHING = 12.0
 """Points on paper: marks whose centres are nearer than this would have numbers on top of each other."""
+BESIDE = (45.0, 16.0)
+"""Points on paper, across and down: another mark so close to a number would lie on it."""
+DEEPEST = 0.12
+"""How far below the best way the picture reaches, in DSC: what is worse stands on its lower edge, hollow, with its value, and leaves the others room."""
 
 
 def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
@@ -22,10 +26,11 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
 
     Args:
         ways: one row each with name, family (its colour and mark), dsc (0..1), mb, ms; ms is NaN where no engine runs it in integers. A way named
-            `float` is drawn as a line too: what nothing should fall below.
+            `float` is drawn as a line too: what nothing should fall below. See `DEEPEST` for those far worse.
         ellipse: DSC of the ellipse in the box, 0..1, drawn as a line where given.
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
+    ways = ways.assign(shown=ways["dsc"].clip(lower=ways["dsc"].max() - DEEPEST))
     for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
         _points(axes, ways.dropna(subset=[column, "dsc"]), column)
         axes.set(xlabel=label, xscale="log")
@@ -65,20 +70,29 @@ def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
     for number, row in zip(ways.index + 1, ways.to_dict("records")):
         place = families.index(row["family"])
         colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
-        axes.scatter(row[column], 100 * row["dsc"], color=colour, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
+        face = colour if row["shown"] == row["dsc"] else "none"
+        axes.scatter(row[column], 100 * row["shown"], edgecolor=colour, facecolor=face, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
 
 
 def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """The numbers of the ways above their marks; marks that touch share one label."""
-    paper = axes.transData.transform(np.column_stack([ways[column], 100 * ways["dsc"]])) * 72 / axes.figure.dpi
+    """The numbers of the ways above their marks, or beside them where another mark is in the way; marks that touch share one label."""
+    paper = axes.transData.transform(np.column_stack([ways[column], 100 * ways["shown"]])) * 72 / axes.figure.dpi
     near = np.linalg.norm(paper[:, None] - paper[None], axis=-1) < TOUCHING
     _, groups = connected_components(near)
     for group in range(groups.max(initial=-1) + 1):
         members = ways[groups == group]
-        top = members.loc[members["dsc"].idxmax()]
-        axes.annotate(
-            joined(members.index + 1), (top[column], 100 * top["dsc"]), (0, 6), textcoords="offset points", fontsize=8, color=INK, ha="center", zorder=4
-        )
+        top = members.loc[members["shown"].idxmax()]
+        text = joined(members.index + 1)
+        far_worse = (members["shown"] > members["dsc"]).all()
+        if far_worse:
+            text += f" ({', '.join(f'{100 * value:.0f}' for value in members['dsc'])} %)"
+        apart = paper[groups != group] - paper[np.flatnonzero(ways.index == top.name)[0]]
+        close = apart[(np.abs(apart[:, 0]) < BESIDE[0]) & (np.abs(apart[:, 1] - TOUCHING / 2) < BESIDE[1]), 0]
+        if not len(close) or (far_worse and close[0] > 0):  # a longer text, which would cross the axis
+            offset, side = (0, 6), "center"
+        else:
+            offset, side = ((-7, -3), "right") if close[0] > 0 else ((7, -3), "left")
+        axes.annotate(text, (top[column], 100 * top["shown"]), offset, textcoords="offset points", fontsize=8, color=INK, ha=side, zorder=4)
 
 
 def joined(numbers: Iterable[int]) -> str:
