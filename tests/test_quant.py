@@ -401,6 +401,11 @@ def test_attention_over_the_image_stays_in_float_in_our_recipe(images):
     assert {type(attention.av_product) for attention in others} == {QuantMatMul}
 
 
+def test_keys_of_the_box_stay_in_float_in_our_recipe(images):
+    compared = [block.cross_attn_image_to_token for block in quantised(images, "deploy").mask_decoder.transformer.layers]
+    assert type(compared[0].k_proj) is nn.Linear and isinstance(compared[0].q_proj, QUANTISED) and isinstance(compared[1].k_proj, QUANTISED)
+
+
 def test_modules_stay_in_float_that_a_recipe_leaves_there(images, tmp_path):
     left = ("transformer.layers.0.cross_attn_image_to_token", "transformer.layers.1.mlp")
     recipe = replace(RECIPES["paper"], name="spared", in_float=left)
