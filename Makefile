@@ -1,9 +1,11 @@
 # Two commands, each with all its set-up:
-#   make study [PROFILE=smoke|laptop|paper|pretrain] [DATA=folder] [ONLY="NN ..."] [SET="key=value ..."]
+#   make study [PROFILE=smoke|laptop|paper|pretrain] [DATA=folder] [VALIDATION=folder] [TESTING=folder] [ONLY="NN ..."] [SET="key=value ..."]
 #       results in outputs/<profile>[-<folder>]/index.html; ONLY: these notebooks alone, by number; SET: other values than the profile's, words without spaces
 #   make test
 PROFILE ?= laptop
 DATA ?=
+VALIDATION ?=
+TESTING ?=
 ONLY ?=
 SET ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -16,7 +18,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := study
 
 study: $(READY)
-	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)") $(ONLY:%=--only %) $(SET:%=--set '%')
+	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)") $(if $(VALIDATION),--set "validation_root=$(VALIDATION)") $(if $(TESTING),--set "testing_root=$(TESTING)") $(ONLY:%=--only %) $(SET:%=--set '%')
 
 # in three processes: a process in which the engines and NNCF have been loaded was seen to crash later on, with all tests behind it passed
 ENGINE_TESTS := $(addprefix tests/test_,arms.py deploy.py predict.py explore.py)

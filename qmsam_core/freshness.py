@@ -35,7 +35,7 @@ def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
         "checkpoints": _hash(
             {name: sha256(path) for name, path in checkpoints(root, params).items() if path.is_file()}
         ),
-        "data": _hash(_listing(root / params.data_root)) if params.data_root else "phantoms",
+        "data": _hash({name: _hash(_listing(root / folder)) for name, folder in params.data_roots.items()}) if params.data_roots else "phantoms",
     }
 
 

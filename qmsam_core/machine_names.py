@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qmsam_core.params import Params
+from qmsam_core.params import Params, folder_name
 
 # what stands at the top of a file system, as far as anything of a user's lies there; not within an address or a longer path
 ABSOLUTE = re.compile(r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+")
@@ -29,8 +29,7 @@ class MachineNames:
         names = {str(outputs.parent): ".", str(outputs): "outputs", sys.prefix: ".venv", tempfile.gettempdir(): "temporary", str(Path.home()): "~"}
         if Path(params.outputs_root).is_absolute():
             names[params.outputs_root] = "outputs"
-        if params.data_root:
-            names[params.data_root] = params.data_label
+        names |= {root: folder_name(root) for root in params.data_roots.values()}
         ordered = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
         self._names = names
         self._folders = re.compile(rf"(?<![\w.~:/-])({'|'.join(map(re.escape, ordered))})(?![\w.-])")

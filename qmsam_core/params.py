@@ -22,6 +22,9 @@ from qmsam_core.phases import parse_phases
 Switch = Literal["loss", "schedule", "checkpoint", "distillation", "frozen_statistics", "resize"]
 
 
+DATA_ROOTS = ("data_root", "validation_root", "testing_root")
+
+
 class ParamsError(ValueError):
     """A parameter is unknown, of the wrong type or impossible; the message has one line a problem."""
 
@@ -53,6 +56,8 @@ class Params(BaseModel):
     threads: int = Field(1, ge=1, description="CPU threads of torch and of the engines")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
     data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
+    validation_root: str | None = Field(None, min_length=1, description="such a folder for Tables 7, 8, 9; None: the evaluation cases")
+    testing_root: str | None = Field(None, min_length=1, description="such a folder for Table 10; None: a fifth of the data")
     phantom_cases: int = Field(110, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
     eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1")
     eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
@@ -96,16 +101,28 @@ class Params(BaseModel):
             raise ValueError(f"float_phases: found a new decoder for model: {self.model}; expected it for litemedsam only, or no such phase")
         if self.model == "medsam" and any(phase.fixed_stem for phase in parse_phases(self.float_phases)):
             raise ValueError(f"float_phases: found a fixed stem for model: medsam; expected it for litemedsam and nano, whose encoder has one, or no such phase")
-        if self.data_root is not None and not self.data_label:
-            raise ValueError(
-                f"data_root: found '{self.data_root}', a path without a folder name; give the data set's own folder"
-            )
+        if self.float_data == "open" and self.testing_root is not None:
+            raise ValueError(f"testing_root: found '{self.testing_root}' beside float_data: open, which never trains on a fifth of data_root; leave one of them out")
+        for name, root in self.data_roots.items():
+            if not folder_name(root):
+                raise ValueError(f"{name}: found '{root}', a path without a folder name; give the data set's own folder")
         return self
 
     @property
     def data_label(self) -> str:
         """`phantoms`, or the name of the folder the data come from."""
-        return "phantoms" if self.data_root is None else Path(os.path.abspath(self.data_root)).name
+        return "phantoms" if self.data_root is None else folder_name(self.data_root)
+
+    @property
+    def data_roots(self) -> dict[str, str]:
+        """The data folders that are given, by the parameter's name."""
+        return {name: root for name in DATA_ROOTS if (root := getattr(self, name)) is not None}
+
+    @property
+    def data_description(self) -> str:
+        """`data_label`, and where validation or testing cases come from other folders, which."""
+        others = {"validated on": self.validation_root, "tested on": self.testing_root}
+        return ", ".join([self.data_label, *(f"{how} {folder_name(root)}" for how, root in others.items() if root is not None)])
 
     @property
     def label(self) -> str:
@@ -144,6 +161,11 @@ class Params(BaseModel):
         return cls.check({name: namespace[name] for name in [*names, *_undeclared(namespace)]}, source)
 
 
+def folder_name(path: str) -> str:
+    """The name of the folder at a path, which may end in `/` or go up; "" of a file system's top."""
+    return Path(os.path.abspath(path)).name
+
+
 def accepted(name: str) -> str:
     """What the parameter `name` takes, in words, e.g. `a whole number, >= 32, <= 1024, a multiple of 16`."""
     schema = Params.model_json_schema()["properties"][name]
@@ -160,7 +182,7 @@ def parameters_source() -> str:
 def parse_override(text: str) -> tuple[str, Any]:
     """Turn the `key=value` of a command line into a key and a typed value, read as YAML unless the key takes text.
 
-    A relative `data_root` is taken from the current folder and made absolute. Raises `ParamsError` without an `=`.
+    A relative data folder is taken from the current folder and made absolute. Raises `ParamsError` without an `=`.
     """
     key, equals, raw = text.partition("=")
     if not equals:
@@ -171,7 +193,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         value = raw
     if value is not None and key in Params.model_fields and accepted(key).startswith("text"):
         value = raw
-    if key == "data_root" and value:
+    if key in DATA_ROOTS and value:
         value = os.path.abspath(os.path.expanduser(value))
     return key, value
 

@@ -256,7 +256,7 @@ class NotebookRun:
         """Write `<name>.png`, list it on the study's index page, and return the figure for display.
 
         `shows` names the cases (paths of their files) whose images it shows: only then can `publish` tell whether others may see them. It is
-        recorded as names below the data folder; as none for a figure without images; as unknown (null) for images that are not accounted for.
+        recorded as names below the data folder (see `_below_data` for others); as none for a figure without images; as unknown (null) for images that are not accounted for.
         Raises `ProvenanceError` for a case from elsewhere.
         """
         from matplotlib import pyplot
@@ -272,12 +272,13 @@ class NotebookRun:
         return figure
 
     def _below_data(self, path: str | Path) -> str:
-        """A case's name below the data folder, or below the phantoms notebook 00 drew."""
-        root = os.path.abspath(self.params.data_root or self.params.run_dir / "00_prepare" / "phantoms")
-        name = os.path.relpath(path, root)
-        if name.startswith(os.pardir):
-            raise ProvenanceError(f"{path}: a figure shows this case, which is not in the run's data folder {root}")
-        return Path(name).as_posix()
+        """A case's name below the data folder or the phantoms notebook 00 drew; below another folder of the run's, with that parameter's name before it."""
+        roots = {"data_root": self.params.run_dir / "00_prepare" / "phantoms", **self.params.data_roots}
+        for parameter, root in roots.items():
+            name = os.path.relpath(path, root)
+            if not name.startswith(os.pardir):
+                return Path(name).as_posix() if parameter == "data_root" else f"{parameter}:{Path(name).as_posix()}"
+        raise ProvenanceError(f"{path}: a figure shows this case, which is not in the run's data folder {', '.join(os.path.abspath(root) for root in roots.values())}")
 
     def finish(self) -> None:
         """Write `run.json`. Raises `ProvenanceError` for an output that was announced and never written."""

@@ -28,13 +28,15 @@ from qmsam_core.data.licences import SOURCES, read_sources, source_of
 from qmsam_core.freshness import read_record
 from qmsam_core.machine_names import MachineNames, left_over
 from qmsam_core.notebooks import NotebookError, find_notebooks, title_of
-from qmsam_core.params import Params, ParamsError
+from qmsam_core.params import DATA_ROOTS, Params, ParamsError
 from qmsam_core.provenance import ProvenanceError, project_root, sha256, write_json
 from qmsam_core.readme_results import ReadmeError, update_readme
 from qmsam_core.report import Entry, index_html, report_html
 
 SHARED = (".csv", ".png")  # of what a notebook left; beside them its report and its run.json
 KINDS = (*SHARED, ".html", ".json")
+Sources = dict[str, pd.DataFrame]
+"""What is stated of each data folder that the run was given, by the parameter that names it; see `read_sources`."""
 FIGURE = re.compile(r"run\.figure\(\s*[\"'](\w+)[\"']")
 
 
@@ -54,7 +56,7 @@ def publish(run_dir: Path, target: Path) -> list[Path]:
     _check_finished(run_dir, records)
     _check_target(target)
     params = Params.check(records[names[0]]["parameters"], str(run_dir))
-    sources = read_sources(project_root() / params.data_root) if params.data_root else None
+    sources = {name: read_sources(project_root() / root) for name, root in params.data_roots.items()}
     machine = MachineNames(params, run_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".publish", dir=target.parent) as scratch:
@@ -104,7 +106,7 @@ def _check_target(target: Path) -> None:
         raise PublishError(f"{target}: holds something other than a published run ({foreign[0].name if foreign else 'no index.html'}); name another folder")
 
 
-def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: pd.DataFrame | None, machine: MachineNames) -> Entry:
+def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: Sources, machine: MachineNames) -> Entry:
     """Copy one notebook's files, its report rendered anew; returns what the index says of it."""
     copy.mkdir(parents=True)
     figures = {item["file"]: {**item, **_permission(item, sources)} for item in record["figures"]}
@@ -124,13 +126,14 @@ def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: pd.Data
     return Entry(source.name, title, "", shared)
 
 
-def _permission(item: dict[str, Any], sources: pd.DataFrame | None) -> dict[str, Any]:
-    """Why a picture is `withheld`, or the `credits` of the cases it shows; nothing for phantoms (`sources` None) and for plots."""
-    if sources is None or item.get("shows") == []:
+def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
+    """Why a picture is `withheld`, or the `credits` of the cases it shows; nothing for phantoms (cases of no folder in `sources`) and for plots."""
+    if not sources or item.get("shows") == []:
         return {}
     if item.get("shows") is None:
         return {"withheld": "Not shown here: the notebook does not say which cases this picture shows."}
-    rows = {name: source_of(name, sources) for name in item["shows"]}
+    places = {name: _folder_and_name(name) for name in item["shows"]}
+    rows = {name: source_of(below, sources[folder]) for name, (folder, below) in places.items() if folder in sources}
     closed = [name for name, row in rows.items() if row is None or not row["open"]]
     if closed:
         stated = [f"{name} ({'not named' if rows[name] is None else rows[name]['licence'] or 'none stated'})" for name in closed]
@@ -141,7 +144,13 @@ def _permission(item: dict[str, Any], sources: pd.DataFrame | None) -> dict[str,
     return {"credits": [f"{', '.join(cases)}: {source}" for source, cases in credit.items()]}
 
 
-def _replace_pictures(book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: pd.DataFrame | None) -> None:
+def _folder_and_name(shown: str) -> tuple[str, str]:
+    """Of a case as `NotebookRun.figure` records it: the parameter that names its data folder, and its name below that."""
+    folder, colon, name = shown.partition(":")
+    return (folder, name) if colon and folder in DATA_ROOTS else ("data_root", shown)
+
+
+def _replace_pictures(book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: Sources) -> None:
     """Let each picture in an executed notebook be a link to its file, or the line that says why it is withheld."""
     for cell in book.cells:
         named = iter(FIGURE.findall(cell.source))

@@ -45,16 +45,17 @@ def results(root: Path) -> str:
     for index in sorted((root / "outputs" / "reference").glob("*/index.html")):
         run = index.parent
         record = read_record(min(run.glob("*/run.json")).parent)
-        what = caption(Params.check(record["parameters"], str(run)))
-        others = [line for name in SETS for line in _paired(root, run, name)] + list(_gains(root, run))
+        params = Params.check(record["parameters"], str(run))
+        what, called = caption(params), {**{name: name for name in SETS}, **({"evaluation": "validation"} if params.validation_root else {})}
+        others = [line for name in SETS for line in _paired(root, run, name, called[name])] + list(_gains(root, run))
         lines = [f"**{what}**; [the whole run on one page]({os.path.relpath(index, root)}) (download, open in a browser).", ""]
-        lines += [*_scores(root, run), *_table(("", "here", "paper"), others)]
+        lines += [*_scores(root, run, called), *_table(("", "here", "paper"), others)]
         blocks.append("\n".join(lines))
     return "\n".join(["", *blocks]) if blocks else "\nNo run is published yet.\n\n"
 
 
-def _scores(root: Path, run: Path) -> list[str]:
-    """The average of every arm that the sets' tables hold, an arm a row, the paper's in brackets; below it where they come from."""
+def _scores(root: Path, run: Path, called: dict[str, str]) -> list[str]:
+    """The average of every arm that the tables of the sets, `called` so, hold, an arm a row, the paper's in brackets; below it where they come from."""
     columns: dict[str, dict[str, str]] = {}
     links = []
     for name, (stem, _, proposed, _) in SETS.items():
@@ -64,7 +65,7 @@ def _scores(root: Path, run: Path) -> list[str]:
                 continue
             table, here = pd.read_csv(path).set_index("modality"), f" {metric} here"
             arms = [column.removesuffix(here) for column in table if column.endswith(here)]
-            columns[f"{metric.upper()}, {name}"] = {PROPOSED if arm == proposed else arm: _means(table, arm, metric) for arm in arms}
+            columns[f"{metric.upper()}, {called[name]}"] = {PROPOSED if arm == proposed else arm: _means(table, arm, metric) for arm in arms}
             links.append(_link(root, path, f"`{path.name}`"))
     if not columns:
         return []
@@ -74,7 +75,7 @@ def _scores(root: Path, run: Path) -> list[str]:
     return [*_table(("mean over modalities, %", *table.columns), rows), f"{brackets} From {', '.join(links)}.", ""]
 
 
-def _paired(root: Path, run: Path, name: str) -> Iterator[tuple[str, ...]]:
+def _paired(root: Path, run: Path, name: str, called: str) -> Iterator[tuple[str, ...]]:
     """Int8 minus float, case by case, with the interval; the paper gives the difference of means alone."""
     stem, paired, first, second = SETS[name]
     if not (run / paired).is_file():
@@ -82,7 +83,7 @@ def _paired(root: Path, run: Path, name: str) -> Iterator[tuple[str, ...]]:
     row, means = _average(run / paired), _average(run / f"{stem}_dsc.csv")
     paper = means.get(f"{first} dsc paper", float("nan")) - means.get(f"{second} dsc paper", float("nan"))
     here = f"{_points(row['difference'])} ({_points(row['difference_low'])} to {_points(row['difference_high'])})"
-    yield _link(root, run / paired, f"DSC, stage 3 minus {second.lower()}, {name} cases, points (95 % interval)"), here, _points(paper)
+    yield _link(root, run / paired, f"DSC, stage 3 minus {second.lower()}, {called} cases, points (95 % interval)"), here, _points(paper)
 
 
 def _gains(root: Path, run: Path) -> Iterator[tuple[str, ...]]:

@@ -85,7 +85,7 @@ def index_html(run_dir: Path, params: Params, entries: Iterable[Entry], publishe
 
 def scale_of(params: Params) -> str:
     """One sentence on what the numbers of this run are worth."""
-    data = "phantoms" if params.data_root is None else f"data from {params.data_label}"
+    data = params.data_description if params.data_root is None else f"data from {params.data_description}"
     what = f"{params.profile} profile: {params.model} network at {params.image_size} px, {data}"
     if params.model == "nano" or params.data_root is None:
         return f"{what}; the numbers show that the machinery works, not the paper's result."
@@ -168,7 +168,7 @@ def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
 def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:
     """The run in a few lines: profile, data, commit, machine, time."""
     records = [entry.record for entry in entries if entry.record]
-    facts = {"profile": params.profile, "data": params.data_label if params.data_root else f"phantoms, {params.phantom_cases} cases"}
+    facts = {"profile": params.profile, "data": params.data_description if params.data_roots else f"phantoms, {params.phantom_cases} cases"}
     if not records:
         return facts
     latest = max(records, key=lambda record: record.get("ended", ""))

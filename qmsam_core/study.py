@@ -218,9 +218,9 @@ def check_sources(root: Path, params: Params) -> None:
         for name, path in checkpoints(root, params).items()
         if not path.is_file()
     ]
-    if params.data_root is not None:
-        lines += _data_problems(root / params.data_root)
-    elif params.profile == "paper":
+    for name, folder in params.data_roots.items():
+        lines += _data_problems(root / folder, labelled=name != "data_root")
+    if params.data_root is None and params.profile == "paper":
         lines.append(
             "data_root: the paper profile runs on the challenge's data; make study PROFILE=paper DATA=<folder>"
         )
@@ -230,14 +230,16 @@ def check_sources(root: Path, params: Params) -> None:
         raise StudyError("\n".join(lines))
 
 
-def _data_problems(folder: Path) -> list[str]:
-    """What makes a data folder unusable, one line or none; single files that cannot be used are told on stderr and left out."""
+def _data_problems(folder: Path, labelled: bool = False) -> list[str]:
+    """What makes a data folder unusable, or no case `labelled`, one line or none; single files that cannot be used are told on stderr and left out."""
     from qmsam_core.data.index import DataFolderError, SliceIndex
 
     try:
         index = SliceIndex.build(folder, scan_labels=False)
     except DataFolderError as error:
         return [str(error)]
+    if labelled and not index.cases["has_labels"].any():
+        return [f"{folder}: none of its {len(index.cases)} cases has labels ('gts'), which scoring needs"]
     for path, message in index.problems[:SHOWN_PROBLEMS]:
         print(f"note: left out: {message if message.startswith(str(path)) else f'{path}: {message}'}", file=sys.stderr)
     if more := len(index.problems[SHOWN_PROBLEMS:]):

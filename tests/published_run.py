@@ -43,9 +43,10 @@ WIDE = pd.DataFrame(
 PAIRED = pd.DataFrame({"modality": ["Average"], "difference": [0.01], "difference_low": [-0.002], "difference_high": [0.022]})
 
 
-def make_run(project: Path, data: Path | None = None, shows: tuple[str, ...] | None = ("CT/A/3DBox_CT_A_1.npz",), leak: str = "") -> Path:
-    """A finished run below `project` (the current folder) on phantoms or the folder `data`; `shows` are the cases of its picture, `leak` is printed in a report."""
-    parameters = {"data_root": None if data is None else str(data)}
+def make_run(project: Path, data: Path | None = None, shows: tuple[str, ...] | None = ("CT/A/3DBox_CT_A_1.npz",), leak: str = "", validation: Path | None = None) -> Path:
+    """A finished run below `project` (the current folder) on phantoms or the folder `data`; `shows` are the cases of its picture, of the folder `validation` if
+    given, `leak` is printed in a report."""
+    parameters = {name: None if folder is None else str(folder) for name, folder in (("data_root", data), ("validation_root", validation))}
     for name in ("07_validation", "10_beyond"):
         (project / "notebooks" / f"{name}.ipynb").write_text(nbformat.writes(_book(name, [])))
     run = NotebookRun.begin("07_validation", parameters)
@@ -55,7 +56,7 @@ def make_run(project: Path, data: Path | None = None, shows: tuple[str, ...] | N
     run.output("weights.safetensors").write_bytes(b"large")
     picture, axes = pyplot.subplots()
     axes.imshow(np.arange(256).reshape(16, 16))
-    root = data or run.params.run_dir / "00_prepare" / "phantoms"
+    root = validation or data or run.params.run_dir / "00_prepare" / "phantoms"
     run.figure("fig2", picture, "Figure 2: a case", None if shows is None else [root / name for name in shows])
     plot, axes = pyplot.subplots()
     axes.plot([1, 2])

@@ -101,6 +101,14 @@ def test_data_folder_and_checkpoint(project, write_notebook):
     assert changed == [{"data"}, {"checkpoints"}]
 
 
+def test_folders_of_validation_cases_count_as_data(project, write_notebook):
+    book, params = Notebook.read(write_notebook("00_make", [])), Params(validation_root="public")
+    before = fingerprint(project, params, book)["data"]
+    (project / "public" / "CT").mkdir(parents=True)
+    (project / "public" / "CT" / "a.npz").write_text("1")
+    assert fingerprint(project, params, book)["data"] not in (before, "phantoms")
+
+
 def test_the_statement_of_licences_goes_by_content(project, write_notebook):
     book, params = Notebook.read(write_notebook("00_make", [])), Params(data_root="pack")
     sources = project / "pack" / "SOURCES.md"

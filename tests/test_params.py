@@ -73,6 +73,7 @@ def test_pretrain_quantises_and_trains_as_the_laptop_profile():
         ("released", ["loss", "loss"], ["named twice"]),
         ("data_root", "", ["not empty, or null"]),
         ("data_root", "/", ["without a folder name"]),
+        ("testing_root", "/", ["testing_root", "without a folder name"]),
         ("teacher", "", ["not empty"]),
         ("float_phases", ["64 px"], ["float_phases", "'64 px, 16 images, 45 minutes'"]),
         ("float_phases", ["64 px, 8 images, 5 steps", "96 px, 8 images, 5 minutes"], ["one unit"]),
@@ -124,7 +125,15 @@ def test_missing_file_names_the_profiles():
 def test_run_folder_carries_the_data():
     assert Params().run_dir == Path("outputs/smoke") and Params().data_label == "phantoms"
     on_data = Params(data_root="somewhere/pack/")
-    assert on_data.run_dir == Path("outputs/smoke-pack") and on_data.data_label == "pack"
+    assert on_data.run_dir == Path("outputs/smoke-pack") and on_data.data_label == on_data.data_description == "pack"
+
+
+def test_folders_of_validation_and_testing_cases_are_told_beside_the_data():
+    params = Params(validation_root="x/public", testing_root="x/hidden/")
+    assert params.label == "smoke" and params.data_description == "phantoms, validated on public, tested on hidden"
+    assert params.data_roots == {"validation_root": "x/public", "testing_root": "x/hidden/"}
+    with pytest.raises(ValueError, match="testing_root: found 'hidden' beside float_data: open"):
+        Params(data_root="pack", float_data="open", testing_root="hidden")
 
 
 def test_frozen_and_without_shared_lists():
@@ -151,7 +160,8 @@ def test_overrides_from_the_command_line(text, expected):
 
 def test_override_of_data_root_is_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert parse_override("data_root=pack") == ("data_root", str(tmp_path / "pack"))
+    for name in ("data_root", "validation_root", "testing_root"):
+        assert parse_override(f"{name}=pack") == (name, str(tmp_path / "pack"))
 
 
 def test_override_without_value_is_refused():
@@ -187,7 +197,7 @@ def test_accepted_speaks_of_every_parameter():
 
 def test_parameters_cell_is_short_and_papermill_can_inspect_it():
     source = parameters_source()
-    assert len(source.splitlines()) == len(Params.model_fields) <= 26
+    assert len(source.splitlines()) == len(Params.model_fields) <= 28
     assert max(map(len, source.splitlines())) <= 120
     found = papermill.translators.PythonTranslator.inspect({"source": source})
     assert [p.name for p in found] == list(Params.model_fields) and all(p.help for p in found)

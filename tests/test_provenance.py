@@ -182,6 +182,13 @@ def test_pictures_tell_whose_cases_they_show(project):
         run.figure("elsewhere", picture(), shows=["other/CT/x.npz"])
 
 
+def test_cases_of_other_folders_are_told_apart_from_those_of_the_data(project):
+    run = NotebookRun.begin("01_read", {"data_root": "pack", "validation_root": "public"})
+    run.figure("both", picture(), "", shows=["public/CT/x.npz", "pack/CT/x.npz"])
+    run.finish()
+    assert record_of(run)["figures"][0]["shows"] == ["validation_root:CT/x.npz", "CT/x.npz"]
+
+
 def test_phantoms_are_named_below_their_folder(project):
     run = NotebookRun.begin("01_read", {})
     run.figure("phantom", picture(), shows=["outputs/smoke/00_prepare/phantoms/CT/x.npz"])

@@ -95,6 +95,16 @@ def test_a_picture_without_a_name_is_left_out(project, pack):
     assert report.count("does not say which cases") == 2 and "<img" not in report
 
 
+@pytest.mark.parametrize("stated", ["CC BY-NC 4.0", "CC BY 4.0"])
+def test_a_picture_of_validation_cases_goes_by_the_licences_of_their_folder(project, pack, stated):
+    """A case of the same name is open in the data folder."""
+    public = project / "public"
+    public.mkdir()
+    public.joinpath("SOURCES.md").write_text(pack.joinpath("SOURCES.md").read_text().replace("CC BY 3.0 (README)", stated))
+    publish(make_run(project, pack, validation=public), project / "reference")
+    assert (project / "reference" / "07_validation" / "fig2.png").exists() == (stated == "CC BY 4.0")
+
+
 def test_unknown_sources_share_no_picture_of_cases(project, pack):
     run = make_run(project, pack)
     (pack / "SOURCES.md").unlink()
@@ -152,10 +162,10 @@ def test_a_target_that_holds_other_things_is_refused(project):
 
 
 def test_machine_names():
-    machine = MachineNames(Params(data_root="/srv/hospital/pack"), Path("/opt/study/outputs/smoke-pack"))
-    said = "from /srv/hospital/pack/CT and '/srv/hospital/packed', /opt/study/outputs/x, see https://a.org/opt/study Linux-6.18.44-fc-v669-x86_64-with-glibc2.36"
+    machine = MachineNames(Params(data_root="/srv/hospital/pack", testing_root="/srv/hidden"), Path("/opt/study/outputs/smoke-pack"))
+    said = "from /srv/hidden/x, /srv/hospital/pack/CT and '/srv/hospital/packed', /opt/study/outputs/x, see https://a.org/opt/study Linux-6.18.44-fc-v669-x86_64-with-glibc2.36"
     assert machine.without(said) == (
-        "from pack/CT and '/srv/hospital/packed', outputs/x, see https://a.org/opt/study Linux-6.18.44-x86_64-with-glibc2.36"
+        "from hidden/x, pack/CT and '/srv/hospital/packed', outputs/x, see https://a.org/opt/study Linux-6.18.44-x86_64-with-glibc2.36"
     )
     assert machine.without_in({"a": ["/opt/study/b", 1, None]}) == {"a": ["./b", 1, None]}
     assert left_over("a /home/u/x.npz, base64,AA/home/u/ and <br/>/ 3/data/x outputs/tmp/y (C:\\Users\\u)") == ["/home/u/x.npz", "C:\\Users"]

@@ -64,6 +64,7 @@ def test_report_shows_only_parameters_that_differ(tmp_path, injected, times):
     [
         ({}, ["smoke profile: nano network at 64 px, phantoms", "machinery works, not the paper's result"]),
         ({"data_root": "x/pack"}, ["data from pack", "machinery works"]),
+        ({"validation_root": "x/public"}, ["phantoms, validated on public", "machinery works"]),
         (
             {"data_root": "x/pack", "model": "litemedsam", "image_size": 256},
             ["litemedsam network at 256 px", "directions before the numbers"],

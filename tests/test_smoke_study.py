@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from qmsam_core.data.phantoms import write_phantoms
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -18,6 +20,18 @@ def study(*arguments):
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
     )
+
+
+def validation_cases(folder):
+    """One case of each modality that no run on phantoms draws."""
+    write_phantoms(folder, 33, seed=1234)
+    (folder / "phantoms.json").unlink()
+    for modality in folder.iterdir():
+        first, *others = sorted(modality.rglob("*.npz"))
+        first.rename(first.with_stem(f"{first.stem}99"))  # of another name than any that is drawn
+        for path in others:
+            path.unlink()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +48,7 @@ def run(tmp_path_factory):
             "annealing_epochs=2",
             "benchmark_runs=3",
             "recipe=deploy",  # the laptop profile's; the paper's goes through the stages in test_train.py
+            f"validation_root={validation_cases(outputs / 'public')}",
         )
     ]
     options = [f"--set=outputs_root={outputs}", *faster]
@@ -68,6 +83,8 @@ def test_the_ellipse_and_post_training_quantisation_stand_beside_the_stages(run)
     scores = pd.read_csv(folder / "07_validation" / "scores.csv")
     assert set(scores["arm"]) == {"Baseline", "Stage 1", "Stage 2", "Stage 3", "Post-training", "NNCF", "Ellipse"}
     assert scores["modality"].nunique() == 11
+    given = {path.stem for path in (folder.parent / "public").rglob("*.npz")}
+    assert set(scores["case"]) == given and not given & set(pd.read_csv(folder / "09_testing" / "scores.csv")["case"])
     assert scores[["dsc", "nsd"]].stack().between(0, 1).all()
 
 

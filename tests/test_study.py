@@ -214,6 +214,8 @@ def bad_cases(root):
         (["--set", "data_root=nowhere"], 1, ["nowhere"]),
         (["--set", "data_root=empty"], 1, ["empty"]),
         (["--set", "data_root=bad"], 1, ["no usable case (2 files", "2DBox_a.npz"]),
+        (["--set", "testing_root=nowhere", "--set", "validation_root=bad"], 2, ["nowhere", "no usable case (2 files"]),
+        (["--set", "testing_root=bare"], 1, ["none of its 1 cases has labels"]),
         (["--set", "float_checkpoint=gone.pth"], 1, ["float_checkpoint", "gone.pth"]),
         (["--set", "profile=paper"], 1, ["data_root", "DATA="]),
     ],
@@ -221,6 +223,8 @@ def bad_cases(root):
 def test_refused_before_anything_starts(small_study, in_process, capsys, arguments, lines, told):
     run()
     (small_study / "empty").mkdir()
+    (small_study / "bare" / "CT").mkdir(parents=True)
+    np.savez(small_study / "bare" / "CT" / "2DBox_a.npz", imgs=np.zeros((4, 4, 3), np.uint8), boxes=np.array([[0, 0, 2, 2]]))
     bad_cases(small_study)
     before = snapshot(small_study)
     capsys.readouterr()
@@ -273,6 +277,10 @@ def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
     ("given", "expected"),
     [
         ([], ["params/laptop.yaml"]),
+        (
+            ["DATA=/d", "VALIDATION=/the public", "TESTING=/t", "SET=seed=1"],
+            ["params/laptop.yaml", "--set", "data_root=/d", "--set", "validation_root=/the public", "--set", "testing_root=/t", "--set", "seed=1"],
+        ),
         (["PROFILE=pretrain", "DATA=/the pack", "ONLY=00"], ["params/pretrain.yaml", "--set", "data_root=/the pack", "--only", "00"]),
         (
             ["ONLY=00 07", 'SET=recipe=deploy float_phases=["64px"]'],

@@ -157,10 +157,10 @@ def across(table: pd.DataFrame, metric: str, arms: Iterable[str] | None = None) 
 def caption(params: Any, title: str = "", note: str = "") -> str:
     """What a table shows and where its numbers come from, in one line.
 
-    `params` has profile, data_label, model, image_size and recipe. `caption(p, "Table 7")` gives
+    `params` has profile, data_description, model, image_size and recipe. `caption(p, "Table 7")` gives
     `Table 7 (profile smoke, phantoms, nano at 64 px, recipe paper)`.
     """
-    source = f"profile {params.profile}, {params.data_label}, {params.model} at {params.image_size} px, recipe {params.recipe}"
+    source = f"profile {params.profile}, {params.data_description}, {params.model} at {params.image_size} px, recipe {params.recipe}"
     source = f"{source}; {note}" if note else source
     return f"{title} ({source})" if title else source[0].upper() + source[1:]
 

@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
             chosen["parent"] = bundled_checkpoint(params.model)
         data, output = options.data or files["data"], options.output or files["output"]
         if options.stage == 0 and not (data / "index_train.npz").is_file() and rank() == 0:
-            make_parts(params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed), data, params.eval_fraction, params.seed, params.eval_cases)
+            root = params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed)
+            make_parts(root, data, params.eval_fraction, params.seed, params.eval_cases, params.validation_root, params.testing_root)
         if options.force and rank() == 0:
             forget(output)
         if dist.is_initialized():
