@@ -41,10 +41,10 @@ def score_unseen(checkpoint: Path, testing: SliceIndex, log: Callable[[str], Non
     model = build_model("litemedsam")
     load_checkpoint(model, checkpoint)
     predictor, rows = Predictor(PyTorchEngine(model)), []
-    for number, (path, modality) in enumerate(zip(testing.cases["path"], testing.cases["modality"]), 1):
+    for number, (path, modality, group) in enumerate(testing.cases[["path", "modality", "group"]].itertuples(index=False), 1):
         case = Case.load(path).with_boxes()
         for arm, segs in ((ARMS["model"], predictor.segment(case)), (ARMS["ellipse"], inscribed_ellipse(case))):
-            rows.append(score_cases([(case, segs, modality)]).assign(arm=arm))
+            rows.append(score_cases([(case, segs, modality, group)]).assign(arm=arm))
         if number % 10 == 0 or number == len(testing.cases):
             log(f"scored {number} of {len(testing.cases)} cases")
     return pd.concat(rows, ignore_index=True)

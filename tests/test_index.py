@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_data import rectangle_case
 from test_cases import BAD
 
 from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex
@@ -304,3 +305,18 @@ def test_files_without_labels_are_indexed_but_remarked(tmp_path):
     np.savez(tmp_path / "CT/a.npz", imgs=np.zeros((3, 4, 5), np.uint8), boxes=np.array([[0, 0, 0, 1, 1, 1]]))
     index = SliceIndex.build(tmp_path)
     assert len(index) == 3 and index.labels_on(1) == () and "no labels" in index.remarks[0][1]
+
+
+def test_groups_are_those_of_the_whole_folder_in_every_part(tmp_path):
+    """Alone, a volume's slices would look like cases by their names; beside other volumes' they do not."""
+    for volume in (100, 101):
+        for z in range(3):
+            rectangle_case(name := f"2DBox_MR_Heart2_{volume}_{z}", z, False).save(tmp_path / "data" / "MR" / f"{name}.npz")
+    index = SliceIndex.build(tmp_path / "data", cache=tmp_path / "cache.npz")
+    assert index.cases["group"].tolist() == ["MR/Heart2_100"] * 3 + ["MR/Heart2_101"] * 3
+    part = index.split(0.5, 0)[1]
+    part.save(tmp_path / "part.npz")
+    assert set(SliceIndex.load(tmp_path / "part.npz").cases["group"]) == set(part.cases["group"]) and part.cases["group"].nunique() == 1
+    for path in (tmp_path / "data").rglob("*_101_*.npz"):
+        path.unlink()
+    assert SliceIndex.build(tmp_path / "data", cache=tmp_path / "cache.npz").cases["group"].nunique() == 3

@@ -14,6 +14,7 @@ from qmsam_core.evaluate.intervals import average_interval, bootstrap_interval, 
 from qmsam_core.evaluate.metrics import modality_of
 from qmsam_core.evaluate.surface import neighbour_codes, surface_dice
 from qmsam_core.evaluate.surface_elements import surface_areas
+from qmsam_core.evaluate.tables import spread_per_modality
 
 REFERENCE = Path(__file__).parent / "reference"
 OFFICIAL = json.loads((REFERENCE / "metrics_conformance.json").read_text())
@@ -307,7 +308,7 @@ def test_labels_of_no_use_are_named_with_their_file(tmp_path):
 
 
 def test_score_cases_of_nothing_keeps_its_columns():
-    assert list(score_cases([])) == ["case", "modality", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
+    assert list(score_cases([])) == ["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
 
 
 def test_files_without_the_array_are_named(files, tmp_path):
@@ -370,6 +371,41 @@ def test_intervals_of_few_cases_allow_for_how_few_they_are(cases):
     groups = [values] * 30
     low, high = average_interval(groups)
     assert high - low == pytest.approx(2 * 1.96 * values.std(ddof=1) / sqrt(cases * 30), rel=0.08)
+
+
+def test_cases_of_one_volume_are_drawn_together():
+    """Ten slices of each of six volumes that hardly differ within one: the interval is that of six values."""
+    volumes = np.random.default_rng(3).normal(0, 1, 6)
+    values, groups = np.repeat(volumes, 10) + np.tile(np.linspace(-0.01, 0.01, 10), 6), np.repeat(list("abcdef"), 10)
+    alone, together = bootstrap_interval(values), bootstrap_interval(values, groups=groups)
+    assert together == pytest.approx(bootstrap_interval(volumes), abs=1e-6)
+    assert together[1] - together[0] > 3 * (alone[1] - alone[0])
+    assert average_interval([values, values + 1], groups=[groups, groups]) == pytest.approx(average_interval([volumes, volumes + 1]), abs=1e-6)
+    assert bootstrap_interval(values, groups=range(60)) == alone
+    assert np.isnan(bootstrap_interval(values, groups=["a"] * 60)).all()  # one volume shows no spread
+
+
+def test_groups_of_unlike_size_count_by_their_cases():
+    """Two slices of one volume and one of another, drawn twice: the means are 0 (both times the large), 1 (the small), and a third."""
+    low, high = bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"], level=0.2)
+    assert low <= 1 / 3 + 1e-9 and high >= 1 / 3 - 1e-9 and bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"])[1] == pytest.approx(1 / 3 + 2 / 3 * sqrt(2))
+
+
+def test_a_modality_of_one_volume_borrows_the_others_spread():
+    several, one = [0.0, 1.0, 0.0, 1.0], [0.5, 0.5, 0.5]
+    low, high = average_interval([several, one], groups=[list("abcd"), list("xxx")])
+    assert high - low > np.diff(average_interval([several, one * 10]))[0]
+
+
+def test_differences_and_spreads_know_groups():
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"case": [f"c{k}" for k in range(12)], "modality": "OCT", "group": np.repeat(list("abc"), 4)})
+    first, second = (frame.assign(dsc=np.repeat(rng.normal(0, 0.1, 3), 4) + level) for level in (0.7, 0.8))
+    wide, narrow = (paired_differences(a, second).set_index("modality").loc["OCT"] for a in (first, first.drop(columns="group")))
+    assert wide["difference_high"] - wide["difference_low"] > 1.5 * (narrow["difference_high"] - narrow["difference_low"])
+    assert wide["difference"] == narrow["difference"] and wide["cases"] == 12
+    told, untold = (spread_per_modality(a).set_index("modality").loc["OCT"] for a in (first, first.drop(columns="group")))
+    assert told["high"] - told["low"] > 1.5 * (untold["high"] - untold["low"])
 
 
 def test_paired_differences_by_hand():

@@ -156,7 +156,7 @@ def test_beside_refuses_what_it_cannot_lay_out():
 
 
 def test_caption_says_where_numbers_come_from():
-    params = SimpleNamespace(profile="smoke", data_label="phantoms", model="nano", image_size=64, recipe="paper")
+    params = SimpleNamespace(profile="smoke", data_description="phantoms", model="nano", image_size=64, recipe="paper")
     assert caption(params) == "Profile smoke, phantoms, nano at 64 px, recipe paper"
     assert caption(params, "Table 7", "2 runs") == "Table 7 (profile smoke, phantoms, nano at 64 px, recipe paper; 2 runs)"
 

@@ -50,6 +50,8 @@ class SliceIndex:
     def __init__(self, root: Path, records: Sequence[FileRecord], problems: Iterable[tuple[Path, str]] = ()):
         self.root = Path(root)
         self._records = list(records)
+        if not all(record.group for record in self._records):
+            _tell_groups(self._records)
         self.problems = list(problems)
         self._modalities = [record.name.partition("/")[0] for record in self._records]
         ends = np.cumsum([record.n_slices for record in self._records], dtype=np.int64)
@@ -86,6 +88,7 @@ class SliceIndex:
         if not good:
             first = f"; the first: {problems[0][0]}: {problems[0][1]}" if problems else ""
             raise DataFolderError(root, f"holds no usable case ({len(problems)} files with problems{first})")
+        _tell_groups(good)
         return cls(Path(root), good, problems)
 
     def save(self, path: str | os.PathLike, times: bool = True) -> None:
@@ -158,12 +161,12 @@ class SliceIndex:
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """One row a case: path, modality, dataset, n_slices, height, width, is_volume, has_labels, n_objects (-1 unscanned), bytes."""
+        """One row a case: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`), n_slices, height, width, is_volume, has_labels, n_objects (-1 unscanned), bytes."""
         rows = [
-            (str(self.root / r.name), modality, _dataset(r.name), r.n_slices, r.height, r.width, r.is_volume, r.has_labels, _n_objects(r), r.size)
+            (str(self.root / r.name), modality, _dataset(r.name), r.group, r.n_slices, r.height, r.width, r.is_volume, r.has_labels, _n_objects(r), r.size)
             for r, modality in zip(self._records, self._modalities)
         ]
-        columns = ["path", "modality", "dataset", "n_slices", "height", "width", "is_volume", "has_labels", "n_objects", "bytes"]
+        columns = ["path", "modality", "dataset", "group", "n_slices", "height", "width", "is_volume", "has_labels", "n_objects", "bytes"]
         return pd.DataFrame(rows, columns=columns)
 
     def counts(self, with_objects: bool = False) -> pd.Series:
@@ -219,8 +222,8 @@ class SliceIndex:
     def _grouped(self, rows: Sequence[int]) -> dict[str, list[int]]:
         """Rows of one modality by the name of their patient or volume, in the order of their first case."""
         groups: dict[str, list[int]] = {}
-        for row, key in zip(rows, case_groups([self._records[row].name for row in rows])):
-            groups.setdefault(key, []).append(row)
+        for row in rows:
+            groups.setdefault(self._records[row].group, []).append(row)
         return groups
 
     @cached_property
@@ -237,6 +240,16 @@ class SliceIndex:
     def _require_scan(self) -> None:
         if not all(record.scanned for record in self._records):
             raise ValueError(f"the index of {self.root} was built without labels: build it with scan_labels=True")
+
+
+def _tell_groups(records: Sequence[FileRecord]) -> None:
+    """Write into each record which patient or volume its case comes from; of a modality all files must be given, since names are read beside each other."""
+    modalities: dict[str, list[FileRecord]] = {}
+    for record in records:
+        modalities.setdefault(record.name.partition("/")[0], []).append(record)
+    for of_modality in modalities.values():
+        for record, group in zip(of_modality, case_groups([record.name for record in of_modality])):
+            record.group = group
 
 
 def _take_groups(groups: list[list[int]], held_out: int) -> list[int]:

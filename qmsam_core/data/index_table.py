@@ -15,10 +15,10 @@ import numpy as np
 from .archive import CaseArchive, CaseError, write_archive
 from .scan import FileRecord
 
-FORMAT = "qmsam-index-1"
+FORMAT = "qmsam-index-2"
 _INTEGERS = {"size": np.int64, "mtime_ns": np.int64, "n_slices": np.int32, "height": np.int32, "width": np.int32}
 _FLAGS = ("is_volume", "has_labels", "scanned")
-_TEXTS = ("name", "problem", "remark")
+_TEXTS = ("name", "problem", "remark", "group")
 
 
 def save_table(path: str | os.PathLike, records: Iterable[FileRecord], root: str = "") -> None:
@@ -50,8 +50,8 @@ def load_table(path: str | os.PathLike) -> tuple[list[FileRecord], str]:
     values = [column.tolist() for column in columns.values()]
     labels = _split_labels(columns, counts, ids)
     records = [
-        FileRecord(name, *row, *labels_of_file, problem=problem, remark=remark)
-        for name, problem, remark, labels_of_file, *row in zip(*(texts[t] for t in _TEXTS), labels, *values)
+        FileRecord(name, *row, *labels_of_file, problem=problem, remark=remark, group=group)
+        for name, problem, remark, group, labels_of_file, *row in zip(*(texts[t] for t in _TEXTS), labels, *values)
     ]
     return records, about[1]
 

@@ -27,6 +27,7 @@ class FileRecord:
         label_ids: uint16, the ids of all slices one after the other, ascending on each slice.
         problem: why the file cannot be used; "" where it can.
         remark: what is odd about a usable file; "" where nothing is.
+        group: of cases of one patient or volume, told by the names of all files of the folder (`groups`); "" before the whole folder is known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FileRecord:
     label_ids: np.ndarray = field(default_factory=lambda: _NO_LABELS)
     problem: str = ""
     remark: str = ""
+    group: str = ""
 
     def serves(self, size: int, mtime_ns: int, scan_labels: bool) -> bool:
         """Whether the record still describes the file: unchanged, usable, and scanned where a scan is asked for.

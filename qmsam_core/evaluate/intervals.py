@@ -13,29 +13,38 @@ RESAMPLES = 2000
 
 
 def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, groups: Sequence | None = None
 ) -> tuple[float, float]:
-    """Bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when fewer than two are left: one value shows no spread.
+    """Bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when fewer than two groups are left: one shows no spread.
+
+    Args:
+        groups: what each value belongs to, see `average_interval`; None where each is its own.
 
     The same seed gives the same interval.
     """
-    return average_interval([values], level, resamples, seed)
+    return average_interval([values], level, resamples, seed, None if groups is None else [groups])
 
 
 def average_interval(
-    groups: Sequence[Sequence[float]], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    modalities: Sequence[Sequence[float]], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, groups: Sequence[Sequence] | None = None
 ) -> tuple[float, float]:
-    """Interval of the unweighted mean of the groups' means, cases resampled within each group.
+    """Interval of the unweighted mean of the modalities' means, groups of cases resampled within each modality.
 
     This is the interval of the tables' Average row, where each modality counts once however many cases it has. What is resampled is how far cases lie
-    from their group's mean, made larger by sqrt(n / (n - 1)), since n cases lie closer to their own mean than to the true one. A group of a single
-    case has no such distances and takes those of all others: else a table of many such modalities would look the surer the fewer cases it has.
-    Cases count as independent; those of one patient or volume are less than that.
+    from their modality's mean, made larger by sqrt(n / (n - 1)), since n groups lie closer to their own mean than to the true one. A modality of a single
+    group has no such distances and takes those of all others: else a table of many such modalities would look the surer the fewer cases it has.
+
+    Args:
+        modalities: values of the cases of each. NaNs are left out.
+        groups: for each value a key, equal for cases of one patient or volume: they are drawn together, since they tell less than as many others would.
+            None where each case is its own group.
 
     Returns:
-        (NaN, NaN) where no group has two cases.
+        (NaN, NaN) where no modality has two groups.
     """
-    means = _resampled_means([kept for kept in (_present(values) for values in groups) if len(kept)], resamples, seed)
+    keys = groups if groups is not None else [range(len(values)) for values in modalities]
+    present = [_present(values, of_values) for values, of_values in zip(modalities, keys, strict=True)]
+    means = _resampled_means([both for both in present if len(both[0])], resamples, seed)
     return _quantiles(means.mean(axis=1) if means.size else means, level)
 
 
@@ -44,7 +53,8 @@ def spread_interval(
 ) -> tuple[float, float]:
     """Interval of the standard deviation over modalities (population) of `first` minus that of `second`, on the cases both have; as `average_interval`."""
     both = _paired(first, second, metric)
-    pairs = [rows[[f"{metric}_first", f"{metric}_second"]].to_numpy() for _, rows in both.groupby("modality", sort=False)]
+    columns = [f"{metric}_first", f"{metric}_second"]
+    pairs = [(rows[columns].to_numpy(), rows["group"].to_numpy()) for _, rows in both.groupby("modality", sort=False)]
     spread = _resampled_means(pairs, resamples, seed).std(axis=1)
     return _quantiles(spread[:, 0] - spread[:, 1], level) if spread.size else _quantiles(spread, level)
 
@@ -55,23 +65,24 @@ def paired_differences(
     """`first` minus `second` on the cases both have, per modality and on average (over modalities, unweighted).
 
     Both are frames of `score_cases`. Returns modality, cases, difference, difference_low, difference_high and worse, the
-    share of cases on which `first` is lower. Cases without a score in either are left out; a modality of one case has no interval (NaN).
+    share of cases on which `first` is lower. Cases without a score in either are left out; a modality of one group of cases has no interval (NaN).
     Raises `ValueError` without a common case.
     """
     both = _paired(first, second, metric)
     both["difference"] = both[f"{metric}_first"] - both[f"{metric}_second"]
-    groups = {modality: rows["difference"].to_numpy() for modality, rows in both.groupby("modality", sort=False)}
-    rows = [_difference_row(modality, [values], level, seed) for modality, values in groups.items()]
-    return pd.DataFrame([*rows, _difference_row("Average", list(groups.values()), level, seed)])
+    modalities = dict(list(both.groupby("modality", sort=False)))
+    rows = [_difference_row(modality, [rows], level, seed) for modality, rows in modalities.items()]
+    return pd.DataFrame([*rows, _difference_row("Average", list(modalities.values()), level, seed)])
 
 
-def _difference_row(modality: str, groups: list[np.ndarray], level: float, seed: int) -> dict[str, object]:
-    low, high = average_interval(groups, level, seed=seed)
-    everything = np.concatenate(groups)
+def _difference_row(modality: str, parts: list[pd.DataFrame], level: float, seed: int) -> dict[str, object]:
+    differences = [rows["difference"].to_numpy() for rows in parts]
+    low, high = average_interval(differences, level, seed=seed, groups=[rows["group"] for rows in parts])
+    everything = np.concatenate(differences)
     return {
         "modality": modality,
         "cases": len(everything),
-        "difference": float(np.mean([values.mean() for values in groups])),
+        "difference": float(np.mean([values.mean() for values in differences])),
         "difference_low": low,
         "difference_high": high,
         "worse": float(np.mean(everything < 0)),
@@ -79,12 +90,16 @@ def _difference_row(modality: str, groups: list[np.ndarray], level: float, seed:
 
 
 def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The cases scored in both: modality, case, `<metric>_first`, `<metric>_second`. Raises `ValueError` without one."""
+    """The cases scored in both: modality, case, group (of `first`; the case itself where it has none), `<metric>_first`, `<metric>_second`.
+
+    Raises `ValueError` without one.
+    """
     keys = ["modality", "case"]
+    groups = first["group"] if "group" in first else first["case"]
     first, second = (
         frame[[*keys, metric]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
     )
-    both = first.merge(second, on=keys, suffixes=("_first", "_second"), validate="one_to_one")
+    both = first.assign(group=groups).merge(second, on=keys, suffixes=("_first", "_second"), validate="one_to_one")
     both = both.dropna(subset=[f"{metric}_first", f"{metric}_second"])
     if both.empty:
         raise ValueError(
@@ -93,22 +108,37 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFr
     return both
 
 
-def _present(values: Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    return array[~np.isnan(array)]
+def _present(values: Sequence[float], groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    array, there = np.asarray(values, dtype=np.float64), ~np.isnan(np.asarray(values, dtype=np.float64))
+    return array[there], np.asarray(groups)[there]
 
 
-def _resampled_means(groups: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
-    """Means of groups of cases (n,) or (n, arms) under resampling: (resamples, groups) or (resamples, groups, arms); empty where no group has two cases."""
-    distances = [(values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)) for values in groups if len(values) > 1]
-    if not distances:
-        return np.zeros((0, len(groups)))
-    rng, own, pooled = np.random.default_rng(seed), iter(distances), np.concatenate(distances)
+def _resampled_means(modalities: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int) -> np.ndarray:
+    """Means of modalities under resampling of their groups: (resamples, modalities) or (resamples, modalities, arms); empty where none has two groups.
+
+    Args:
+        modalities: values of its cases (n,) or (n, arms), and their groups (n,).
+    """
+    totals = [_totals(values, groups) for values, groups in modalities]
+    several = [total for total in totals if len(total[1]) > 1]
+    if not several:
+        return np.zeros((0, len(modalities)))
+    rng, pooled = np.random.default_rng(seed), tuple(np.concatenate(column) for column in zip(*several))
     parts = []
-    for values in groups:
-        far = next(own) if len(values) > 1 else pooled
-        parts.append(values.mean(0) + far[rng.integers(len(far), size=(resamples, len(values)))].mean(axis=1))
+    for (values, _), own in zip(modalities, totals):
+        distances, sizes = own if len(own[1]) > 1 else pooled
+        drawn = rng.integers(len(sizes), size=(resamples, len(own[1])))
+        cases = sizes[drawn].sum(axis=1).reshape(-1, *[1] * (values.ndim - 1))
+        parts.append(values.mean(0) + distances[drawn].sum(axis=1) / cases)
     return np.stack(parts, axis=1)
+
+
+def _totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each group's cases lie from the mean of all, added up and allowing for how few groups there are: (groups,) or (groups, arms); and their numbers."""
+    codes, names = pd.factorize(groups)
+    distances = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(distances, codes, values - values.mean(0))
+    return distances * np.sqrt(len(names) / max(len(names) - 1, 1)), np.bincount(codes)
 
 
 def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:

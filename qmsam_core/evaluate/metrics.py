@@ -118,23 +118,24 @@ def inscribed_ellipse(case: Any) -> np.ndarray:
 
 
 def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> pd.DataFrame:
-    """Score many cases: one row each with case, modality, dsc, nsd, objects, missed, skipped, worst_dsc.
+    """Score many cases: one row each with case, modality, group, dsc, nsd, objects, missed, skipped, worst_dsc.
 
-    A pair is (case, segmentation) or (case, segmentation, modality): the case a `Case` or its npz (then with `gts`),
+    A pair is (case, segmentation), (case, segmentation, modality) or with the group that the case belongs to behind it: the case a `Case` or its npz (then with `gts`),
     the segmentation an integer array or an npz with `segs`, label i+1 for box i: where a case has no boxes, its labels
     are first numbered 1..N as its boxes are derived, `Case.with_boxes`. The modality is else read from the name,
-    `2DBox_<Modality>_...`. `missed` counts objects of DSC 0, `skipped` absent labels, `worst_dsc` is the lowest of any
+    `2DBox_<Modality>_...`. The group is equal for cases of one patient or volume, which intervals draw together; else each
+    case is its own. `missed` counts objects of DSC 0, `skipped` absent labels, `worst_dsc` is the lowest of any
     object. `options` go to `score_case`. With `processes` > 1 each worker reads its own files: pass paths then.
     """
     pairs = list(pairs)
-    jobs = [(*pair[:2], pair[2] if len(pair) > 2 else None, options) for pair in pairs]
+    jobs = [(*pair[:2], *(*pair[2:], None, None)[:2], options) for pair in pairs]
     if processes > 1 and len(jobs) > 1:
         # Spawned, not forked: a fork of a process whose engines hold threads can hang.
         with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
             rows = list(pool.map(_score_job, jobs, chunksize=max(1, len(jobs) // (4 * processes))))
     else:
         rows = [_score_job(job) for job in jobs]
-    return pd.DataFrame(rows, columns=["case", "modality", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"])
+    return pd.DataFrame(rows, columns=["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"])
 
 
 def modality_of(name: str) -> str:
@@ -144,12 +145,13 @@ def modality_of(name: str) -> str:
 
 
 def _score_job(job: tuple) -> dict[str, Any]:
-    case, segmentation, modality, options = job
+    case, segmentation, modality, group, options = job
     name, gt, spacing = _ground_truth(case)
     score = score_case(gt, _segmentation(segmentation), spacing=spacing, **options)
     return {
         "case": name,
         "modality": modality or modality_of(name),
+        "group": group or name,
         "dsc": score.dsc,
         "nsd": score.nsd,
         "objects": len(score.labels),

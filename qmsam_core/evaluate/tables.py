@@ -62,17 +62,17 @@ def spread_per_modality(scores: pd.DataFrame, metric: str = "dsc", level: float 
     Returns modality, cases, mean, low, high, median, worst, worst_case, missed (objects of DSC 0, where known).
     """
     scores = scores.dropna(subset=metric)
-    groups = {
+    scores = scores if "group" in scores else scores.assign(group=scores["case"])
+    modalities = {
         name: scores[scores["modality"].map(harmonised) == name]
         for name in _in_order(scores["modality"].map(harmonised))
     }
     rows = [
-        _spread_row(name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed))
-        for name, rows in groups.items()
+        _spread_row(name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed, groups=rows["group"]))
+        for name, rows in modalities.items()
     ]
-    overall = _spread_row(
-        "Average", scores, metric, average_interval([rows[metric] for rows in groups.values()], level, seed=seed)
-    )
+    values, groups = ([rows[column] for rows in modalities.values()] for column in (metric, "group"))
+    overall = _spread_row("Average", scores, metric, average_interval(values, level, seed=seed, groups=groups))
     overall["mean"] = float(np.mean([row["mean"] for row in rows]))
     return pd.DataFrame([*rows, overall])
 
