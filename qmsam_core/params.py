@@ -88,6 +88,7 @@ class Params(BaseModel):
     warmup_epochs: int = Field(2, ge=1, description="epochs of linear warm-up, Nw; paper 5")
     annealing_epochs: int = Field(4, ge=2, description="epochs of cosine annealing, Na; paper 10")
     epoch_slices: int = Field(4, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all")
+    box_jitter: float = Field(5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5")
     learning_rate: float = Field(0.0005, gt=0, description="after warm-up; paper 0.01")
     processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")

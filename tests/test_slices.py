@@ -38,7 +38,7 @@ def made_up(counts, empty_every=0):
 
 
 def test_sample_shapes_and_ranges(index):
-    sample = SliceDataset(index, TrainTransform(32, 16), rng_seed=1)[1]
+    sample = SliceDataset(index, TrainTransform(32, 16, box_jitter=0.6), rng_seed=1)[1]
     assert sample["image"].shape == (3, 32, 32) and sample["image"].dtype == torch.float32
     assert 0 <= sample["image"].min() and sample["image"].max() <= 1
     assert sample["box"].shape == (4,) and sample["box"].dtype == torch.float32
@@ -54,7 +54,7 @@ def test_draws_depend_on_seed_epoch_and_slice_only(index):
 
     results = []
     for workers in (0, 2):
-        dataset = SliceDataset(index, TrainTransform(32, 32), rng_seed=5, epoch=2)
+        dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=5, epoch=2)
         results.append(names_and_boxes(dataset))
     assert results[0][0] == results[1][0]
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=0)
@@ -64,7 +64,7 @@ def test_draws_depend_on_seed_epoch_and_slice_only(index):
 
 
 def test_set_epoch_reaches_running_workers(index):
-    dataset = SliceDataset(index, TrainTransform(32, 32), rng_seed=5)
+    dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=5)
     loader = torch.utils.data.DataLoader(dataset, sampler=[1, 2, 3], num_workers=1, persistent_workers=True)
     first = torch.cat([b["box"] for b in loader])
     dataset.set_epoch(1)
@@ -76,16 +76,16 @@ def test_set_epoch_reaches_running_workers(index):
 def test_all_labels_are_drawn_in_time_and_vanishing_ones_skipped(index):
     names = set()
     for epoch in range(30):
-        dataset = SliceDataset(index, TrainTransform(32, 32), rng_seed=0, epoch=epoch)
+        dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=0, epoch=epoch)
         names |= {dataset[2]["name"]}
     assert names == {"3DBox_CT_0:2:1", "3DBox_CT_0:2:2"}
-    drawn = {SliceDataset(index, TrainTransform(16, 16), 0, epoch)[12]["name"] for epoch in range(20)}
+    drawn = {SliceDataset(index, TrainTransform(16, 16, box_jitter=0.3), 0, epoch)[12]["name"] for epoch in range(20)}
     assert drawn == {"2DBox_US_0:0:1"}
 
 
 def test_empty_slice_is_refused(index):
     with pytest.raises(CaseError, match="slice 0 holds no object"):
-        SliceDataset(index, TrainTransform(32, 32))[0]
+        SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6))[0]
 
 
 def test_object_dataset_lists_every_label_once(index):

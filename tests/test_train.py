@@ -385,7 +385,7 @@ def test_the_command_line_trains_anew_when_it_is_told_to(data, float_model, tmp_
 
 
 OTHER = {
-    "image_size": 48, "released": ["resize"], "samples_per_modality": 3, "warmup_epochs": 2, "annealing_epochs": 3, "learning_rate": 0.1, "seed": 1,
+    "image_size": 48, "released": ["resize"], "samples_per_modality": 3, "warmup_epochs": 2, "annealing_epochs": 3, "box_jitter": 1.0, "learning_rate": 0.1, "seed": 1,
     "epoch_slices": 2, "recipe": "deploy", "batch_size": [1, 4, 2], "model": "litemedsam", "float_phases": ["32 px, 8 images, 9 steps"],
 }  # fmt: skip
 READ = {
@@ -649,3 +649,11 @@ def test_a_given_checkpoint_is_the_float_baseline_as_it_is(data, tmp_path):
     assert digest(load_model(path)) == digest(build_model("nano", 32, seed=5))
     assert len(history) == 1 and describe_model(path)["eval_dsc"] == history["eval_dsc"].iloc[0]
     assert pd.read_csv(tmp_path / "float" / "history.csv")["best"].tolist() == [True]
+
+
+@pytest.mark.parametrize("size, pixels", [(32, 1.0), (64, 2.0)])
+def test_boxes_move_in_training_by_what_the_parameters_say_and_never_in_evaluation(data, size, pixels):
+    """In pixels of 256, whatever the input's size."""
+    setup = params(box_jitter=8.0, image_size=size)
+    made = make_data(setup, data, build_model("nano", size))
+    assert made.train.transform.box_jitter == pixels and not hasattr(made.evaluation.dataset.transform, "box_jitter")

@@ -140,7 +140,7 @@ def test_samples_never_lose_their_object(height, width, sizes, seed):
     mask[rng.integers(height), rng.integers(width)] = 1
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     g = Geometry.of(height, width, sizes[0])
-    for transform in (EvalTransform(*sizes), TrainTransform(*sizes)):
+    for transform in (EvalTransform(*sizes), TrainTransform(*sizes, box_jitter=sizes[0] * 5 / 256)):
         picture, box, small = transform(image, mask, rng)
         assert picture.shape == (3, sizes[0], sizes[0]) and small.shape == (sizes[1], sizes[1])
         assert small.any() and set(np.unique(small)) == {0, 1}
@@ -151,7 +151,7 @@ def test_training_is_deterministic_in_its_generator_and_varies_with_it():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     mask = np.zeros((40, 50), np.uint8)
     mask[5:20, 8:22] = 1
-    transform = TrainTransform(64, 64)
+    transform = TrainTransform(64, 64, box_jitter=1.25)
     first, again, other = (transform(image, mask, np.random.default_rng(seed)) for seed in (1, 1, 3))
     assert all(np.array_equal(a, b) for a, b in zip(first, again))
     assert any(not np.array_equal(a, b) for a, b in zip(first, other))
@@ -163,6 +163,6 @@ def test_training_without_flips_and_jitter_is_evaluation():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     mask = np.zeros((40, 50), np.uint8)
     mask[5:20, 8:22] = 1
-    plain = TrainTransform(64, 64, flips=False, box_jitter=0)(image, mask, np.random.default_rng(0))
+    plain = TrainTransform(64, 64, flips=False)(image, mask, np.random.default_rng(0))
     for a, b in zip(plain, EvalTransform(64, 64)(image, mask)):
         np.testing.assert_array_equal(a, b)

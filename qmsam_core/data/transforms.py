@@ -26,8 +26,6 @@ INTERPOLATIONS: dict[str, int] = {
     "linear": cv2.INTER_LINEAR,
 }
 ORDERS = ("pad_then_normalise", "normalise_then_pad")
-BASELINE_JITTER = 5 / 256
-"""Largest outward shift of a box side in training, as a share of the input's side: the baseline's 5 px at 256 px."""
 
 
 @dataclass(frozen=True)
@@ -203,15 +201,15 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class TrainTransform(EvalTransform):
-    """Sample for training: random flips (paper section 3.1) and a box jittered outwards as in the baseline.
+    """Sample for training: random flips (paper section 3.1) and, as in the baseline, a box jittered outwards.
 
     Attributes:
         flips: mirror left-right and up-down, each with probability one half.
-        box_jitter: largest outward shift of a box side, model pixels; None for the baseline's 5 px at 256 px, scaled to `size`.
+        box_jitter: largest outward shift of a box side, model pixels.
     """
 
     flips: bool = True
-    box_jitter: float | None = None
+    box_jitter: float = 0.0
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `EvalTransform`, flipped and jittered by draws from `rng` (required)."""
@@ -220,9 +218,8 @@ class TrainTransform(EvalTransform):
         if self.flips:
             image, mask = flip_sample(image, mask, *(rng.random(2) < 0.5))
         image_in, box, mask_in = super().__call__(image, mask)
-        amount = BASELINE_JITTER * self.size if self.box_jitter is None else self.box_jitter
         geometry = self.geometry(image)
-        return image_in, jitter_box(box, amount, geometry.new_width, geometry.new_height, rng), mask_in
+        return image_in, jitter_box(box, self.box_jitter, geometry.new_width, geometry.new_height, rng), mask_in
 
 
 def _nearest(side: int, new_side: int, size: int, out: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from .stages import STAGES
 
 FLOAT_READS = ("model", "image_size", "float_data", "float_phases", "seed", "epoch_slices")
 """Parameters that decide what stage 0 learns and says of it. Where files lie and how fast a machine works is in neither list; data go by content."""
-QUANTISED_READS = ("image_size", "released", "samples_per_modality", "warmup_epochs", "annealing_epochs", "learning_rate", "seed", "epoch_slices")
+QUANTISED_READS = ("image_size", "released", "samples_per_modality", "warmup_epochs", "annealing_epochs", "box_jitter", "learning_rate", "seed", "epoch_slices")
 """Those of stages 1 to 3; network and recipe so far are the parent's."""
 
 

@@ -46,6 +46,7 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | No
     sampler = ModalityBalancedSampler(
         train, strategy or params.samples_per_modality or "min", params.seed, rank(), world_size()
     )
-    transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True))
+    jitter = params.box_jitter / 256 * params.image_size
+    transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True), box_jitter=jitter)
     evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)
     return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)
