@@ -264,7 +264,8 @@ class FloatTrainer:
     def loss_of_cells(self, sample: dict) -> Tensor:
         """Of boxes, each with a sample of cells: on kept embeddings, or on images whose stem stays as it is."""
         drawn = CellSample(sample["index"], sample["weights"], sample["near"])
-        logits, guessed = self.wrapped(sample["cells"] if "cells" in sample else sample["image"], sample["boxes"], drawn)
+        seen = (sample["cells"],) if "cells" in sample else (sample["image"], sample["rows"])
+        logits, guessed = self.wrapped(*seen, sample["boxes"], drawn)
         return cell_loss(logits.float(), sample["masks"], guessed.float(), drawn)
 
     def judge(self, phase: Phase, judged: Iterable[dict], begun: float, waited: float) -> None:

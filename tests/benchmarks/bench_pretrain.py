@@ -58,7 +58,8 @@ class Arm:
             if self.behind_stem:
                 boxes = self.boxes.flatten(0, 1)
                 drawn = CellSample.draw(boxes, self.model.image_size, self.model.embedding_size, torch.Generator().manual_seed(0))
-                logits, guessed = self.behind_stem(self.images, boxes, drawn)
+                rows = torch.arange(len(self.images)).repeat_interleave(self.boxes.shape[1])
+                logits, guessed = self.behind_stem(self.images, rows, boxes, drawn)
                 loss = cell_loss(logits.float(), masks_of_cells(self.masks, drawn.index), guessed.float(), drawn)
             else:
                 logits, _, _ = self.model(self.images, self.boxes)
