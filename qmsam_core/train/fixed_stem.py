@@ -72,6 +72,7 @@ def with_cells(batches: Iterable[dict], size: int, grid: int, seed: int) -> Iter
         boxes, masks = batch["boxes"].flatten(0, 1), batch["masks"].flatten(0, 1).float()
         draw = seed + int(boxes.double().sum() * 1e3)
         rng = np.random.default_rng(draw)
+        # as many as make one of so many boxes lie there
         places, ellipses = inscribed(len(boxes) // (ON_NOTHING - 1), size, masks.shape[-1], rng)
         rows = torch.arange(len(batch["boxes"])).repeat_interleave(batch["boxes"].shape[1])
         rows = torch.cat([rows, torch.full((len(places),), len(batch["boxes"]))])
