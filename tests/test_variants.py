@@ -1,5 +1,6 @@
 """Recipes beyond the paper's, their sizes, and the picture of all of them."""
 
+import itertools
 import math
 
 import pandas as pd
@@ -62,6 +63,19 @@ def test_marks_that_touch_share_a_label():
     ways = pd.DataFrame({"name": list("abcd"), "family": ["x"] * 4, "dsc": [0.8, 0.8005, 0.8, 0.6], "mb": near, "ms": near})
     left, right = tradeoff_figure(ways).axes
     assert [text.get_text() for text in left.texts] == [text.get_text() for text in right.texts] == ["1-3", "4 (60 %)"]
+
+
+def test_numbers_lie_on_nothing():
+    """Sizes and scores of a published run, where the label of all the int8 models lay on their neighbour's."""
+    sizes = [39.21, 10.44, 8.04, 5.64, 5.64, 10.44, 10.38, 10.44, 10.38, 22.16, 27.49, 10.44, 10.44, 10.53, 10.53, 10.47, 22.1, 10.47, 10.47]
+    scores = [0.8786, 0.8589, 0.5188, 0.0802, 0.0582, 0.8494, 0.8559, 0.8501, 0.8639, 0.8785, 0.8619, 0.8662, 0.8556, 0.8575, 0.8736, 0.8692, 0.8757, 0.8663, 0.8714]
+    names = [f"a name that leaves less room, {number}" for number in range(len(sizes))]
+    ways = pd.DataFrame({"name": names, "family": ["x"] * len(sizes), "dsc": scores, "mb": sizes, "ms": sizes})
+    for axes in tradeoff_figure(ways).axes:
+        extents = [text.get_window_extent() for text in axes.texts]
+        marks = [axes.transData.transform((size, 100 * score)) for size, score in zip(sizes, scores)]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(extents, 2))
+        assert not any(extent.contains(*mark) for extent in extents for mark in marks)
 
 
 @pytest.mark.parametrize("numbers, text", [([], ""), ([3], "3"), ([1, 2], "1, 2"), ([1, 2, 3, 7, 9, 10, 11, 12], "1-3, 7, 9-12")])

@@ -9,14 +9,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from scipy.sparse.csgraph import connected_components
 
 from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_grid
 
 TOUCHING = 12.0
 """Points on paper: marks whose centres are nearer than this would have numbers on top of each other."""
-BESIDE = (45.0, 16.0)
-"""Points on paper, across and down: another mark so close to a number would lie on it."""
+MARK = 8.0
+"""Points on paper: the side of the square that a mark fills."""
+SIDES = (
+    ((0, 6), "center", "bottom"),
+    ((8, 0), "left", "center_baseline"),
+    ((-8, 0), "right", "center_baseline"),
+    ((0, -6), "center", "top"),
+    ((8, 6), "left", "bottom"),
+    ((-8, 6), "right", "bottom"),
+    ((8, -6), "left", "top"),
+    ((-8, -6), "right", "top"),
+)
+"""Where a number may stand: points on paper from its mark, and the text's alignment; those before are preferred."""
 DEEPEST = 0.12
 """How far below the best way the picture reaches, in DSC: what is worse stands on its lower edge, hollow, with its value, and leaves the others room."""
 
@@ -75,24 +87,32 @@ def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
 
 
 def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """The numbers of the ways above their marks, or beside them where another mark is in the way; marks that touch share one label."""
-    paper = axes.transData.transform(np.column_stack([ways[column], 100 * ways["shown"]])) * 72 / axes.figure.dpi
-    near = np.linalg.norm(paper[:, None] - paper[None], axis=-1) < TOUCHING
+    """The numbers of the ways next to their marks, on the first side of `SIDES` that is free; marks that touch share one label."""
+    marks = axes.transData.transform(np.column_stack([ways[column], 100 * ways["shown"]]))
+    point = axes.figure.dpi / 72
+    near = np.linalg.norm(marks[:, None] - marks[None], axis=-1) < TOUCHING * point
     _, groups = connected_components(near)
+    taken = [Bbox.from_extents(*(mark - MARK / 2 * point), *(mark + MARK / 2 * point)) for mark in marks]
     for group in range(groups.max(initial=-1) + 1):
         members = ways[groups == group]
         top = members.loc[members["shown"].idxmax()]
         text = joined(members.index + 1)
-        far_worse = (members["shown"] > members["dsc"]).all()
-        if far_worse:
+        if (members["shown"] > members["dsc"]).all():
             text += f" ({', '.join(f'{100 * value:.0f}' for value in members['dsc'])} %)"
-        apart = paper[groups != group] - paper[np.flatnonzero(ways.index == top.name)[0]]
-        close = apart[(np.abs(apart[:, 0]) < BESIDE[0]) & (np.abs(apart[:, 1] - TOUCHING / 2) < BESIDE[1]), 0]
-        if not len(close) or (far_worse and close[0] > 0):  # a longer text, which would cross the axis
-            offset, side = (0, 6), "center"
-        else:
-            offset, side = ((-7, -3), "right") if close[0] > 0 else ((7, -3), "left")
-        axes.annotate(text, (top[column], 100 * top["shown"]), offset, textcoords="offset points", fontsize=8, color=INK, ha=side, zorder=4)
+        label = axes.annotate(text, (top[column], 100 * top["shown"]), (0, 0), textcoords="offset points", fontsize=8, color=INK, zorder=4)
+        crossed = []
+        for offset, across, up in SIDES:
+            label.set(position=offset, ha=across, va=up)
+            extent = label.get_window_extent()
+            outside = _area(extent) - _area(Bbox.intersection(extent, axes.bbox))
+            crossed.append(outside + sum(_area(Bbox.intersection(extent, other)) for other in taken))
+        offset, across, up = SIDES[int(np.argmin(crossed))]  # the first of equals
+        label.set(position=offset, ha=across, va=up)
+        taken.append(label.get_window_extent())
+
+
+def _area(box: Bbox | None) -> float:
+    return box.width * box.height if box is not None else 0.0
 
 
 def joined(numbers: Iterable[int]) -> str:
