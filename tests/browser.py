@@ -1,4 +1,4 @@
-"""A headless Chromium that tests can look at pages with, through its DevTools protocol; none is downloaded."""
+"""A headless Chromium for tests to look at pages with, through its DevTools protocol; none is downloaded."""
 
 import json
 import os
@@ -9,20 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import websocket
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
-FACTS = """(() => ({
-  scroll_width: document.documentElement.scrollWidth,
-  width: document.documentElement.clientWidth,
-  headings: [...document.querySelectorAll('h1, h2')].map(e => e.textContent),
-  images: document.images.length,
-  broken: [...document.images].filter(e => !e.complete || !e.naturalWidth).map(e => e.currentSrc.slice(0, 200)),
-  links: [...document.querySelectorAll('a[href]')].map(e => e.href),
-  smallest_type: Math.min(...[...document.querySelectorAll('p, td, th, figcaption, a, li')].map(e => parseFloat(getComputedStyle(e).fontSize))),
-}))()"""
+FACTS = """(() => {
+  const container = e => {
+    do e = e.parentElement; while (e && getComputedStyle(e).overflowX === 'visible');
+    return e || document.documentElement;
+  };
+  const cells = e => [...e.querySelectorAll('th, td')];
+  const image = e => ({source: e.src.slice(0, 200), whole: e.complete && e.naturalWidth > 0});
+  const columns = row => [...row.cells].reduce((sum, cell) => sum + cell.colSpan, 0);
+  const table = e => ({
+    header: cells(e).slice(0, 6).map(cell => cell.textContent.trim()).filter(Boolean).join(', '),
+    columns: Math.max(...[...e.rows].map(columns)),
+    clipped: [e, container(e), ...cells(e)].some(box => box.scrollWidth > box.clientWidth),
+    hinted: getComputedStyle(container(e)).backgroundImage !== 'none',
+  });
+  return {
+    scroll_width: document.documentElement.scrollWidth,
+    width: document.documentElement.clientWidth,
+    headings: [...document.querySelectorAll('h1, h2')].map(e => e.textContent),
+    tables: [...document.querySelectorAll('table')].map(table),
+    images: [...document.images].map(image),
+    links: [...document.querySelectorAll('a[href]')].map(e => e.href),
+    smallest_type: Math.min(...[...document.querySelectorAll('p, td, th, figcaption, a, li, summary')]
+      .map(e => parseFloat(getComputedStyle(e).fontSize))),
+  };
+})()"""
+"""What is asked of a page. A table is `clipped` where it, a cell of it or the container that it scrolls in is
+wider than what shows of it, `hinted` where its container shades its edge. An image is `whole` once loaded."""
 
 
 def find_browser() -> str | None:
@@ -31,7 +50,10 @@ def find_browser() -> str | None:
 
 
 class Page:
-    """One tab: `look` at pages in it. `problems` are failed loads, errors on the console and exceptions of the page last looked at."""
+    """One tab: `look` at pages in it, `ask` the page last looked at.
+
+    `problems` are that page's failed loads, errors on the console and exceptions.
+    """
 
     def __init__(self, socket: websocket.WebSocket) -> None:
         self._socket, self._number, self._session, self._loaded = socket, 0, None, False
@@ -43,13 +65,19 @@ class Page:
 
     def look(self, path: Path, width: int) -> dict:
         """Open a file in a window `width` CSS pixels wide; returns `FACTS` of it."""
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **window)
         self.problems, self._loaded = [], False
         failed = self._call("Page.navigate", url=path.resolve().as_uri()).get("errorText")
         assert not failed, f"{path}: {failed}"
         while not self._loaded:
             self._receive()
-        return self._call("Runtime.evaluate", expression=FACTS, returnByValue=True)["result"]["value"]
+        return self.ask(FACTS)
+
+    def ask(self, expression: str) -> Any:
+        """The value of a JavaScript expression on the page."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
 
     def _call(self, method: str, **parameters) -> dict:
         self._number += 1
@@ -71,7 +99,8 @@ class Page:
         elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.problems.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
         elif method == "Runtime.exceptionThrown":
-            self.problems.append(told["exceptionDetails"].get("exception", {}).get("description", told["exceptionDetails"]["text"]))
+            details = told["exceptionDetails"]
+            self.problems.append(details.get("exception", {}).get("description", details["text"]))
         elif method == "Runtime.consoleAPICalled" and told["type"] == "error":
             self.problems.append(f"console: {[argument.get('value') for argument in told['args']]}")
         return message
@@ -81,12 +110,14 @@ class Page:
 def open_browser(program: str, patience: float = 60) -> Iterator[Page]:
     """Start the browser with an empty profile and without a network to speak of; it ends with the block."""
     with TemporaryDirectory(prefix="browser", ignore_cleanup_errors=True) as profile:
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars"]
-        command += ["--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        command += ["--no-first-run", "--hide-scrollbars", "--disable-background-networking"]
+        command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             port, address = _where(Path(profile, "DevToolsActivePort"), process, patience)
-            socket = websocket.create_connection(f"ws://127.0.0.1:{port}{address}", timeout=patience, suppress_origin=True)
+            address = f"ws://127.0.0.1:{port}{address}"
+            socket = websocket.create_connection(address, timeout=patience, suppress_origin=True)
             try:
                 yield Page(socket)
             finally:
@@ -104,4 +135,5 @@ def _where(told: Path, process: subprocess.Popen, patience: float) -> tuple[str,
         if len(lines) == 2:
             return lines[0], lines[1]
         time.sleep(0.05)
-    raise RuntimeError(f"{process.args[0]}: did not open its DevTools in {patience:.0f} s (exit code {process.poll()})")
+    how = f"did not open its DevTools in {patience:.0f} s (exit code {process.poll()})"
+    raise RuntimeError(f"{process.args[0]}: {how}")

@@ -3,18 +3,34 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # a processor a worker: else the threads of the engines and of PyTorch get into each other's way, at a third of the speed
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import narrow  # noqa: F401  registers the narrow networks
 import nbformat
 import pytest
 from hypothesis import settings
 
 from qmsam_core.params import parameters_source
+from qmsam_core.provenance.weights import CheckpointError, public_checkpoint
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("study")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip by name what needs the public weights where they are not there."""
+    try:
+        public_checkpoint()
+    except CheckpointError as error:
+        for item in items:
+            if item.get_closest_marker("weights"):
+                item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture
@@ -32,7 +48,7 @@ def write_notebook(project) -> Callable[..., Path]:
     """`write_notebook("00_make", cells, inputs, outputs)` puts a small notebook into the throw-away project."""
 
     def write(name: str, cells: Sequence[str], inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Path:
-        begin = f'from qmsam_core.provenance import NotebookRun\nrun = NotebookRun.begin("{name}", globals())'
+        begin = f'from qmsam_core.study.record import NotebookRun\nrun = NotebookRun.begin("{name}", globals())'
         parameters = nbformat.v4.new_code_cell(parameters_source(), metadata={"tags": ["parameters"]})
         code = [nbformat.v4.new_code_cell(source) for source in (begin, *cells, "run.finish()")]
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title of {name}"), parameters, *code])

@@ -1,8 +1,10 @@
-"""A finished run of two notebooks, made in milliseconds: a table of claims, two tables the README reads, a plot, a picture of a case, executed notebooks."""
+"""A finished run of two notebooks, made in milliseconds: a table of claims, two tables the README reads,
+a plot, a picture of a case, executed notebooks and, on demand, tables as wide as the study has them."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -10,8 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot
 
-from qmsam_core.params import parameters_source
-from qmsam_core.provenance import NotebookRun
+from qmsam_core.evaluate.tables import PAPER, across, beside, caption, styled
+from qmsam_core.params import Params, parameters_source
+from qmsam_core.quant import RECIPES
+from qmsam_core.study.record import NotebookRun
 
 SOURCES = """# Sources
 
@@ -24,45 +28,95 @@ SOURCES = """# Sources
 """
 
 CLAIMS = pd.DataFrame(
-    {
-        "claim": ["int8 is faster than float", "little is lost", "the image is used"],
-        "where": ["Table 5", "Table 7", "not shown"],
-        "paper": ["0.98x", "+0.19 points", "not shown"],
-        "here": ["1.42x", "-0.10 points", "+4.00 points"],
-        "holds in the paper": ["no", "yes", "not shown"],
-        "holds here": ["yes", "yes", "yes"],
-    }
+    [
+        ("int8 is faster than float", "Table 5", "0.98x", "1.42x", "no", "yes"),
+        ("fine-tuning end to end pays", "Table 7", "-0.39 points", "-0.96 points", "no", "no"),
+        ("little is lost", "Table 7", "+0.19 points", "-0.10 points", "yes", "yes"),
+        ("whole cases are faster than the baseline's way, median", "Table 8", "4.16x", "0.90x", "yes", "no"),
+        ("few samples are enough", "Table 9", "+0.04 points", "-0.80 points", "yes", "cannot be told"),
+        ("the image is used", "not shown", "not shown", "+4.00 points", "not shown", "yes"),
+    ],
+    columns=["claim", "where", "paper", "here", "holds in the paper", "holds here"],
 )
 WIDE = pd.DataFrame(
     {
         "modality": ["CT", "Average"],
-        **{f"{arm} dsc {source}": [0.9, 0.8] for arm in ("Stage 3", "Stage 2", "Baseline") for source in ("paper", "here")},
+        **{f"{arm} dsc {s}": [0.9, 0.8] for arm in ("Stage 3", "Stage 2") for s in ("paper", "here")},
+        **{f"Baseline dsc {s}": [0.9, 0.8] for s in ("paper", "here")},
         **{f"Arm {k} dsc here": [0.123456, 0.5] for k in range(8)},
     }
 )
-PAIRED = pd.DataFrame({"modality": ["Average"], "difference": [0.01], "difference_low": [-0.002], "difference_high": [0.022]})
+ARMS = ["Stage 3", "Stage 2", "Stage 1", "Baseline", "Baseline, own order", "Calibrated", "NNCF", "Ellipse"]
+INTERVAL = {"difference": [0.01], "difference_low": [-0.002], "difference_high": [0.022]}
+PAIRED = pd.DataFrame({"modality": ["Average"], **INTERVAL})
 
 
-def make_run(project: Path, data: Path | None = None, shows: tuple[str, ...] | None = ("CT/A/3DBox_CT_A_1.npz",), leak: str = "", validation: Path | None = None) -> Path:
-    """A finished run below `project` (the current folder) on phantoms or the folder `data`; `shows` are the cases of its picture, of the folder `validation` if
-    given, `leak` is printed in a report."""
-    parameters = {name: None if folder is None else str(folder) for name, folder in (("data_root", data), ("validation_root", validation))}
+def wide_tables() -> dict[str, pd.DataFrame]:
+    """The study's widest tables: Table 7 with two columns for each of eight arms, Table 3 and Table 8."""
+    paper = pd.concat([PAPER["table7"].query("arm == 'Stage 1'").assign(arm=arm) for arm in ARMS])
+    stages = PAPER["table3"].set_index("stage").T
+    table3 = pd.concat([stages, stages.replace("LiteMedSAM", "litemedsam (public)")], axis=1)
+    table3.columns = [f"stage {stage} {source}" for source in ("paper", "here") for stage in (1, 2, 3)]
+    table3.loc["teacher"] = ["MedSAM ViT-B", "-", "-", "the float parent", "-", "-"]
+    ways = ("baseline", "authors", "ours")
+    times = [f"{name} {way} here" for name in ("seconds", "peak MB") for way in ways]
+    table8 = PAPER["table8"].rename(columns=lambda name: f"{name} paper" if "seconds" in name else name)
+    return {
+        "table7": across(beside(paper, paper, on=["modality", "arm"]), "dsc", ARMS),
+        "table3": table3.rename_axis("setting").reset_index(),
+        "table8": table8.assign(**dict.fromkeys(times, 1234.56), **{"speed-up over baseline here": 16.53}),
+    }
+
+
+def shown_tables() -> list[str]:
+    """HTML of those tables and of a recipe with its long texts, as notebooks show them: styled, and plain."""
+    tables, recipe = wide_tables(), pd.Series(vars(RECIPES["deploy"]), name="deploy").to_frame()
+    with pd.option_context("display.max_colwidth", None):
+        plain = [frame._repr_html_() for frame in (tables["table3"], recipe, recipe.T)]
+    return [styled(frame, caption(Params(), name)).to_html() for name, frame in tables.items()] + plain
+
+
+def make_run(
+    project: Path,
+    data: Path | None = None,
+    shows: tuple[str, ...] | None = ("CT/A/3DBox_CT_A_1.npz",),
+    leak: str = "",
+    validation: Path | None = None,
+    wide: bool = False,
+) -> Path:
+    """A finished run below `project`, the current folder.
+
+    Args:
+        data: the folder of its cases; None makes phantoms.
+        shows: the cases of its picture, of the folder `validation` if given.
+        leak: is printed in a report.
+        wide: whether it has the tables of `wide_tables`, on the index page and in a report.
+    """
+    folders = {"data_root": data, "validation_root": validation}
+    parameters = {name: None if folder is None else str(folder) for name, folder in folders.items()}
     for name in ("07_validation", "10_beyond"):
         (project / "notebooks" / f"{name}.ipynb").write_text(nbformat.writes(_book(name, [])))
     run = NotebookRun.begin("07_validation", parameters)
-    for file, frame in (("table7_dsc", WIDE), ("table7_nsd", WIDE.rename(columns=lambda c: c.replace("dsc", "nsd")))):
-        run.comparison(file, frame, "Table 7 <wide>")
+    run.comparison("table7_dsc", WIDE, "Table 7 <wide>")
+    run.comparison(
+        "table7_nsd", WIDE.rename(columns=lambda name: name.replace("dsc", "nsd")), "Table 7 <wide>"
+    )
+    for file, frame in wide_tables().items() if wide else ():
+        run.comparison(file, frame, file)
     run.table("paired_stage3", PAIRED)
     run.output("weights.safetensors").write_bytes(b"large")
     picture, axes = pyplot.subplots()
     axes.imshow(np.arange(256).reshape(16, 16))
     root = validation or data or run.params.run_dir / "00_prepare" / "phantoms"
-    run.figure("fig2", picture, "Figure 2: a case", None if shows is None else [root / name for name in shows])
+    paths = None if shows is None else [root / name for name in shows]
+    run.figure("fig2", picture, "Figure 2: a case", paths)
     plot, axes = pyplot.subplots()
     axes.plot([1, 2])
     run.figure("scatter", plot, "a plot")
     run.finish()
-    _execute(run, [("run.figure(\n    'fig2', x)", run.dir / "fig2.png"), ('run.figure("scatter", y)', run.dir / "scatter.png")], f"{run.dir.resolve()}/table7.csv {leak}")
+    pictures = [("run.figure(\n    'fig2', x)", run.dir / "fig2.png")]
+    pictures += [('run.figure("scatter", y)', run.dir / "scatter.png")]
+    _execute(run, pictures, f"{run.dir.resolve()}/table7.csv {leak}", shown_tables() if wide else [])
     last = NotebookRun.begin("10_beyond", parameters)
     last.input("07_validation", "table7_dsc.csv")
     last.comparison("claims", CLAIMS, "Claims")
@@ -73,14 +127,21 @@ def make_run(project: Path, data: Path | None = None, shows: tuple[str, ...] | N
 
 def _book(name: str, cells: list) -> nbformat.NotebookNode:
     parameters = nbformat.v4.new_code_cell(parameters_source(), metadata={"tags": ["parameters"]})
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {name} & more\n\nProse."), parameters, *cells])
+    title = nbformat.v4.new_markdown_cell(f"# {name} & more\n\nProse.")
+    return nbformat.v4.new_notebook(cells=[title, parameters, *cells])
 
 
-def _execute(run: NotebookRun, pictures: list[tuple[str, Path]], printed: str) -> None:
+def _execute(
+    run: NotebookRun, pictures: list[tuple[str, Path]], printed: str, tables: Sequence[str] = ()
+) -> None:
     code, output = nbformat.v4.new_code_cell, nbformat.v4.new_output
-    cells = [code(f"# Parameters\ndata_root = {run.params.data_root!r}", metadata={"tags": ["injected-parameters"]})]
+    injected = f"# Parameters\ndata_root = {run.params.data_root!r}"
+    cells = [code(injected, metadata={"tags": ["injected-parameters"]})]
     for source, path in pictures:
         data = {"image/png": base64.b64encode(path.read_bytes()).decode(), "text/plain": "<Figure>"}
         cells.append(code(source, outputs=[output("execute_result", data=data)]))
+    for html in tables:
+        data = {"text/html": html, "text/plain": "t"}
+        cells.append(code("table", outputs=[output("execute_result", data=data)]))
     cells.append(code("print(x)", outputs=[output("stream", text=printed)]))
     (run.dir / "executed.ipynb").write_text(nbformat.writes(_book(run.name, cells)))

@@ -7,7 +7,7 @@ import pytest
 from small_data import rectangle_case
 
 from qmsam_core.deploy import Predictor, PyTorchEngine
-from qmsam_core.explore import HEADLESS, BoxExplorer, somebody_is_there
+from qmsam_core.study.explore import HEADLESS, BoxExplorer, somebody_is_there
 from qmsam_core.models import build_model
 
 
@@ -24,7 +24,7 @@ class CountingEngine(PyTorchEngine):
 @pytest.fixture
 def explorer():
     cases = [rectangle_case("2DBox_US_0", 0, volume=False), rectangle_case("3DBox_CT_0", 1, volume=True)]
-    return BoxExplorer(CountingEngine(build_model("nano", 64)), cases)
+    return BoxExplorer(CountingEngine(build_model("narrow", 64)), cases)
 
 
 def test_the_mask_is_the_predictor_s(explorer):

@@ -50,6 +50,13 @@ HISTORY = pd.DataFrame(
 )
 
 
+def long_history(epochs, best=0):
+    """Three stages of so many epochs."""
+    each = pd.DataFrame({"epoch": range(epochs), "loss": 0.2, "eval_dsc": 0.82})
+    each["best"] = each["epoch"] == best
+    return pd.concat([each.assign(stage=stage) for stage in (1, 2, 3)], ignore_index=True)
+
+
 def volume_case():
     labels = np.zeros((5, 30, 40), np.uint8)
     labels[3, 10:20, 5:15] = 1
@@ -92,6 +99,8 @@ DRAWN = {
         pd.DataFrame({"epoch": [1, 1], "learning_rate": [1e-4, 1e-2], "schedule": ["paper", "released"]})
     ),
     "training": lambda: figures.training_curves(HISTORY),
+    "training_curves": lambda: figures.training_curves(long_history(14)),
+    "training_mixed": lambda: figures.training_curves(pd.concat([long_history(5), HISTORY])),
     "training_one_stage": lambda: figures.training_curves(HISTORY[:2].drop(columns=["eval_dsc", "best"])),
     "speed": lambda: figures.speed_figure(TIMINGS.assign(paper_ms=[574.0, np.nan])),
     "speed_groups": lambda: figures.speed_figure(
@@ -168,12 +177,51 @@ def test_a_gallery_has_a_column_a_case_and_square_pictures():
         assert np.ptp(axes.get_xlim()) == np.ptp(axes.get_ylim())
 
 
-@pytest.mark.parametrize("best", [0, 1])
-def test_a_stage_s_best_score_is_written_within_its_own_panel(best):
-    history = pd.DataFrame({"stage": np.repeat([1, 2, 3], 2), "epoch": [0, 1] * 3, "loss": 0.2, "eval_dsc": 0.82, "best": [best == 0, best == 1] * 3})
-    figure = figures.training_curves(history)
+def texts_within_their_panels(figure):
+    """The numbers of each panel, all of which are written within it."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         panel = axes.get_window_extent()
-        assert all(panel.x0 <= text.get_window_extent().x0 and text.get_window_extent().x1 <= panel.x1 for text in axes.texts)
-    assert sum(len(axes.texts) for axes in figure.axes) == 3
+        for text in axes.texts:
+            place = text.get_window_extent()
+            assert panel.x0 <= place.x0 and place.x1 <= panel.x1
+            assert panel.y0 <= place.y0 and place.y1 <= panel.y1
+    return [[text.get_text() for text in axes.texts] for axes in figure.axes]
+
+
+@pytest.mark.parametrize("best", [0, 2])
+def test_a_stage_s_best_score_is_written_within_its_own_panel(best):
+    figure = figures.training_curves(long_history(3, best))
+    assert texts_within_their_panels(figure) == [[]] * 3 + [["0.820"]] * 3
+    assert all(axes.lines for axes in figure.axes)
+
+
+def test_two_epochs_are_marks_with_their_values_and_no_curve():
+    """On axes that begin at zero, as a difference between two numbers should not be blown up."""
+    figure = figures.training_curves(HISTORY)
+    assert texts_within_their_panels(figure) == [
+        ["0.900", "0.500", "0.100", "0.100"], ["0.400", "0.300"], ["0.600", "0.700"], ["0.710", "0.700"]
+    ]  # fmt: skip
+    for axes in figure.axes:
+        assert not axes.lines and axes.get_xlim()[0] == 0
+    assert figure.axes[2].get_xlim()[1] > 1 and [*figure.axes[2].get_yticks()] == [1, 2]
+
+
+def test_one_epoch_without_a_score():
+    figure = figures.training_curves(HISTORY[:1].drop(columns=["eval_dsc", "best"]))
+    assert texts_within_their_panels(figure) == [["0.900", "0.100"], []]
+
+
+def test_values_that_are_close_are_not_written_over_each_other():
+    history = HISTORY.assign(segmentation_loss=HISTORY["loss"] - 0.001)
+    figure = figures.training_curves(history)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        places = [text.get_window_extent() for text in axes.texts]
+        assert not any(a.overlaps(b) for k, a in enumerate(places) for b in places[:k])
+
+
+def test_a_short_stage_beside_long_ones_has_no_line():
+    history = pd.concat([long_history(4), HISTORY.query("stage == 2").assign(stage=4)])
+    lines = [axes.lines[0].get_linestyle() for axes in figures.training_curves(history).axes]
+    assert lines == ["-", "-", "-", "None"] * 2

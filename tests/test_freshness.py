@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from qmsam_core import freshness
-from qmsam_core.freshness import fingerprint, stale_because, store
-from qmsam_core.notebooks import Notebook
+from qmsam_core.study import freshness
+from qmsam_core.study.freshness import fingerprint, stale_because, store
+from qmsam_core.study.notebooks import Notebook
 from qmsam_core.params import Params
 
 

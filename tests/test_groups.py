@@ -2,7 +2,7 @@
 
 import pytest
 
-from qmsam_core.data.groups import case_groups
+from qmsam_core.data.index.groups import case_groups
 
 
 def partition(names):

@@ -14,9 +14,9 @@ from small_data import rectangle_case
 from test_cases import BAD
 
 from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex
-from qmsam_core.data import index_build
-from qmsam_core.data.index_table import load_table, save_table
-from qmsam_core.data.scan import FileRecord, scan_file
+from qmsam_core.data.index import build
+from qmsam_core.data.index.table import load_table, save_table
+from qmsam_core.data.index.scan import FileRecord, scan_file
 
 
 def add_volume(root, name, labels):
@@ -75,7 +75,7 @@ def test_cache_rescans_only_what_changed(folder, tmp_path, monkeypatch, processe
     cache = tmp_path / "index.npz"
     first = SliceIndex.build(folder, cache, processes=processes)
     scanned = []
-    monkeypatch.setattr(index_build, "scan_file", lambda root, name, **k: scanned.append(name) or scan_file(root, name, **k))
+    monkeypatch.setattr(build, "scan_file", lambda root, name, **k: scanned.append(name) or scan_file(root, name, **k))
     again = SliceIndex.build(folder, cache)
     assert scanned == [] and len(again) == len(first)
     pd.testing.assert_frame_equal(first.cases, again.cases)
@@ -109,7 +109,7 @@ def test_an_interrupted_scan_is_resumed(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scan_file(root, name, **options)
 
-    monkeypatch.setattr(index_build, "scan_file", interrupted)
+    monkeypatch.setattr(build, "scan_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         SliceIndex.build(folder, cache)
     assert len(load_table(cache)[0]) == 2
@@ -277,7 +277,7 @@ def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
             os.utime(path, ns=(calls["n"], calls["n"]))
         return real(target, *args, **kwargs)
 
-    monkeypatch.setattr("qmsam_core.data.scan.os.stat", stat)
+    monkeypatch.setattr("qmsam_core.data.index.scan.os.stat", stat)
     assert "changed while" in scan_file(folder, "US/2DBox_US_1.npz").problem
 
 

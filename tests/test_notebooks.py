@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from qmsam_core.notebooks import Notebook, NotebookError, clean, find_notebooks
+from qmsam_core.study.notebooks import Notebook, NotebookError, clean, find_notebooks
 from qmsam_core.params import parameters_source
 
 

@@ -22,9 +22,9 @@ from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.masks import MaskPainter, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
-from qmsam_core.deploy.plan import boxes_on_slice, follow, plan
+from qmsam_core.deploy.volume_traversal import boxes_on_slice, follow, plan
 from qmsam_core.deploy.predict import main as predict_command
-from qmsam_core.deploy.ways import AuthorsWay, BaselineWay, run_way
+from qmsam_core.timing.pipelines import AuthorsWay, BaselineWay, run_way
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
 
@@ -330,7 +330,7 @@ def test_a_tight_limit_decodes_box_by_box_with_the_same_result():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    assert export_command(["--model", "nano", "--recipe", "float", "-o", str(folder)]) == 0
+    assert export_command(["--model", "narrow", "--recipe", "float", "-o", str(folder)]) == 0
     assert json.loads((folder / "export.json").read_text())["origin"] == "random weights, seed 0"
     return folder
 
@@ -405,7 +405,7 @@ def test_outputs_of_another_model_or_other_settings_are_made_again(folder, again
 def test_the_command_says_how_many_it_kept_and_takes_another_engine_of_the_same_model_for_the_same(folder, model, capsys, tmp_path):
     (folder / "in" / "2DBox_X_9.npz").unlink()
     other = tmp_path / "other"
-    export_model(build_model("nano", seed=1), other)
+    export_model(build_model("narrow", seed=1), other)
 
     def run(*options):
         capsys.readouterr()
@@ -615,7 +615,7 @@ def test_a_read_only_output_folder_is_told_before_anything_is_computed(folder, m
     def refuse(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("qmsam_core.data.archive.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("qmsam_core.provenance.files.tempfile.mkstemp", refuse)
     engine = BoxEngine()
     with pytest.raises(OutputError, match="cannot be written to"):
         predict_folder(Predictor(engine), good(folder), folder / "out")

@@ -11,9 +11,11 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from qmsam_core import provenance
+
 from qmsam_core.params import Params, ParamsError
-from qmsam_core.provenance import MissingInputError, NotebookRun, ProvenanceError, environment, project_root, sha256
+from qmsam_core.study.record import MissingInputError, NotebookRun
+from qmsam_core.provenance.environment import CPU_FEATURES, ProvenanceError, environment, project_root
+from qmsam_core.provenance.files import sha256, write_atomic
 
 
 def record_of(run):
@@ -55,7 +57,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        provenance.write_atomic(path, half)
+        write_atomic(path, half)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -75,7 +77,7 @@ def test_environment_in_a_repository(project):
     clean = environment(threads=3)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False and clean["threads"] == 3
     assert clean["versions"]["numpy"] == np.__version__ and clean["versions"]["no-such-package"] == "not installed"
-    assert set(provenance.CPU_FEATURES) <= set(clean["cpu"])
+    assert set(CPU_FEATURES) <= set(clean["cpu"])
     (project / "new").touch()
     assert environment()["dirty"] is True
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from published_run import SOURCES, make_run
 
-from qmsam_core.machine_names import MachineNames, left_over
-from qmsam_core.notebooks import find_notebooks
+from qmsam_core.study.machine_names import MachineNames, left_over
+from qmsam_core.study.notebooks import find_notebooks
 from qmsam_core.params import Params
-from qmsam_core.provenance import project_root
-from qmsam_core.publish import FIGURE, PublishError, dangling_links, main, publish, smaller
-from qmsam_core.readme_results import BEGIN, END, ReadmeError, results, update_readme
+from qmsam_core.provenance.environment import project_root
+from qmsam_core.study.publish import FIGURE, PublishError, dangling_links, main, publish, smaller
+from qmsam_core.study.readme_results import BEGIN, END
 
 PROJECT = Path(__file__).parents[1]
 
@@ -44,7 +44,7 @@ def test_what_is_copied(project):
     report, index = (target / "07_validation" / "report.html").read_text(), (target / "index.html").read_text()
     assert 'src="fig2.png"' in report and 'alt="Figure 2: a case"' in report and "base64" not in report
     assert 'src="07_validation/fig2.png"' in index and "safetensors" not in index and "State" not in index
-    assert "Of 2 statements that both have numbers for, 1 come out here as in the paper; in 1 they part:" in index
+    assert "Of 2 claims of the paper that this run can judge, 1 holds here too; in 2 statements paper and run part." in index
     assert list(dangling_links(target)) == []
 
 
@@ -205,29 +205,6 @@ def test_every_figure_of_the_notebooks_is_named_where_publishing_looks_for_it():
 # --- the README
 
 
-def test_readme_takes_whatever_arms_there_are(project, pack):
-    readme = project / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert update_readme(project) and "No run is published yet" in readme.read_text()
-    publish(make_run(project, pack), project / "outputs" / "reference" / "smoke-pack")
-    assert update_readme(project) and not update_readme(project)
-    text = readme.read_text()
-    link = "outputs/reference/smoke-pack/07_validation"
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "**Profile smoke, pack, nano at 64 px, recipe paper**; [the whole run on one page](outputs/reference/smoke-pack/index.html)" in text
-    assert "| mean over modalities, % | DSC, evaluation | NSD, evaluation |" in text
-    assert "| Stage 3, proposed | 80.0 (90.0 against 80.0) | 80.0 (90.0 against 80.0) |" in text and "| Arm 7 | 50.0 | 50.0 |" in text
-    assert f"From [`table7_dsc.csv`]({link}/table7_dsc.csv), " in text
-    assert f"evaluation cases, points (95 % interval)]({link}/paired_stage3.csv) | +1.00 (-0.20 to +2.20) | +0.00 |" in text
-    assert dict.fromkeys(re.findall(r"\]\(([^)]+)\)", text)) and all((project / path).is_file() for path in re.findall(r"\]\(([^)]+)\)", text))
-
-
-def test_readme_without_a_place_for_results(project):
-    (project / "README.md").write_text("no comments")
-    with pytest.raises(ReadmeError, match="results: begin"):
-        update_readme(project)
-
-
 def test_command_line(project, capsys):
     run = make_run(project)
     (project / "README.md").write_text(f"{BEGIN}\n{END}\n")
@@ -238,11 +215,6 @@ def test_command_line(project, capsys):
     assert main(["outputs/gone", "-o", "x"]) == 2 and "not finished" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(run)])
-
-
-def test_readme_stands_as_generated():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text.split(BEGIN)[1].split(END)[0] == f"\n{results(PROJECT)}", "run python -m qmsam_core.publish --readme"
 
 
 def test_reference_runs_name_no_path_of_a_machine():

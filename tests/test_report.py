@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from qmsam_core.params import Params, parameters_source
-from qmsam_core.report import Entry, scale_of, table_html, write_index, write_report
+from qmsam_core.study.report import (
+    Entry,
+    scale_of,
+    table_html,
+    write_index,
+    write_report,
+)
 
 
 def loads_from_network(page):
@@ -29,45 +35,58 @@ def executed_notebook(path, injected):
 
 
 def test_report_is_self_contained_and_shows_code_and_results(tmp_path):
-    page = write_report(
-        executed_notebook(tmp_path / "executed.ipynb", 'seed = 7\nmodel = "nano"'), "A title"
-    ).read_text()
+    path = executed_notebook(tmp_path / "executed.ipynb", 'seed = 7\nmodel = "medsam"')
+    page = write_report(path, "A title").read_text()
     assert loads_from_network(page) == [] and "<script" not in page
-    assert "<title>A title</title>" in page and "a result" in page and "print" in page and "max-width: 100%" in page
+    for part in ("<title>A title</title>", "a result", "print", "max-width: 100%"):
+        assert part in page
 
 
 def test_progress_bars_are_not_printed(tmp_path):
     path = executed_notebook(tmp_path / "executed.ipynb", "seed = 0")
     book = nbformat.read(path, 4)
-    widget, blank, told = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}, {"text/html": "<pre></pre>\n"}, {"text/html": "<b>told</b>"}
-    book.cells[-1].outputs += [nbformat.v4.new_output("display_data", data=data) for data in (widget, blank, told)]
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}}
+    shown = (widget, {"text/html": "<pre></pre>\n"}, {"text/html": "<b>told</b>"})
+    book.cells[-1].outputs += [nbformat.v4.new_output("display_data", data=data) for data in shown]
     book.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     nbformat.write(book, path)
     page = write_report(path, "t").read_text()
-    assert "<script" not in page and loads_from_network(page) == [] and page.count('class="jp-OutputArea-child') == 2 and "<b>told</b>" in page
+    assert "<script" not in page and loads_from_network(page) == []
+    assert page.count('class="jp-OutputArea-child') == 2 and "<b>told</b>" in page
 
 
 def test_a_report_is_small(tmp_path):
-    assert write_report(executed_notebook(tmp_path / "executed.ipynb", "seed = 0"), "t").stat().st_size < 30_000
+    path = executed_notebook(tmp_path / "executed.ipynb", "seed = 0")
+    assert write_report(path, "t").stat().st_size < 30_000
+
+
+def test_parameters_are_folded_and_those_that_differ_are_not(tmp_path):
+    page = write_report(executed_notebook(tmp_path / "executed.ipynb", "seed = 7"), "t").read_text()
+    summary, folded = page.split("<details>")[1].split("</summary>")
+    assert summary == "<summary>Parameters: the smoke profile's values" and page.count("<details>") == 1
+    folded, rest = folded.split("</details>")
+    assert "phantom_cases" in folded and "where it differs" not in folded
+    assert "phantom_cases" not in rest and "where it differs" in rest
 
 
 @pytest.mark.parametrize(
-    ("injected", "times"), [('model = "nano"\nbatch_size = [2, 4, 2]', 0), ('model = "nano"\nseed = 7', 1)]
+    ("injected", "times"),
+    [('model = "litemedsam"\nbatch_size = [2, 4, 2]', 0), ('model = "litemedsam"\nseed = 7', 1)],
 )
 def test_report_shows_only_parameters_that_differ(tmp_path, injected, times):
     page = write_report(executed_notebook(tmp_path / "executed.ipynb", injected), "t").read_text()
-    assert page.count("where it differs") == times and page.count('"nano"') == 1
+    assert page.count("where it differs") == times and page.count('"litemedsam"') == 1
 
 
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({}, ["smoke profile: nano network at 64 px, phantoms", "machinery works, not the paper's result"]),
-        ({"data_root": "x/pack"}, ["data from pack", "machinery works"]),
+        ({}, ["smoke profile: litemedsam at 64 px, phantoms", "machinery works, not the paper's result"]),
+        ({"data_root": "x/pack"}, ["data from pack", "directions before the numbers"]),
         ({"validation_root": "x/public"}, ["phantoms, validated on public", "machinery works"]),
         (
             {"data_root": "x/pack", "model": "litemedsam", "image_size": 256},
-            ["litemedsam network at 256 px", "directions before the numbers"],
+            ["litemedsam at 256 px", "directions before the numbers"],
         ),
     ],
 )
@@ -87,7 +106,9 @@ def test_table_numbers(tmp_path):
     }
     pd.DataFrame(columns).to_csv(path, index=False)
     html = table_html(path)
-    for cell in ("&lt;b&gt;", "0.1235", "–", "5,726,740", "6,220", "3", "True"):
+    for cell in ("0.1235", "–", "5,726,740", "6,220", "3"):
+        assert f'<td class="n">{cell}</td>' in html
+    for cell in ("&lt;b&gt;", "True"):
         assert f"<td>{cell}</td>" in html
 
 
@@ -103,7 +124,10 @@ def test_index(project):
         "seconds": 12.3,
         "ended": "2024-01-01T00:00:00+00:00",
         "outputs": {"table7.csv": "", "fig1.png": "", "gone.csv": ""},
-        "comparisons": [{"file": "table7.csv", "caption": "Table 7 <here>"}, {"file": "gone.csv", "caption": "gone"}],
+        "comparisons": [
+            {"file": "table7.csv", "caption": "Table 7 <here>"},
+            {"file": "gone.csv", "caption": "gone"},
+        ],
         "figures": [{"file": "fig1.png", "caption": ""}],
         "environment": {
             "commit": "0123456789abcdef",
@@ -124,20 +148,70 @@ def test_index(project):
         "vnni",
     ):
         assert part in page
-    assert "0123456789ab with uncommitted changes" in page and "gone" not in page and "machinery works" in page
+    assert "0123456789ab with uncommitted changes" in page
+    assert "gone" not in page and "machinery works" in page
+
+
+COLUMNS = ["claim", "where", "paper", "here", "holds in the paper", "holds here"]
+
+
+def index_of_claims(project, rows):
+    folder = project / "outputs" / "smoke" / "10_beyond"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "claims.csv", index=False)
+    record = {"comparisons": [{"file": "claims.csv", "caption": "Claims"}]}
+    return write_index(project, Params(), [Entry("10_beyond", "Beyond", "", record)]).read_text()
 
 
 def test_index_opens_with_where_paper_and_run_part(project):
-    folder = project / "outputs" / "smoke" / "10_beyond"
+    """What the paper's own numbers deny is no agreement if this run denies it too, and a parting if it does not."""
+    page = index_of_claims(
+        project,
+        [
+            ["denied by both", "Table 7", "-0.39 points", "-0.96 points", "no", "no"],
+            ["fast", "Table 5", "0.98x", "1.42x", "no", "yes"],
+            ["new", "not shown", "not shown", "3", "not shown", "no"],
+            ["new and open", "not shown", "not shown", "3", "not shown", "cannot be told"],
+            ["even", "Table 7", "1", "2", "yes", "yes"],
+            ["as good", "Table 9", "3", "4", "yes", "yes"],
+            ["quick", "Table 8", "4.16x", "0.90x", "yes", "no"],
+            ["enough", "Table 9", "+0.04 points", "-0.80 points", "yes", "cannot be told"],
+            ["lost", "Table 9", "1", "not shown", "yes", "not shown"],
+        ],
+    )
+    assert "Of 3 claims of the paper that this run can judge, 2 hold here too; in 2 statements paper and run part." in page
+    parting, untold = page.split("<h3>Where they part</h3>")[1].split("<h3>Cannot be told here</h3>")
+    untold = untold.split("<figure")[0]
+    assert parting.count("<li>") == 2 and "<li>quick: paper 4.16x, here 0.90x" in parting and "<li>fast: paper 0.98x" in parting
+    assert untold.count("<li>") == 2 and "<li>enough: paper" in untold and "<li>lost: paper" in untold
+    assert page.count('class="parts"') == 2
+    assert page.index("quick") < page.index("Notebooks</h2>") < page.index("The run</h2>")
+
+
+@pytest.mark.parametrize(
+    ("here", "summary"),
+    [
+        ("yes", "Of 1 claim of the paper that this run can judge, 1 holds here too; in no statements paper and run part."),
+        ("no", "Of 1 claim of the paper that this run can judge, 0 hold here too; in 1 statement paper and run part."),
+        ("cannot be told", "Of 0 claims of the paper that this run can judge, 0 hold here too; in no statements"),
+    ],
+)
+def test_one_claim(project, here, summary):
+    page = index_of_claims(project, [["even", "Table 7", "1", "2", "yes", here]])
+    assert summary in page and ("Where they part" in page) == (here == "no")
+    assert ("Cannot be told here" in page) == (here == "cannot be told")
+
+
+def test_index_shows_pictures_that_exist_and_withheld_ones_last(project):
+    folder = project / "outputs" / "smoke" / "00_make"
     folder.mkdir(parents=True)
-    columns = ["claim", "where", "paper", "here", "holds in the paper", "holds here"]
-    rows = [["fast", "Table 5", "0.98x", "1.42x", "no", "yes"], ["even", "Table 7", "1", "2", "yes", "yes"], ["new", "not shown", "not shown", "3", "not shown", "no"]]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "claims.csv", index=False)
-    record = {"comparisons": [{"file": "claims.csv", "caption": "Claims"}]}
-    page = write_index(project, Params(), [Entry("10_beyond", "Beyond", "", record)]).read_text()
-    assert "Of 2 statements that both have numbers for, 1 come out here as in the paper; in 1 they part:" in page
-    assert "<li>fast: paper 0.98x, here 1.42x" in page and page.count("<li>") == 1 and page.count('class="parts"') == 1
-    assert page.index("fast") < page.index("Notebooks</h2>") < page.index("The run</h2>")
+    for name in ("second.png", "third.png"):
+        (folder / name).write_bytes(b"png")
+    figures = [{"file": f"{name}.png", "caption": name} for name in ("first", "second", "gone", "third")]
+    figures[0]["withheld"] = "Not shown here: no licence."
+    page = write_index(project, Params(), [Entry("00_make", "Make", "", {"figures": figures})]).read_text()
+    assert re.findall(r'<img src="([^"]*)"', page) == ["00_make/second.png", "00_make/third.png"]
+    assert page.index("third.png") < page.index("Not shown here") and "gone" not in page
 
 
 def test_index_before_anything_ran(project):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmsam_core.data import Case, CaseError, EvalTransform, SliceIndex, TrainTransform
-from qmsam_core.data.scan import FileRecord
+from qmsam_core.data.index.scan import FileRecord
 from qmsam_core.data.slices import ModalityBalancedSampler, ObjectDataset, SliceDataset, samples_per_modality
 from qmsam_core.data.volumes import SliceReader
 
@@ -106,7 +106,7 @@ COUNTS = {"CT": 1218411, "MR": 236804, "PET": 89059, "Microscopy": 1000}
     "strategy, expected",
     [
         ("min", {"CT": 1000, "MR": 1000, "PET": 1000, "Microscopy": 1000}),
-        ("tenth", {"CT": 121841, "MR": 23680, "PET": 8905, "Microscopy": 1000}),
+        (0.1, {"CT": 121841, "MR": 23680, "PET": 8905, "Microscopy": 1000}),
         ("all", COUNTS),
         (900, {"CT": 900, "MR": 900, "PET": 900, "Microscopy": 900}),
     ],
@@ -115,14 +115,18 @@ def test_equations_of_section_4_4(strategy, expected):
     assert samples_per_modality(COUNTS, strategy) == expected
 
 
-@pytest.mark.parametrize("counts, strategy", [({"CT": 5}, "most"), ({"CT": 5}, 0), ({"CT": 5}, True), ({"CT": 0}, "min"), ({}, "min")])
+def test_a_share_draws_no_less_than_it_is_told():
+    assert samples_per_modality({"CT": 100, "US": 5}, 0.02, least=1) == {"CT": 2, "US": 1}
+
+
+@pytest.mark.parametrize("counts, strategy", [({"CT": 5}, "most"), ({"CT": 5}, 0), ({"CT": 5}, True), ({"CT": 5}, 1.5), ({"CT": 0}, "min"), ({}, "min")])
 def test_impossible_sampling_is_refused(counts, strategy):
     with pytest.raises(ValueError):
         samples_per_modality(counts, strategy)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.sampled_from(["min", "tenth", "all", 7]), st.integers(0, 5), st.integers(0, 3))
+@given(st.integers(1, 9), st.sampled_from(["min", 0.1, "all", 7]), st.integers(0, 5), st.integers(0, 3))
 def test_ranks_partition_the_epoch(world_size, strategy, seed, epoch):
     slices = made_up({"CT": 60, "MR": 23, "US": 5}, empty_every=4)
     parts = []

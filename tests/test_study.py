@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from qmsam_core import freshness, study
 from qmsam_core.params import Params
-from qmsam_core.provenance import FINISHED
+from qmsam_core.provenance.files import FINISHED
+from qmsam_core.study import freshness, runner
+from qmsam_core.study.__main__ import main
 
 MAKE = "run.output('made.txt').write_text('made')"
 READ = "run.output('read.txt').write_text(run.input('00_make', 'made.txt').read_text() + ' and read')"
@@ -27,7 +28,8 @@ def small_study(project, write_notebook, monkeypatch):
     monkeypatch.setattr(freshness, "LIBRARY", project / "library")
     write_notebook("00_make", [MAKE], [], ["made.txt"])
     write_notebook("01_read", [READ], ["00_make/made.txt"], ["read.txt"])
-    (project / "smoke.yaml").write_text(yaml.safe_dump(Params().model_dump(mode="json")))
+    (project / "weights.pth").touch()
+    (project / "smoke.yaml").write_text(yaml.safe_dump(Params(float_checkpoint="weights.pth").model_dump(mode="json")))
     return project
 
 
@@ -46,12 +48,12 @@ def in_process(monkeypatch):
                 try:
                     exec(cell.source, space)
                 except Exception as error:
-                    raise study.NotebookFailure(f"error\n{error}") from None
+                    raise runner.NotebookFailure(f"error\n{error}") from None
             if "parameters" in cell.metadata.get("tags", []):
                 del space["__builtins__"]
                 space.update(params.model_dump(mode="json"))
 
-    monkeypatch.setattr(study, "_papermill", execute)
+    monkeypatch.setattr(runner, "_papermill", execute)
     return ran
 
 
@@ -60,7 +62,7 @@ def snapshot(folder):
 
 
 def run(*arguments):
-    return study.main(["smoke.yaml", *arguments])
+    return main(["smoke.yaml", *arguments])
 
 
 def test_by_papermill_and_a_real_kernel(small_study, write_notebook, monkeypatch):
@@ -77,7 +79,7 @@ def test_by_papermill_and_a_real_kernel(small_study, write_notebook, monkeypatch
     )
     assert run("--set", "threads=1", "--set", "outputs_root=here") == 0
     folder = small_study / "here" / "smoke"
-    assert (folder / "00_make" / "made.txt").read_text() == f"{study.sys.prefix} 8589934592 1"
+    assert (folder / "00_make" / "made.txt").read_text() == f"{runner.sys.prefix} 8589934592 1"
     assert (folder / "01_read" / "read.txt").exists() and (folder / "index.html").exists()
     for name in ("executed.ipynb", "report.html", "run.json"):
         assert (folder / "01_read" / name).stat().st_size > 0
@@ -262,7 +264,7 @@ def test_interrupt_leaves_no_half_notebook(small_study, monkeypatch, capsys):
         output.touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "_papermill", interrupted)
+    monkeypatch.setattr(runner, "_papermill", interrupted)
     assert run() == 130 and "interrupted" in capsys.readouterr().err
     assert list(Path("outputs/smoke/00_make").iterdir()) == []
 
@@ -281,10 +283,10 @@ def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
             ["DATA=/d", "VALIDATION=/the public", "TESTING=/t", "SET=seed=1"],
             ["params/laptop.yaml", "--set", "data_root=/d", "--set", "validation_root=/the public", "--set", "testing_root=/t", "--set", "seed=1"],
         ),
-        (["PROFILE=pretrain", "DATA=/the pack", "ONLY=00"], ["params/pretrain.yaml", "--set", "data_root=/the pack", "--only", "00"]),
+        (["PROFILE=paper", "DATA=/the pack", "ONLY=00"], ["params/paper.yaml", "--set", "data_root=/the pack", "--only", "00"]),
         (
-            ["ONLY=00 07", 'SET=recipe=deploy float_phases=["64px"]'],
-            ["params/laptop.yaml", "--only", "00", "--only", "07", "--set", "recipe=deploy", "--set", 'float_phases=["64px"]'],
+            ["ONLY=00 07", 'SET=recipe=deploy batch_size=[1,2,1]'],
+            ["params/laptop.yaml", "--only", "00", "--only", "07", "--set", "recipe=deploy", "--set", 'batch_size=[1,2,1]'],
         ),
     ],
 )

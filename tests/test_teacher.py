@@ -26,18 +26,18 @@ def counted(model):
 
 
 def test_each_image_is_encoded_once_and_a_flipped_one_is_another(tmp_path, images):
-    model = build_model("nano", 32)
+    model = build_model("narrow", 32)
     seen, encoder = counted(model), CachedEncoder(model, "cpu", EmbeddingCache(tmp_path))
     first = encoder(images)
     assert torch.equal(encoder(images.flip(0)), first.flip(0)) and sum(seen) == 3
     encoder(images.flip(-1))
     assert sum(seen) == 6
-    again = CachedEncoder(build_model("nano", 32), "cpu", EmbeddingCache(tmp_path))  # as in the next run
+    again = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))  # as in the next run
     assert torch.equal(again(images), first) and sum(seen) == 6
 
 
 def test_the_cache_changes_nothing_and_costs_half_a_float_s_precision(tmp_path, images):
-    model = build_model("nano", 32)
+    model = build_model("narrow", 32)
     plain, cached = CachedEncoder(model), CachedEncoder(model, "cpu", EmbeddingCache(tmp_path))
     assert torch.equal(plain(images), cached(images)) and torch.equal(plain(images), cached(images))
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_the_cache_changes_nothing_and_costs_half_a_float_s_precision(tmp_path, 
 
 def test_another_model_s_embeddings_are_not_taken(tmp_path, images):
     cache = EmbeddingCache(tmp_path)
-    first, other = (CachedEncoder(build_model("nano", 32, seed=seed), "cpu", cache) for seed in (0, 1))
+    first, other = (CachedEncoder(build_model("narrow", 32, seed=seed), "cpu", cache) for seed in (0, 1))
     assert not torch.equal(first(images), other(images))
 
 
@@ -92,7 +92,7 @@ def test_an_embedding_larger_than_the_bound_is_not_kept(tmp_path):
 
 
 def test_a_damaged_file_counts_as_absent(tmp_path, images):
-    encoder = CachedEncoder(build_model("nano", 32), "cpu", EmbeddingCache(tmp_path))
+    encoder = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))
     first = encoder(images)
     for path in tmp_path.glob("*.npy"):
         path.write_bytes(path.read_bytes()[:150])
@@ -101,7 +101,7 @@ def test_a_damaged_file_counts_as_absent(tmp_path, images):
 
 
 def test_a_full_disk_ends_the_keeping_but_not_the_training(tmp_path, images, monkeypatch):
-    encoder = CachedEncoder(build_model("nano", 32), "cpu", EmbeddingCache(tmp_path))
+    encoder = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))
     monkeypatch.setattr(np, "save", lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.warns(UserWarning, match="no longer kept .*No space left.*computes them anew"):
         assert encoder(images).isfinite().all()
@@ -110,7 +110,7 @@ def test_a_full_disk_ends_the_keeping_but_not_the_training(tmp_path, images, mon
 def test_a_second_run_finds_all_embeddings_in_the_cache(tmp_path):
     data = write_indices(write_data(tmp_path / "cases"), tmp_path / "prepared")
     parent = tmp_path / "float.safetensors"
-    save_model(build_model("nano", 32), parent)
+    save_model(build_model("narrow", 32), parent)
     setup = Params.check(dict(image_size=32, warmup_epochs=1, annealing_epochs=2, samples_per_modality=2, threads=1), "test")
     def run(number, folder):
         return run_stage(setup, number, data, tmp_path / folder, parent=parent, float_model=parent)[0]
@@ -125,7 +125,7 @@ def test_a_second_run_finds_all_embeddings_in_the_cache(tmp_path):
 
 
 def test_a_larger_teacher_sees_the_image_enlarged(tmp_path, images):
-    teacher = Teacher(build_model("nano", 64), "cpu", EmbeddingCache(tmp_path))
+    teacher = Teacher(build_model("narrow", 64), "cpu", EmbeddingCache(tmp_path))
     embeddings, logits = teacher(images[:1], torch.tensor([[2.0, 2, 20, 20]]))
     assert embeddings.shape[-1] == 16 and logits.shape[-1] == 64
     assert torch.equal(teacher(images[:1], None)[0], embeddings)

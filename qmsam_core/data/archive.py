@@ -7,10 +7,7 @@ this in place of unpacking the data set). `numpy.load` offers neither, so the tw
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,6 +16,8 @@ from typing import BinaryIO, Iterator, Mapping
 
 import numpy as np
 from numpy.lib import format as npy
+
+from ..provenance.files import atomic_file
 
 MAX_ARRAY_BYTES = 8 * 1024**3
 """Default limit on the bytes an array may declare: a 2000 x 2048 x 2048 uint8 volume fits, a corrupt header does not."""
@@ -255,32 +254,3 @@ def write_archive(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], lev
             info._compresslevel = level  # of the archive it would hold for members given by name only
             with archive.open(info, "w", force_zip64=True) as member:
                 npy.write_array(member, np.asarray(array), allow_pickle=False)
-
-
-class atomic_file:
-    """Binary file that appears under its name only when the block ends well (a temporary file in the same folder, then a rename)."""
-
-    def __init__(self, path: str | os.PathLike):
-        self._path = Path(path)
-
-    def __enter__(self) -> io.BufferedWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part")
-        self._stream = os.fdopen(handle, "wb")
-        return self._stream
-
-    def __exit__(self, kind, *rest) -> None:
-        try:
-            self._stream.close()  # a full disk may show only here
-            if kind is None:
-                os.chmod(self._temporary, 0o666 & ~_umask())
-                os.replace(self._temporary, self._path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

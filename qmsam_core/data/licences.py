@@ -88,7 +88,7 @@ def _literal(pattern: str) -> str:
 def to_show(paths: Iterable[str | Path], root: str | Path) -> pd.Series:
     """Which cases of a data folder a picture should be made of, bool a path: the openly licensed; all where there is none (phantoms, a folder of one's own).
 
-    A picture of others can be looked at where the data are, and is left out when the run is published (`qmsam_core.publish`).
+    A picture of others can be looked at where the data are, and is left out when the run is published (`qmsam_core.study.publish`).
     """
     sources = read_sources(root)
     rows = [source_of(Path(os.path.relpath(path, root)).as_posix(), sources) for path in paths]

@@ -12,16 +12,18 @@ from torch.utils.data import Sampler
 
 from .index import SliceIndex
 
-Strategy = Literal["min", "tenth", "all"] | int
+Strategy = Literal["min", "all"] | int | float
 
 
-def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min") -> dict[str, int]:
+def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min", least: int | None = None) -> dict[str, int]:
     """Number of slices an epoch draws from each modality.
 
     Args:
         counts: slices available, N_m, by modality.
-        strategy: "min": N_s(m) = min_i N_m(i), the paper's method; "tenth": max(N_m(m)/10, min_i N_m(i)), its ablation, rounded
-            down; "all": N_m(m); a number: that many of each (paper Table 3: 900), repeating where a modality has fewer.
+        strategy: "min": N_s(m) = min_i N_m(i), the paper's method. A whole number: that many of each (paper Table 3: 900),
+            repeating where a modality has fewer. A share f between 0 and 1: max(f N_m(m), `least`), rounded down; 0.1 is the
+            paper's ablation. "all": N_m(m).
+        least: of a share; None takes min_i N_m(i), as the paper does.
 
     Raises:
         ValueError: unknown strategy, a number below 1, or a modality without slices.
@@ -33,13 +35,13 @@ def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min") 
     smallest = min(counts.values())
     if strategy == "min":
         return dict.fromkeys(counts, smallest)
-    if strategy == "tenth":
-        return {modality: max(count // 10, smallest) for modality, count in counts.items()}
+    if isinstance(strategy, float) and 0 < strategy < 1:
+        return {modality: max(int(strategy * count), least or smallest) for modality, count in counts.items()}
     if strategy == "all":
         return counts
     if isinstance(strategy, int) and not isinstance(strategy, bool) and strategy >= 1:
         return dict.fromkeys(counts, strategy)
-    raise ValueError(f"strategy {strategy!r}: expected 'min', 'tenth', 'all' or a whole number of at least 1")
+    raise ValueError(f"strategy {strategy!r}: expected 'min', 'all', a whole number of at least 1 or a share between 0 and 1")
 
 
 class ModalityBalancedSampler(Sampler[int]):
@@ -50,12 +52,20 @@ class ModalityBalancedSampler(Sampler[int]):
 
     Args:
         index: slices, built with their labels. Modalities without any object are left out.
-        strategy: see `samples_per_modality`.
+        strategy, least: see `samples_per_modality`.
         seed: of the draw; the epoch is added to it.
         rank, world_size: this process among those that train together.
     """
 
-    def __init__(self, index: SliceIndex, strategy: Strategy = "min", seed: int = 0, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        index: SliceIndex,
+        strategy: Strategy = "min",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        least: int | None = None,
+    ):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of world size {world_size}: expected 0 <= rank < world_size")
         self.seed, self.rank, self.world_size = seed, rank, world_size
@@ -63,7 +73,7 @@ class ModalityBalancedSampler(Sampler[int]):
         codes, filled = index.modality_codes(), index.objects_on() > 0
         slices = {name: np.flatnonzero((codes == code) & filled) for code, name in enumerate(index.modalities)}
         self._slices = {name: rows for name, rows in slices.items() if len(rows)}
-        self.samples = samples_per_modality({name: len(rows) for name, rows in self._slices.items()}, strategy)
+        self.samples = samples_per_modality({name: len(rows) for name, rows in self._slices.items()}, strategy, least)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose draw the next iteration gives."""

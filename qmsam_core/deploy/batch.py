@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.archive import CaseArchive, atomic_file
+from ..data.archive import CaseArchive
 from ..data.cases import Case, CaseError, read_segmentation, write_segmentation
+from ..provenance.files import atomic_file
 from .predictor import Predictor, Timing, check_boxes, run_ahead
 
 TIMING = "timing.csv"
@@ -196,7 +197,8 @@ class Made:
 
     def __init__(self, path: Path, predictor: Predictor) -> None:
         self._path = path
-        self._predictor = {"model": predictor.engine.source, "interpolation": predictor.interpolation, "propagate": predictor.propagate}
+        settings = {name: getattr(predictor, name) for name in ("interpolation", "order", "propagate")}
+        self._predictor = {"model": predictor.engine.source, **settings}
         stored = read_made(path)
         self.known = stored.get("predictor") == self._predictor
         self._cases: dict[str, str] = dict(stored["cases"]) if self.known else {}

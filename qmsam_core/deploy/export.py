@@ -24,14 +24,14 @@ import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
-from ..imports import modules_reached
-from ..models import CONFIGS, CheckpointError, Sam, build_model
-from ..models.bundled import BUNDLED, bundled_checkpoint
-from ..provenance import sha256
+from ..provenance.imported_modules import modules_reached
+from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path
+from ..provenance.files import sha256
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .graphs import STYLES, Part, clean, parts_of
 
 OPSET = 17
+RANDOM = "random"
 FORMAT = 2
 LIBRARY = Path(__file__).parents[1]
 SHAPING = ("deploy/export.py", "deploy/graphs.py", "deploy/rewrites/", "models/", "quant/")
@@ -231,29 +231,28 @@ def export_digest(facts: dict) -> str:
     return hashlib.sha256(json.dumps([facts["weights"], files], sort_keys=True).encode()).hexdigest()
 
 
-def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: int = 0) -> tuple[Sam, str]:
+def model_to_export(
+    name: str, checkpoint: str | None, recipe_name: str, seed: int = 0, depth: int | None = None
+) -> tuple[Sam, str]:
     """The model of the command line, and a sentence on where its weights come from.
 
-    A checkpoint of this study that is quantised already keeps its own recipe; a float one is quantised by post-training statistics on seeded
-    noise, which is enough to measure speed and sizes and says so.
+    A checkpoint of this study that is quantised already keeps its own recipe. A float one is quantised by post-training
+    statistics on seeded noise, which is enough to measure speed and sizes and says so.
+
+    Args:
+        checkpoint: `public`, a file, or None for random weights.
+        depth: see `build_model`.
     """
     recipe = find_recipe(recipe_name)
-    if checkpoint == BUNDLED:
-        checkpoint = str(bundled_checkpoint(name))
-    try:
-        quantised = bool(checkpoint) and bool(describe_model(checkpoint)["parts"])
-    except CheckpointError:
-        quantised = False
-    if quantised:
-        return load_model(checkpoint), f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
-    model = build_model(name, checkpoint=checkpoint, seed=seed)
-    if not checkpoint:
+    path = checkpoint_path(checkpoint, name) if checkpoint else None
+    if path is not None and is_quantised(path):
+        return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
+    model = build_model(name, checkpoint=path, seed=seed, depth=depth)
+    if path is None:
         open_residuals(model)
-    origin = (
-        f"checkpoint {Path(checkpoint).name}, sha256 {sha256(checkpoint)}"
-        if checkpoint
-        else f"random weights, seed {seed}"
-    )
+    origin = f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"
+    if depth is not None:
+        origin += f"; {depth} of {CONFIGS[name].encoder.depth} blocks"
     if recipe.quantised:
         generator = torch.Generator().manual_seed(seed)
         box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.image_size
@@ -263,6 +262,14 @@ def model_to_export(name: str, checkpoint: str | None, recipe_name: str, seed: i
         )
         origin += "; activation scales from one image of noise: for speed and size only"
     return model.eval(), origin
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether a file is a quantised model of this study."""
+    try:
+        return bool(describe_model(path)["parts"])
+    except CheckpointError:
+        return False
 
 
 def open_residuals(model: Sam) -> None:
@@ -281,7 +288,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True, choices=list(CONFIGS))
     parser.add_argument(
-        "--checkpoint", help="float .pth or .safetensors, or open for the bundled one; a quantised checkpoint of this study keeps its own recipe"
+        "--checkpoint",
+        help=f"{PUBLIC} (the default for litemedsam), {RANDOM} (the default for medsam), or a float .pth or .safetensors; "
+        "a quantised checkpoint of this study keeps its own recipe",
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
     parser.add_argument("--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items()))
@@ -289,7 +298,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path)
     options = parser.parse_args(arguments)
     try:
-        model, origin = model_to_export(options.model, options.checkpoint, options.recipe)
+        checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else RANDOM)
+        model, origin = model_to_export(options.model, None if checkpoint == RANDOM else checkpoint, options.recipe)
         facts = export_model(model, options.output, origin, options.style, options.qonnx)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ import pandas as pd
 from ..data.cases import Case
 from ..data.transforms import Geometry
 from .engines import Engine
-from .plan import boxes_on_slice
+from .volume_traversal import boxes_on_slice
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..data.transforms import ORDERS
 from .batch import MADE, TIMING, predict_folder
 from .engines import ENGINES, open_engine
 from .memory import memory_size, resident_bytes
@@ -68,6 +69,7 @@ def command_line() -> argparse.ArgumentParser:
         "--memory-limit", "--memory-limit-mb", type=memory_size, metavar="SIZE",
         help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): fewer boxes are decoded at once to stay within it",
     )  # fmt: skip
+    option("--order", default=ORDERS[0], choices=ORDERS, help="padding before normalising, as the paper, or after it, as the challenge's baseline")
     option("--propagate", action="store_true", help="in volumes take each box from the mask on the neighbouring slice, as the challenge's baseline does")
     return parser
 
@@ -94,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"predict: the model alone takes {resident_bytes() >> 20} MB of --memory-limit {options.memory_limit >> 20} MB; "
                 "boxes are decoded one by one", file=sys.stderr,
             )  # fmt: skip
-        predictor = Predictor(engine, options.decode_block, propagate=options.propagate, memory_limit=options.memory_limit)
+        predictor = Predictor(engine, options.decode_block, order=options.order, propagate=options.propagate, memory_limit=options.memory_limit)
         progress = Progress(len(cases))
         rows = predict_folder(predictor, cases, options.output, progress.log, progress.done)
     except (ValueError, OSError) as error:

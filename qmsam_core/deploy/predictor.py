@@ -18,7 +18,7 @@ from ..data.transforms import Geometry
 from .engines import Engine
 from .masks import MaskPainter, tight
 from .memory import block_within, equal_blocks, resident_bytes
-from .plan import Visit, boxes_in_plane, follow, plan
+from .volume_traversal import Visit, boxes_in_plane, follow, plan
 
 MOST_BOXES = 255
 KEPT_BYTES = 512 * 2**20
@@ -57,6 +57,7 @@ class Predictor:
         engine: see `engines.Engine`.
         decode_block: boxes decoded at once at most (paper section 2.1: up to 255 boxes a case); more than 8 gained no time where it was measured.
         interpolation: how slices are resized; the checkpoint's own is `area`.
+        order: pad_then_normalise, as the paper does, or normalise_then_pad, as the challenge's baseline does (`Geometry.image`).
         propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the challenge's baseline does; False keeps the box, as the paper does.
         memory_limit: bytes for the whole process, None for no limit; blocks get smaller to stay within it.
         ahead: slices prepared and encoded ahead of the one decoded; 0 does one thing after the other.
@@ -65,6 +66,7 @@ class Predictor:
     engine: Engine
     decode_block: int = 8
     interpolation: str = "area"
+    order: str = "pad_then_normalise"
     propagate: bool = False
     memory_limit: int | None = None
     ahead: int = 1
@@ -108,7 +110,7 @@ class Predictor:
     def _embedding(self, case: Case, geometry: Geometry, kept: dict[int, np.ndarray], visit: Visit) -> np.ndarray:
         if visit.z in kept:
             return kept.pop(visit.z)
-        image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z), self.interpolation)
+        image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z), self.interpolation, self.order)
         embedding = self.timing.timed("encode", self.engine.encode, image[None])
         self.timing.slices += 1
         if visit.again and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():

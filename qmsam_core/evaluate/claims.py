@@ -83,12 +83,20 @@ def _long(table: pd.DataFrame) -> pd.DataFrame:
     return table[["modality", *columns]].rename(columns=columns).melt("modality", var_name="arm", value_name="dsc")
 
 
+BEST = "the fastest"
+
+
 def _gain(name: str, over: str = "OpenVINO") -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """Float, of the engine named, over int8 on OpenVINO, in time."""
+    """Time of float, of the engine named or of the fastest one, over that of int8 on OpenVINO."""
 
     def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
         seconds = tables[name].set_index(["precision", "engine"])
-        return tuple(float(seconds.loc[("float", over), f"seconds {s}"] / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"]) for s in ("paper", "here"))
+        engine = seconds.loc["float", "seconds here"].idxmin() if over == BEST else over
+        paper, here = (
+            float(seconds.loc[("float", engine), f"seconds {s}"] / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"])
+            for s in ("paper", "here")
+        )
+        return (float("nan") if over == BEST else paper), here
 
     return numbers
 
@@ -114,7 +122,8 @@ def _more_samples(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 
 
 def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    return 10e12 / 160e9, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
+    stored, unpacked = PAPER["disk"]["bytes"]
+    return unpacked / stored, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
 
 
 def _interval(first: tuple[str, str], second: tuple[str, str], of_spread: bool = False) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
@@ -145,14 +154,15 @@ CLAIMS = (
         interval=_interval(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
     ),
     _compared("fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "table7", "Stage 3", "Stage 1"),
-    _compared("training is needed: stage 3 minus post-training quantisation", "not shown", "table7", "Stage 3", "Post-training"),
+    _compared("training is needed: stage 3 minus calibration alone", "not shown", "table7", "Stage 3", "Calibrated"),
     _compared("the image is used: baseline minus the ellipse in the box", "not shown", "table7", "Baseline", "Ellipse"),
     Claim(
-        "few samples of each modality are enough: balanced minus a tenth of each", "Table 9", "points", _more_samples, -1.0,
+        "few samples of each modality are enough: balanced minus a share of each", "Table 9", "points", _more_samples, -1.0,
         interval=_interval(("scores7", "Stage 3"), ("scores9", "Stage 3")),
     ),
     Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", _gain("table5"), 1.0),
     Claim("and faster than float in the graph rewritten for it", "not shown", "x", _gain("table5", "OpenVINO, rewritten"), 1.0),
+    Claim("and faster than the fastest float arm of this CPU", "not shown", "x", _gain("table5", BEST), 1.0),
     Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", _gain("table6"), 1.0),
     Claim("whole cases are faster than the baseline's way, median", "Table 8", "x", _speed_up, 1.0),
     Claim("and so is the testing set, mean", "Table 10", "x", _testing_time, 1.0),

@@ -1,7 +1,7 @@
 """The study's figures. Each takes data frames or arrays and returns a matplotlib Figure; saving is the caller's.
 
-Charts stand here; pictures of cases in `case_figures`, the drawing of Figure 1 in `sublayers_figure`, the shared look
-in `figure_style`. All are importable from here.
+Charts stand here; curves of training in `training_figures`, pictures of cases in `case_figures`, the drawing of
+Figure 1 in `sublayers_figure`, the shared look in `figure_style`. All are importable from here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .case_figures import QualitativeRow, contact_sheet, gallery_figure, qualitative_figure
 from .figure_style import (
@@ -23,13 +21,13 @@ from .figure_style import (
     QUIET,
     STRONG,
     WIDTH,
-    arm_colours,
     new_figure,
     quiet_grid,
     set_style,
 )
 from .paper_tables import MODALITIES, harmonised
 from .sublayers_figure import quantised_sublayers_figure
+from .training_figures import learning_rate_figure, training_curves
 
 __all__ = [
     "QualitativeRow",
@@ -47,7 +45,6 @@ __all__ = [
     "speed_figure",
     "training_curves",
 ]
-
 
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
     """Samples per modality on a logarithmic axis (Table 2).
@@ -69,44 +66,6 @@ def imbalance_figure(counts: pd.DataFrame) -> Figure:
     quiet_grid(axes, "x")
     if len(series) > 1:
         axes.legend(loc="lower right")
-    return figure
-
-
-def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
-    """Learning rate against epoch (section 3.3): columns epoch, learning_rate and, for several schedules, schedule."""
-    figure, axes = new_figure(height=3.4)
-    groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
-    for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
-        axes.plot(rows["epoch"], rows["learning_rate"], color=colour, marker=marker, label=name)
-    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    quiet_grid(axes, "y")
-    if "schedule" in schedule:
-        axes.legend()
-    return figure
-
-
-def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss above, DSC on the evaluation split below, one column a stage, the best epoch ringed.
-
-    `history` has the columns of history.csv: stage, epoch, loss and, where known, segmentation_loss,
-    distillation_loss, eval_dsc (0..1), best (true on the epoch that goes on).
-    """
-    stages = list(dict.fromkeys(history["stage"]))
-    width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
-    figure, grid = new_figure(2, len(stages), width=width, height=4.8, sharex="col", sharey="row", squeeze=False)
-    for column, stage in enumerate(stages):
-        rows = history[history["stage"] == stage]
-        _loss_curves(grid[0, column], rows)
-        _evaluation_curve(grid[1, column], rows)
-        grid[0, column].set_title(stage if isinstance(stage, str) else f"stage {stage}")
-        grid[1, column].set_xlabel("epoch")
-        grid[1, column].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    grid[0, 0].set_ylabel("training loss")
-    grid[1, 0].set_ylabel("evaluation DSC")
-    handles = {label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels())}
-    if len(handles) > 1:
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -272,30 +231,6 @@ def difference_figure(
     axes.tick_params(axis="y", length=0)
     quiet_grid(axes, "x")
     return figure
-
-
-def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
-    parts = {"loss": "total", "segmentation_loss": "segmentation", "distillation_loss": "distillation"}
-    known = [c for c in parts if c in rows and rows[c].notna().any()]
-    for colour, style, column in zip((INK, COLOURS[0], COLOURS[1]), ("-", "--", ":"), known):
-        axes.plot(
-            rows["epoch"], rows[column], color=colour, linestyle=style, marker="o", markersize=4, label=parts[column]
-        )
-    axes.set_ylim(bottom=0)
-    quiet_grid(axes, "y")
-
-
-def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
-    quiet_grid(axes, "y")
-    if "eval_dsc" not in rows or rows["eval_dsc"].isna().all():
-        return
-    axes.plot(rows["epoch"], rows["eval_dsc"], color=COLOURS[2], marker="o", markersize=4)
-    best = rows[rows["best"].astype(bool)].tail(1) if "best" in rows else rows.loc[[rows["eval_dsc"].idxmax()]]
-    axes.scatter(best["epoch"], best["eval_dsc"], s=130, facecolor="none", edgecolor=INK, linewidth=1.8, zorder=4)
-    for x, y in zip(best["epoch"], best["eval_dsc"]):
-        side = "left" if x < rows["epoch"].mean() else "right"  # towards the middle, not into the neighbour
-        axes.annotate(f"{y:.3f}", (x, y), (4 if side == "right" else -4, -20), textcoords="offset points", ha=side, fontsize=10)
-    axes.margins(y=0.3)
 
 
 def _arm_colour(arm: str) -> str:

@@ -28,7 +28,7 @@ __all__ = [
     "styled",
 ]
 
-METRICS = ("dsc", "nsd", "seconds")
+METRICS = ("dsc", "nsd", "agreement", "seconds")
 DASH = "–"
 _SUMMARIES = ("Average", "Proposed")  # rows that stand below the modalities
 
@@ -158,7 +158,7 @@ def caption(params: Any, title: str = "", note: str = "") -> str:
     """What a table shows and where its numbers come from, in one line.
 
     `params` has profile, data_description, model, image_size and recipe. `caption(p, "Table 7")` gives
-    `Table 7 (profile smoke, phantoms, nano at 64 px, recipe paper)`.
+    `Table 7 (profile smoke, phantoms, litemedsam at 64 px, recipe paper)`.
     """
     source = f"profile {params.profile}, {params.data_description}, {params.model} at {params.image_size} px, recipe {params.recipe}"
     source = f"{source}; {note}" if note else source
@@ -242,7 +242,7 @@ def _heading(name: str) -> str:
 
 
 # Columns of a mean, median or interval hold fractions here; which unit a column has is read from its name.
-_SHARES = {"dsc", "nsd", "mean", "median", "worst", "low", "high", "worse", "std", "minimum"}
+_SHARES = {"dsc", "nsd", "agreement", "mean", "median", "worst", "low", "high", "worse", "std", "minimum"}
 
 
 def _column_text(name: str, values: pd.Series) -> list[str]:

@@ -1,4 +1,4 @@
-"""Accuracy against size and against time, every way of making the model in one picture."""
+"""Agreement with the float model against size and against time, every way of making the model in one picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from scipy.sparse.csgraph import connected_components
 
-from .figure_style import INK, MARKERS, QUIET, STRONG, WIDTH, new_figure, quiet_grid
+from .figure_style import INK, MARKERS, STRONG, WIDTH, new_figure, quiet_grid
 
 TOUCHING = 12.0
 """Points on paper: marks whose centres are nearer than this would have numbers on top of each other."""
@@ -29,22 +29,20 @@ SIDES = (
     ((-8, -6), "right", "top"),
 )
 """Where a number may stand: points on paper from its mark, and the text's alignment; those before are preferred."""
-DEEPEST = 0.12
-"""How far below the best way the picture reaches, in DSC: what is worse stands on its lower edge, hollow, with its value, and leaves the others room."""
+DEEPEST = 0.35
+"""How far below the best way the picture reaches: what is worse stands on its lower edge, hollow, with its value, and leaves the others room."""
 
 
-def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
-    """Mean DSC of each way against its size (left) and its time for an image and a box (right).
+def tradeoff_figure(ways: pd.DataFrame) -> Figure:
+    """Agreement of each way's masks with the float model's against its size (left) and its time for an image and a box (right).
 
     Args:
-        ways: one row each with name, family (its colour and mark), dsc (0..1), mb, ms; ms is NaN where no engine runs it in integers. A way named
-            `float` is drawn as a line too: what nothing should fall below. See `DEEPEST` for those far worse.
-        ellipse: DSC of the ellipse in the box, 0..1, drawn as a line where given.
+        ways: one row each with name, family (its colour and mark), agreement (0..1), mb, ms; ms is NaN where no engine runs it in integers. See `DEEPEST` for those far worse.
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
-    ways = ways.assign(shown=ways["dsc"].clip(lower=ways["dsc"].max() - DEEPEST))
+    ways = ways.assign(shown=ways["agreement"].clip(lower=ways["agreement"].max() - DEEPEST))
     for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
-        _points(axes, ways.dropna(subset=[column, "dsc"]), column)
+        _points(axes, ways.dropna(subset=[column, "agreement"]), column)
         axes.set(xlabel=label, xscale="log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
@@ -52,15 +50,11 @@ def tradeoff_figure(ways: pd.DataFrame, ellipse: float | None = None) -> Figure:
         axes.margins(x=0.25, y=0.12)
         axes.xaxis.set_major_locator(_round_numbers(*axes.get_xlim()))
         quiet_grid(axes, "y")
-        for name, value in (("float", _of_float(ways)), ("ellipse in the box", ellipse)):
-            if value is not None:
-                axes.axhline(100 * value, color=QUIET, linewidth=1, linestyle="--" if name == "float" else ":", zorder=0)
-                axes.annotate(name, (0, 100 * value), (3, 3), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, color=QUIET)
-    left.set_ylabel("mean DSC (%)")
+    left.set_ylabel("agreement with float masks (%)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8.5, labelspacing=0.6, handletextpad=0.2)
     figure.draw_without_rendering()  # where points lie on paper is known only now
     for axes, column in ((left, "mb"), (right, "ms")):
-        _numbers(axes, ways.dropna(subset=[column, "dsc"]), column)
+        _numbers(axes, ways.dropna(subset=[column, "agreement"]), column)
     return figure
 
 
@@ -71,18 +65,13 @@ def _round_numbers(low: float, high: float) -> Locator:
     return wide if len(inside) >= 3 else MaxNLocator(5)
 
 
-def _of_float(ways: pd.DataFrame) -> float | None:
-    found = ways.loc[ways["name"] == "float", "dsc"]
-    return float(found.iloc[0]) if len(found) else None
-
-
 def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
     """A mark for each way; its number's name is in the legend, since neighbours leave no room for it."""
     families = list(dict.fromkeys(ways["family"]))
     for number, row in zip(ways.index + 1, ways.to_dict("records")):
         place = families.index(row["family"])
         colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
-        face = colour if row["shown"] == row["dsc"] else "none"
+        face = colour if row["shown"] == row["agreement"] else "none"
         axes.scatter(row[column], 100 * row["shown"], edgecolor=colour, facecolor=face, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
 
 
@@ -97,8 +86,8 @@ def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
         members = ways[groups == group]
         top = members.loc[members["shown"].idxmax()]
         text = joined(members.index + 1)
-        if (members["shown"] > members["dsc"]).all():
-            text += f" ({', '.join(f'{100 * value:.0f}' for value in members['dsc'])} %)"
+        if (members["shown"] > members["agreement"]).all():
+            text += f" ({', '.join(f'{100 * value:.0f}' for value in members['agreement'])} %)"
         label = axes.annotate(text, (top[column], 100 * top["shown"]), (0, 0), textcoords="offset points", fontsize=8, color=INK, zorder=4)
         crossed = []
         for offset, across, up in SIDES:

@@ -1,8 +1,6 @@
 """Reading and writing weights: strict keys, no pickle code run, atomic, and errors that say what does not fit."""
 
-import hashlib
-import os
-from contextlib import suppress
+import logging
 from pathlib import Path
 
 import torch
@@ -10,13 +8,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..provenance.files import atomic_path, sha256
+from ..provenance.weights import CheckpointError
 
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, another network's, or cannot be written. The message names the file and the first keys at fault."""
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("model", "state_dict")
+"""Names under which training scripts keep a network's weights beside optimiser, epoch and losses."""
+PREFIX = "module."
+"""What PyTorch's parallel wrappers put before every key."""
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a flat dict of tensors from a `.safetensors` file or a `.pth` file (weights only: nothing in it is executed)."""
+    """Read a network's tensors by key from a `.safetensors` or `.pth` file; nothing in it is executed.
+
+    A `.pth` file may hold the dict itself, or hold it as `model` or `state_dict` among other things; keys may all begin with
+    `module.`. What was unwrapped and what was left aside is logged in one line.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that holds something else.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pth or .safetensors)")
@@ -30,9 +41,25 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # pickle.UnpicklingError and its kin: foreign content
         raise CheckpointError(f"{path}: not a plain dict of tensors ({first_line(error)})") from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: holds {type(state).__name__}; expected a flat dict of tensors")
+    return unwrapped(state, path)
+
+
+def unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """The weights within what a `.pth` file holds, see `read_state`."""
+    told = []
+    wrapper = next((name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), None)
+    state = content[wrapper] if wrapper else content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        found = f"a dict with {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: holds {found}; expected tensors by key, or such a dict as {' or '.join(map(repr, WRAPPERS))}")
+    if wrapper:
+        others = ", ".join(str(name) for name in content if name != wrapper)
+        told.append(f"weights taken from {wrapper!r}" + (f"; {others} beside it not used" if others else ""))
+    if all(key.startswith(PREFIX) for key in state):
+        state = {key.removeprefix(PREFIX): value for key, value in state.items()}
+        told.append(f"{PREFIX!r} taken off every key")
+    if told:
+        log.warning("%s: %s", path, "; ".join(told))
     return state
 
 
@@ -70,26 +97,21 @@ def some(what: str, items: list[str], most: int = 3) -> str:
     return f"{len(items)} {what}: {', '.join(items[:most])}" + (", ..." if len(items) > most else "")
 
 
-def save_checkpoint(
-    module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None, dtype: torch.dtype | None = None
-) -> str:
-    """Write a module's state as safetensors, atomically, its floating-point tensors as `dtype` where one is given; returns the SHA-256 of the file.
+def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> str:
+    """Write a module's state as safetensors, atomically; returns the SHA-256 of the file.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; what was at `path` before is still there, and nothing beside it.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in state.items()}, part, metadata)
-        os.replace(part, path)
+        with atomic_path(path) as part:
+            save_file(state, part, metadata)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
         raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left") from error
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def same_weights(a: nn.Module, b: nn.Module, statistics: bool = True) -> bool:

@@ -19,10 +19,7 @@ class DecoderConfig:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention with separate projections, optionally in fewer channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C).
-
-    With `weights` (B, Nk) each key counts for so many: those given stand for others that are not.
-    """
+    """Multi-head attention with separate projections, optionally in fewer channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C)."""
 
     def __init__(self, dim: int, heads: int, downsample: int = 1) -> None:
         super().__init__()
@@ -36,11 +33,9 @@ class CrossAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = self.split(self.q_proj(q)), self.split(self.k_proj(k)), self.split(self.v_proj(v))
         logits = self.qk_product(q, k.transpose(-2, -1)) * self.scale
-        if weights is not None:
-            logits = logits + weights.log()[:, None, None]
         return self.out_proj(self.av_product(logits.softmax(-1), v).transpose(1, 2).flatten(2))
 
 
@@ -72,7 +67,7 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = CrossAttention(dim, config.heads, 2)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor, weights: Tensor | None = None
+        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
@@ -81,17 +76,14 @@ class TwoWayBlock(nn.Module):
             tokens = tokens + self.self_attn(q, q, tokens)
         tokens = self.norm1(tokens)
         k = image + image_positions
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_positions, k, image, weights))
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_positions, k, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
         image = self.norm4(image + self.cross_attn_image_to_token(k, tokens + token_positions, tokens))
         return tokens, image
 
 
 class TwoWayTransformer(nn.Module):
-    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> both, after `depth` two-way blocks and a last attention to the image.
-
-    The cells may be a sample of the image's, in any order, with `weights` (B, cells) that say how many each stands for.
-    """
+    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> both, after `depth` two-way blocks and a last attention to the image."""
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -99,11 +91,11 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = CrossAttention(dim, config.heads, 2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def forward(self, image: Tensor, image_positions: Tensor, prompts: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, image_positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
         tokens = prompts
         for layer in self.layers:
-            tokens, image = layer(tokens, image, prompts, image_positions, weights)
-        attended = self.final_attn_token_to_image(tokens + prompts, image + image_positions, image, weights)
+            tokens, image = layer(tokens, image, prompts, image_positions)
+        attended = self.final_attn_token_to_image(tokens + prompts, image + image_positions, image)
         return self.norm_final_attn(tokens + attended), image
 
 

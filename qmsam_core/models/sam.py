@@ -1,4 +1,4 @@
-"""The promptable segmentation model and its named configurations: LiteMedSAM, MedSAM, and the small networks of a first run."""
+"""The promptable segmentation model and its named configurations: LiteMedSAM and MedSAM."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .bundled import BUNDLED, bundled_checkpoint
+from ..provenance.weights import checkpoint_path
 from .checkpoints import load_checkpoint
 from .mask_decoder import DecoderConfig, MaskDecoder
 from .prompt_encoder import PromptEncoder
@@ -31,18 +31,8 @@ CONFIGS = {
     for config in (
         SamConfig("litemedsam", 256, TinyViTConfig()),
         SamConfig("medsam", 1024, ViTConfig()),
-        # The same code, small enough to train in minutes on two cores and to be tested in seconds.
-        SamConfig(
-            "nano", 64,
-            TinyViTConfig(dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), heads=(1, 1, 2, 4), windows=(7, 7, 7, 7)),
-            dim=64, decoder=DecoderConfig(heads=4, mlp_dim=128),
-        ),
-        SamConfig(
-            "nano_vit", 256, ViTConfig(dim=96, depth=4, heads=3, window=7, global_blocks=(1, 3)),
-            dim=64, decoder=DecoderConfig(heads=4, mlp_dim=128),
-        ),
     )
-}  # fmt: skip
+}
 
 
 class Sam(nn.Module):
@@ -89,38 +79,45 @@ class Sam(nn.Module):
         return self.mask_decoder(image, self.prompt_encoder.image_positions(), sparse)
 
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, S, S) in 0..1, one box (B, 4) or K boxes (B, K, 4) each -> mask logits (N, 1, M, M), embeddings (B, C, g, g), predicted IoU (N, 1).
-
-        N is B, or B * K with the boxes of an image next to each other.
-        """
+        """Images (B, 3, S, S) in 0..1, a box each (B, 4) -> mask logits (B, 1, M, M), embeddings (B, C, g, g), predicted IoU (B, 1)."""
         embeddings = self.image_encoder(images)
-        repeated = embeddings if boxes.ndim == 2 else embeddings.repeat_interleave(boxes.shape[1], 0)
-        masks, iou = self.decode(repeated, boxes.reshape(-1, 4))
+        masks, iou = self.decode(embeddings, boxes)
         return masks, embeddings, iou
 
 
-def build_model(name: str, image_size: int | None = None, checkpoint: str | Path | None = None, seed: int = 0) -> Sam:
+def build_model(
+    name: str, image_size: int | None = None, checkpoint: str | Path | None = None, seed: int = 0, depth: int | None = None
+) -> Sam:
     """Build a model in float by name, in evaluation mode.
 
     Args:
         name: a key of `CONFIGS`.
         image_size: side of the input in px, a multiple of 16; None takes the configuration's. The weights of TinyViT models serve at any size.
-        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; `open` for the bundled weights (litemedsam); None draws random weights from `seed`.
+        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; `public` for LiteMedSAM's published weights; None draws
+            random weights from `seed`.
+        depth: blocks of MedSAM's encoder, 1 to 12, the first ones; None takes all. For timing on small machines: the decoder stays whole.
 
     Raises:
         ValueError: an unknown name, a size the network cannot have, or (CheckpointError) a file that does not fit.
     """
     if name not in CONFIGS:
         raise ValueError(f"model = {name!r}; expected one of {', '.join(CONFIGS)}")
-    config = CONFIGS[name]
+    config = CONFIGS[name] if depth is None else cut(CONFIGS[name], depth)
     size = image_size or config.image_size
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     model = Sam(replace(config, image_size=size)).eval()
     torch.random.set_rng_state(state)
     if checkpoint is not None:
-        load_checkpoint(model, bundled_checkpoint(name) if checkpoint == BUNDLED else checkpoint)
+        load_checkpoint(model, checkpoint_path(checkpoint, name))
     return model
+
+
+def cut(config: SamConfig, depth: int) -> SamConfig:
+    """The configuration with only the first `depth` blocks of a plain ViT. Raises ValueError for another encoder or more blocks than it has."""
+    if not isinstance(config.encoder, ViTConfig) or not 1 <= depth <= config.encoder.depth:
+        raise ValueError(f"depth = {depth} of {config.name}; expected a plain ViT and no more blocks than it has")
+    return replace(config, encoder=replace(config.encoder, depth=depth))
 
 
 def count_parameters(module: nn.Module) -> int:

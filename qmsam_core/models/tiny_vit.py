@@ -185,15 +185,8 @@ class TinyViT(nn.Module):
         self.layers = nn.ModuleList(stages)
         self.neck = Neck(dims[-1], out_channels)
 
-    def stem(self, images: Tensor) -> Tensor:
-        """The convolutional stage and its merge: under 1 % of the weights, most of the time of a training step, since it works on every pixel."""
-        return self.layers[0](self.patch_embed(images))
-
-    def behind_stem(self, x: Tensor) -> Tensor:
-        """What follows `stem`: the stages of window attention, and the neck."""
-        for stage in self.layers[1:]:
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed(images)
+        for stage in self.layers:
             x = stage(x)
         return self.neck(x)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.behind_stem(self.stem(images))

@@ -5,12 +5,11 @@ import warnings
 # Brevitas warns of an optional package for rotations that this study does not use, in red and with a path, in every notebook
 warnings.filterwarnings("ignore", message="fast_hadamard_transform package not found", category=UserWarning)
 
-from .centring import centre_cells
 from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize, scale_parameters
 from .recipes import PARTS, RECIPES, Recipe, find_recipe
 from .storage import describe_model, load_model, save_model
 
 __all__ = [
-    "PARTS", "RECIPES", "QuantMatMul", "Recipe", "calibrate", "centre_cells", "describe_model", "find_recipe", "fold_batch_norm", "load_model", "quantize",
+    "PARTS", "RECIPES", "QuantMatMul", "Recipe", "calibrate", "describe_model", "find_recipe", "fold_batch_norm", "load_model", "quantize",
     "save_model", "scale_parameters",
 ]  # fmt: skip

@@ -28,9 +28,6 @@ IMAGE_ATTENTION = tuple(
 """Where a token gathers what it has seen in the image: of thousands of weights that add up to one, those of a token that looks at a large object are all below
 half a step of eight bits once some other token has looked at a single cell. The product is under one per cent of the decoder's work."""
 
-BOX_KEYS = ("transformer.layers.0.cross_attn_image_to_token.k_proj",)
-"""What the image's cells first compare themselves with: the box's two corners, whose place to a pixel or two eight bits blur. Seven tokens' worth of work."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,7 +41,6 @@ class Recipe:
         percentile: statistic that initialises an activation's scale, over |x|; None takes the maximum.
         statistics_batches: how many batches the statistic is averaged over before the scale becomes a learned parameter.
         clean_export: remove what an export carries that changes no value (no-op clips, initialisers among the inputs).
-        centred: bring the cells that the mask decoder sees about zero before it is quantised, see `centring`; needs samples, as calibration does.
         in_float: modules that stay in float with all that is in them, by their names within the encoder or the decoder.
     """
 
@@ -57,7 +53,6 @@ class Recipe:
     percentile: float | None = None
     statistics_batches: int = 8
     clean_export: bool = True
-    centred: bool = False
     origin: str = ""
     in_float: tuple[str, ...] = ()
 
@@ -86,10 +81,9 @@ RECIPES = {
             per_channel=True,
             unsigned=True,
             fold_batch_norm=True,
-            centred=True,
-            in_float=(*IMAGE_ATTENTION, *BOX_KEYS),
-            origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is negative; the mask decoder's cells about zero, "
-            "the weights of its attention over the image and the keys of the box in float",
+            in_float=IMAGE_ATTENTION,
+            origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is negative; the weights of the "
+            "mask decoder's attention over the image in float",
         ),
     )
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..models import CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
+from ..models import CONFIGS, CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
 from .convert import finish_statistics, quantize
 from .recipes import RECIPES, Recipe
 
@@ -21,6 +21,8 @@ def save_model(model: Sam, path: str | Path, **facts: object) -> str:
         "parts": list(getattr(model, "quantised_parts", ())),
         **facts,
     }
+    if model.config.encoder != CONFIGS[model.config.name].encoder:
+        description["depth"] = model.config.encoder.depth
     if recipe and RECIPES.get(recipe.name) != recipe:  # one of an ablation's own
         description["recipe_fields"] = asdict(recipe)
     return save_checkpoint(model, path, {"qmsam": json.dumps(description)})
@@ -51,7 +53,7 @@ def load_model(path: str | Path) -> Sam:
         CheckpointError: see `describe_model`, or weights that do not fit the description.
     """
     facts = describe_model(path)
-    model = build_model(facts["model"], facts["image_size"])
+    model = build_model(facts["model"], facts["image_size"], depth=facts.get("depth"))
     if facts["parts"]:
         recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
         model = quantize(model, recipe, facts["parts"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from brevitas.nn.mixin.parameter import QuantWeightMixin
 from torch import nn
 
-from .recipes import BOX_KEYS, IMAGE_ATTENTION, PARTS, RECIPES, Recipe
+from .recipes import IMAGE_ATTENTION, PARTS, RECIPES, Recipe
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,7 @@ VARIANTS = (
     _changed("these three", "quantisers", per_channel=True, fold_batch_norm=True, unsigned=True),
     _changed("encoder only", "parts", parts=("encoder",)),
     _changed("decoder only", "parts", parts=("decoder",)),
-    _changed("cells about zero", "decoder", centred=True),
     _changed("attention over the image in float", "decoder", in_float=IMAGE_ATTENTION),
-    _changed("keys of the box in float", "decoder", in_float=BOX_KEYS),
-    _changed("all three", "decoder", centred=True, in_float=(*IMAGE_ATTENTION, *BOX_KEYS)),
     Variant("all of these: ours", "all", RECIPES["deploy"]),
 )
 

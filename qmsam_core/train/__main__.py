@@ -1,10 +1,10 @@
 """One training stage without a notebook, on any number of processes.
 
-    python -m qmsam_core.train params/pretrain.yaml --stage 0 --set data_root=<folder>
-    torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1
+    python -m qmsam_core.train params/laptop.yaml --stage 1
+    torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1 --set data_root=<folder>
 
-Files are where the notebooks leave and expect them, unless named otherwise. Stage 0 splits the data first, where notebook 00 has not. What is
-finished already is not trained again, unless --force says so.
+Files are where the notebooks leave and expect them, unless named otherwise. Where notebook 00 has not run, its split of the data and its float model are
+made first. What is finished already is not trained again, unless --force says so.
 """
 
 import argparse
@@ -14,18 +14,19 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import yaml
 
 from ..allocator import MALLOC
-from ..data.parts import make_parts
+from ..data.split import make_parts
 from ..data.phantoms import write_phantoms
-from ..models.bundled import BUNDLED, bundled_checkpoint
 from ..params import Params, parse_override
-from .pipeline import run_stage
+from .pipeline import make_float_baseline, run_stage
 from .processes import join_processes, local_world_size, rank
-from .progress import forget
-from .step import TrainingError
+from .progress import MODEL, forget
+from .trainer import TrainingError
 
-FOLDERS = {0: "00_prepare/float", 1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetune"}
+PREPARED = "00_prepare"
+FOLDERS = {1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetune"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
     parser.add_argument("--data", type=Path, help="folder with index_train.npz and index_evaluation.npz")
-    parser.add_argument("--parent", type=Path, help="checkpoint to start from; for stage 0 open is the bundled one")
+    parser.add_argument("--parent", type=Path, help="checkpoint to start from")
     parser.add_argument("--float-model", type=Path, help="float parent, the teacher of stage 1")
-    parser.add_argument("--strategy", help="min, tenth, all or a number of slices a modality")
+    parser.add_argument("--strategy", help="min, all, a number of slices a modality, or a share of each such as 0.1")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--force", action="store_true", help="train anew what is finished already")
     options = parser.parse_args(arguments)
@@ -52,28 +53,19 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(max(1, params.threads // local_world_size()))
         files = default_files(params, options.stage)
         chosen = {name: getattr(options, name) or files[name] for name in ("parent", "float_model")}
-        if chosen["parent"] == Path(BUNDLED):
-            if options.stage != 0:
-                raise ValueError(f"--parent: found {BUNDLED}, float weights that only stage 0 begins with; expected what stage {options.stage - 1} left")
-            chosen["parent"] = bundled_checkpoint(params.model)
         data, output = options.data or files["data"], options.output or files["output"]
-        if options.stage == 0 and not (data / "index_train.npz").is_file() and rank() == 0:
-            root = params.data_root or write_phantoms(data / "phantoms", params.phantom_cases, params.seed)
-            make_parts(root, data, params.eval_fraction, params.seed, params.eval_cases, params.validation_root, params.testing_root)
-        if options.force and rank() == 0:
-            forget(output)
+        float_model = data / "float" / MODEL
+        wanting = float_model in chosen.values() and not float_model.is_file()
+        if rank() == 0:
+            split_data(params, data)
+            if options.force:
+                forget(output)
         if dist.is_initialized():
             dist.barrier()
-        strategy = int(options.strategy) if (options.strategy or "").isdigit() else options.strategy
-        run_stage(
-            params,
-            options.stage,
-            data,
-            output,
-            strategy=strategy,
-            log=log,
-            **chosen,
-        )
+        if wanting:
+            make_float_baseline(params, data, float_model.parent)
+        strategy = yaml.safe_load(options.strategy) if options.strategy else None
+        run_stage(params, options.stage, data, output, strategy=strategy, log=log, **chosen)
     except (ValueError, OSError, TrainingError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2
@@ -93,21 +85,18 @@ def keep_memory() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.train", *sys.argv[1:]])
 
 
-def default_files(params: Params, stage: int) -> dict[str, Path | None]:
-    """Where the study's notebooks keep what a stage reads and writes."""
-    run = params.run_dir
-    parents = {
-        0: None,
-        1: run / FOLDERS[0] / "model.safetensors",
-        2: run / FOLDERS[1] / "model.safetensors",
-        3: run / FOLDERS[2] / "model.safetensors",
-    }
-    return {
-        "data": run / "00_prepare",
-        "output": run / FOLDERS[stage],
-        "parent": parents[stage],
-        "float_model": parents[1],
-    }
+def split_data(params: Params, folder: Path) -> None:
+    """The indices of notebook 00, where they are not there yet."""
+    if not (folder / "index_train.npz").is_file():
+        root = params.data_root or write_phantoms(folder / "phantoms", params.phantom_cases, params.seed)
+        make_parts(root, folder, params.eval_fraction, params.seed, params.eval_cases, params.validation_root, params.testing_root)
+
+
+def default_files(params: Params, stage: int) -> dict[str, Path]:
+    """Where the study's notebooks keep what a stage reads and writes: data, output, parent, float_model."""
+    float_model = params.run_dir / PREPARED / "float" / MODEL
+    parent = float_model if stage == 1 else params.run_dir / FOLDERS[stage - 1] / MODEL
+    return {"data": params.run_dir / PREPARED, "output": params.run_dir / FOLDERS[stage], "parent": parent, "float_model": float_model}
 
 
 def log(line: str) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from ..models import Sam
 from ..params import Params
-from ..quant import Recipe, calibrate, centre_cells, find_recipe, quantize
+from ..quant import Recipe, calibrate, find_recipe, quantize
 from .precision import autocast_for
 from .processes import device_of
 from .stage_data import make_data
@@ -44,8 +44,6 @@ def quantise_and_calibrate(
         return m(batch["image"].to(device), batch["box"].to(device))
 
     with autocast_for(model, device):
-        if recipe.centred and "decoder" in parts:
-            model = centre_cells(model, run, loader, recipe.statistics_batches)
         model = quantize(model, recipe, parts)
         calibrate(model, run, loader)
     return model.to("cpu")

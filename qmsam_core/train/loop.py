@@ -17,7 +17,7 @@ from .loading import loader_options
 from .precision import autocast_for, channels_last
 from .processes import rank, world_size
 from .progress import LOG_SECONDS, MODEL, PROGRESS, SAVE_SECONDS, finish, load_progress, save_progress, save_weights, write_history
-from .step import Job, Trainer, TrainingError
+from .trainer import Job, Trainer, TrainingError
 from .teacher import CachedEncoder, Teacher
 
 

@@ -26,21 +26,11 @@ def embedding_iou(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(union > 0, (a & b).sum(1) / union.clamp(min=1), 1.0)
 
 
-def mask_ious(logits: Tensor, masks: Tensor) -> Tensor:
-    """IoU (N,) of each mask from logits (N, 1, M, M), binarised at 0, with the truth 0/1 of the same shape; no gradient. Two empty masks have 0."""
+def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean IoU of masks from logits (N, 1, M, M), binarised at 0, with the truth 0/1 of the same shape; no gradient. Two empty masks have 0."""
     a, b = logits.detach() > 0, masks > 0.5
     union = (a | b).flatten(1).sum(1)
-    return (a & b).flatten(1).sum(1) / union.clamp(min=1)
-
-
-def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean of `mask_ious` over the batch."""
-    return mask_ious(logits, masks).mean()
-
-
-def predicted_iou_loss(guessed: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean squared error of the predicted IoU (N, 1) against `mask_ious`."""
-    return nn.functional.mse_loss(guessed[:, 0], mask_ious(logits, masks))
+    return ((a & b).flatten(1).sum(1) / union.clamp(min=1)).mean()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tensor:

@@ -9,25 +9,22 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ..models import CONFIGS, CheckpointError, Sam, build_model
-from ..models.bundled import BUNDLED, HISTORY
+from ..data.sampling import Strategy
+from ..models import CONFIGS, CheckpointError, build_model, checkpoint_path
 from ..params import Params
+from ..provenance.files import sha256
 from ..quant import describe_model, load_model
 from .calibration import quantise_and_calibrate
 from .fingerprint import distils_as_released, fingerprint
-from .float_stage import train_float
 from .loop import evaluate, fit
 from .processes import check_gpus, device_of, rank, uses_gpu
-from .progress import MARK, finished, save_weights, write_history, writing
+from .progress import MARK, MODEL, finished, save_weights, writing
 from .stage_data import evaluation_batches, make_data
 from .stages import STAGES, schedule_of, teacher_name
-from .step import Job
+from .trainer import Job
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 
-SOURCES_OF_CHECKPOINTS = {
-    "medsam": "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self",
-    "litemedsam": "the README of the LiteMedSAM branch of the official MedSAM repository (bowang-lab) links lite_medsam.pth; or float_checkpoint: null",
-}
+WHERE_MEDSAM_IS = "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self"
 
 
 def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache | None = None) -> tuple[Teacher, str]:
@@ -45,51 +42,38 @@ def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache | None
                 f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
                 f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
-        return Teacher(public_model("medsam", None, params.teacher, params.seed), device, cache), teacher_name(params)
+        try:
+            medsam = build_model("medsam", checkpoint=params.teacher)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {WHERE_MEDSAM_IS}") from error
+        return Teacher(medsam, device, cache), teacher_name(params)
     return Teacher(load_model(float_model), device, cache), teacher_name(params)
 
 
-def public_model(name: str, image_size: int | None, checkpoint: str | None, seed: int) -> Sam:
-    """`build_model`, whose complaint about a public checkpoint also says where people get it.
-
-    Raises:
-        CheckpointError: the file is missing, cut short or another network's: which keys and shapes, and where the right one is.
-    """
-    try:
-        return build_model(name, image_size, checkpoint, seed)
-    except CheckpointError as error:
-        if name not in SOURCES_OF_CHECKPOINTS:
-            raise
-        raise CheckpointError(f"{error}; {SOURCES_OF_CHECKPOINTS[name]}") from error
-
-
-def make_float_baseline(
-    params: Params, data_folder: Path, folder: Path, log: Callable[[str], None] = print
-) -> tuple[Path, pd.DataFrame]:
-    """The float parent of all quantised models: the given checkpoint, or one trained here.
+def make_float_baseline(params: Params, data_folder: Path, folder: Path) -> tuple[Path, float]:
+    """Write the float parent of all quantised models, at the run's input size, as `folder/model.safetensors`.
 
     Args:
-        data_folder: of notebook 00. folder: gets `model.safetensors`, and `history.csv` with one row an evaluation, a single one for a given checkpoint.
+        params: `float_checkpoint` says where the weights come from.
+        data_folder: of notebook 00.
+        folder: made if absent.
+
+    Of several processes that train together each must call this; the first one writes.
+
+    Returns:
+        Path of the model, and its mean DSC on the slices that epochs are judged by, 0..1.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another model.
+        CheckpointError: the weights are missing, damaged or of another network.
         TrainingError: the folder cannot be written.
     """
-    if params.float_checkpoint is None and params.float_phases:
-        return launch_stage(params, 0, data_folder, folder, log=log)
-    model = public_model(params.model, params.image_size, params.float_checkpoint, params.seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    path = checkpoint_path(params.float_checkpoint, params.model)
+    model = build_model(params.model, params.image_size, path)
     score = evaluate(model, evaluation_batches(params, data_folder, model.image_size, model.mask_size))
-    origin = params.float_checkpoint or f"random weights, seed {params.seed}"
-    save_weights(model, folder / "model.safetensors", origin=origin, stage=0, eval_dsc=score)
-    history = [{"stage": 0, "epoch": 0, "eval_dsc": score, "samples": 0, "seconds": 0.0, "best": True}]
-    write_history(folder, history)
-    return folder / "model.safetensors", pd.DataFrame(history)
-
-
-def how_trained(params: Params, history: pd.DataFrame) -> pd.DataFrame:
-    """The history of the float parent's training: `history` of `make_float_baseline`, or the bundled checkpoint's own where that was taken."""
-    return pd.read_csv(HISTORY) if params.float_checkpoint == BUNDLED and HISTORY.is_file() else history
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, folder / MODEL, origin=params.float_checkpoint, origin_sha256=sha256(path), eval_dsc=score)
+    return folder / MODEL, score
 
 
 def run_stage(
@@ -97,17 +81,17 @@ def run_stage(
     number: int,
     data_folder: Path,
     folder: Path,
-    parent: Path | None = None,
+    parent: Path,
     float_model: Path | None = None,
-    strategy: str | int | None = None,
+    strategy: Strategy | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Path, pd.DataFrame]:
     """Run one stage in this process (one of several under torchrun), unless the same work has been finished in that folder before: then its result is given.
 
     Args:
-        number: 0 for the float baseline, or 1 to 3, see `STAGES`.
-        data_folder: of notebook 00. folder: gets checkpoint and history, see `fit` and `pretrain`.
-        parent: checkpoint to start from; stage 0 starts from random weights without one.
+        number: 1 to 3, see `STAGES`.
+        data_folder: of notebook 00. folder: gets checkpoint and history, see `fit`.
+        parent: checkpoint to start from.
         float_model: the float parent, teacher of stage one where no MedSAM is given.
         strategy: see `make_data`.
 
@@ -118,17 +102,16 @@ def run_stage(
         CheckpointError: a parent, or a teacher, that is missing or does not fit.
         TrainingError: a loss that is not finite, or a folder that cannot be written.
     """
-    with writing(folder / f"trial-{rank()}") as trial:  # told now, not after the first epoch
+    trial = folder / f"trial-{rank()}"
+    with writing(trial) as partial:  # that a folder cannot be written is told now, not after the first epoch
         folder.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-    trial.with_suffix("").unlink()
+        partial.touch()
+    trial.unlink()
     work = fingerprint(params, number, parent, strategy, data_folder, float_model)
     if (done := finished(folder, work, log)) is not None:
         return done
     if rank() == 0:
         (folder / MARK).unlink(missing_ok=True)
-    if number == 0:
-        return train_float(params, data_folder, folder, log, parent)
     stage = STAGES[number]
     model = load_model(parent)
     if stage.quantises:

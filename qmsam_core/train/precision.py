@@ -5,10 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from ..models import Sam, count_parameters
-from ..models.tiny_vit import TinyViT
+from ..models import count_parameters
 
-SMALLEST = 2_000_000  # parameters; below, casting costs more than the faster products bring (nano: 70 thousand)
+SMALLEST = 2_000_000  # parameters; below, casting costs more than the faster products bring
 
 
 def has_bf16(device: str) -> bool:
@@ -33,17 +32,3 @@ def autocast_for(model: nn.Module, device: str) -> AbstractContextManager:
 def channels_last(x: nn.Module | Tensor) -> nn.Module | Tensor:
     """The same, its 4-D tensors stored channels last, as the convolutions of oneDNN and cuDNN want them."""
     return x.to(memory_format=torch.channels_last)
-
-
-def compile_blocks(model: Sam) -> None:
-    """Compile an encoder's blocks and the mask decoder for training on a GPU, in place; keys and weights stay.
-
-    Block by block: the network repeats few kinds of them, so that all are compiled in the time of those, once for every input size.
-    """
-    torch._dynamo.config.recompile_limit = 64
-    torch.set_float32_matmul_precision("high")
-    if isinstance(model.image_encoder, TinyViT):
-        parts = [part for stage in model.image_encoder.layers for part in (*stage.blocks, stage.downsample) if part is not None]
-        for part in (model.image_encoder.patch_embed, *parts, model.image_encoder.neck):
-            part.compile(dynamic=False)
-    model.mask_decoder.compile(dynamic=False)

@@ -2,29 +2,28 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from ..imports import modules_reached
+from ..provenance.imported_modules import modules_reached
 from ..models import CheckpointError, Sam
 from ..models.checkpoints import first_line
-from ..provenance import FINISHED, sha256
+from ..provenance.files import FINISHED, atomic_path, sha256
 from ..quant import save_model
 from .processes import rank
-from .step import TrainingError
+from .trainer import TrainingError
 
 SAVE_SECONDS = 180.0  # between two savings of what resuming needs
 LOG_SECONDS = 30.0
 MODEL, HISTORY, PROGRESS, MARK = "model.safetensors", "history.csv", "progress.pt", FINISHED
 SPACE = "what was saved before is intact: make space and start again"
 LIBRARY = Path(__file__).parents[1]
-CODE = {"train", "models", "quant", "data", "phases.py"}  # what of the library can change what is learned
+CODE = {"train", "models", "quant", "data"}  # what of the library can change what is learned
 
 
 def save_progress(path: Path, **state: object) -> None:
@@ -55,13 +54,10 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         TrainingError: it cannot be written; what was at `path` before is still there.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        yield part
-        os.replace(part, path)
+        with atomic_path(path) as part:
+            yield part
     except (OSError, RuntimeError) as error:  # the second: how torch.save tells of a full disk
-        with suppress(OSError):
-            part.unlink()
         raise TrainingError(f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left; {SPACE}") from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from ..data.index import SliceIndex
+from ..data.sampling import Strategy
 from ..data.slices import ModalityBalancedSampler, SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
 from ..models import Sam
@@ -35,17 +36,16 @@ def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int, 
     return DataLoader(judged, 8, sampler=chosen[rank() :: world_size()])
 
 
-def make_data(params: Params, folder: Path, model: Sam, strategy: str | int | None = None) -> Data:
+def make_data(params: Params, folder: Path, model: Sam, strategy: Strategy | None = None) -> Data:
     """Training slices, the epoch's sampler and the evaluation batches of a quantised stage.
 
     Args:
         folder: of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
-        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule.
+        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule. A share draws Ns at least.
     """
     train = SliceIndex.load(folder / "index_train.npz")
-    sampler = ModalityBalancedSampler(
-        train, strategy or params.samples_per_modality or "min", params.seed, rank(), world_size()
-    )
+    proposed = params.samples_per_modality
+    sampler = ModalityBalancedSampler(train, strategy or proposed or "min", params.seed, rank(), world_size(), proposed)
     jitter = params.box_jitter / 256 * params.image_size
     transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True), box_jitter=jitter)
     evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)

@@ -90,7 +90,7 @@ def protocol(params: Params) -> pd.DataFrame:
             {
                 "stage": number,
                 "batch_size": params.batch_size[number - 1],
-                "pretrained_model": f"{params.model} ({'given checkpoint' if params.float_checkpoint else 'trained in notebook 00'})",
+                "pretrained_model": f"{params.model} ({params.float_checkpoint})",
                 "world_size": params.processes,
                 "samples_per_modality": params.samples_per_modality or "smallest modality",
                 "optimizer": "SGD",
@@ -102,9 +102,6 @@ def protocol(params: Params) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-PAPER_HOURS = {1: "5", 2: "2.5", 3: "1"}  # Table 3, on four GPUs
 
 
 def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
@@ -121,19 +118,21 @@ def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
     return spent.drop(columns="seconds")
 
 
-def stage_summary(history: pd.DataFrame, dsc_before: float, teacher: str) -> pd.DataFrame:
+def stage_summary(history: pd.DataFrame, dsc_before: float, teacher: str, paper: pd.DataFrame) -> pd.DataFrame:
     """What one stage spent and reached, beside the paper's budget: quantity, paper, here (text).
 
     Args:
         history: of `fit`, of one stage.
         dsc_before: evaluation DSC of the model that the stage started from, 0..1.
         teacher: who taught the encoder in stage 1.
+        paper: the paper's Table 3: stage, epochs, training_hours.
     """
+    budget = paper.set_index("stage").loc[int(history["stage"].iloc[0])]
     best = history.loc[history["best"], "eval_dsc"].iloc[-1]
     rows = [
-        ("epochs", "14", str(len(history))),
+        ("epochs", f"{budget['epochs']:g}", str(len(history))),
         ("samples seen", "", f"{history['samples'].sum():,.0f}"),
-        ("training time (hours)", PAPER_HOURS[int(history["stage"].iloc[0])], f"{history['seconds'].sum() / 3600:.3f}"),
+        ("training time (hours)", f"{budget['training_hours']:g}", f"{history['seconds'].sum() / 3600:.3f}"),
         (
             "share of it spent on reading samples",
             "",

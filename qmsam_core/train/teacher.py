@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.archive import atomic_file
 from ..models import Sam
+from ..provenance.files import atomic_file
 from .precision import autocast_for
 
 CACHE_BYTES = 20 << 30  # about 10,000 embeddings of LiteMedSAM or MedSAM

@@ -26,9 +26,9 @@ import pandas as pd
 
 from qmsam_core.allocator import MALLOC
 from qmsam_core.deploy.memory import memory_size
-from qmsam_core.deploy.ways import AUTHORS_BEST, run_way
-from qmsam_core.evaluate.benchmark import high_water_mb
-from qmsam_core.evaluate.running_time import WAYS, running_time_table, stand_in, table8_cases
+from qmsam_core.timing.pipelines import AUTHORS_BEST, run_way
+from qmsam_core.timing.interleaved import high_water_mb
+from qmsam_core.timing.table8_cases import WAYS, running_time_table, stand_in, table8_cases
 
 COLUMNS = ["case", "objects", "slices", "way", "run", "seconds", "cpu_seconds", "peak_mb"]
 EXTRA = pd.DataFrame(

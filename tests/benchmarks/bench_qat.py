@@ -31,7 +31,7 @@ def make_step(arm: str, batch: int):
     from qmsam_core.quant import calibrate, quantize
     from qmsam_core.quant.fake_quant import FusedIntQuant
     from qmsam_core.train import STAGES, Schedule
-    from qmsam_core.train.step import Job, Trainer
+    from qmsam_core.train.trainer import Job, Trainer
     from qmsam_core.train.precision import autocast_for
 
     kind, precision = arm.split()

@@ -1,184 +1,109 @@
-"""A folder of phantoms: which modality gets how many cases, and files that are made once and kept while they are right."""
-
-from __future__ import annotations
+"""A folder of phantoms: how many cases each modality gets, and files that are kept while they are right."""
 
 import hashlib
 import json
 import os
 import zlib
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
-from qmsam_core.data.archive import atomic_file
 from qmsam_core.data.cases import Case, tight_boxes
+from qmsam_core.provenance.files import write_json
 
-from . import microscopy, optical, radiographs, tomography, waves
+from .canvas import Canvas, label_map
+from .modalities import SCENES
 
-SLICES_IN_PAPER = {  # paper Table 2
-    "CT": 1218411, "MR": 236804, "PET": 89059, "Endoscopy": 43443, "X-Ray": 34893, "Dermoscopy": 3694, "US": 1646,
-    "OCT": 1436, "Mammography": 1233, "Fundus": 1057, "Microscopy": 1000,
-}  # fmt: skip
-MODALITIES = tuple(SLICES_IN_PAPER)
-VOLUMES = ("CT", "MR", "PET")
-LEAST_CASES = 3
-"""Cases every modality gets, so that each can be trained and evaluated on."""
-
-_MEAN_SLICES = 14  # of a volume
-_MAKERS: dict[str, Callable] = {
-    "CT": tomography.make_ct, "MR": tomography.make_mr, "PET": tomography.make_pet, "Endoscopy": optical.make_endoscopy,
-    "X-Ray": radiographs.make_xray, "Dermoscopy": optical.make_dermoscopy, "US": waves.make_ultrasound, "OCT": waves.make_oct,
-    "Mammography": radiographs.make_mammogram, "Fundus": optical.make_fundus, "Microscopy": microscopy.make_microscopy,
-}  # fmt: skip
-_SIZES = {"CT": 128, "MR": 128, "PET": 96}
+MODALITIES = tuple(SCENES)
+LEAST_CASES = 3  # a modality, so that each can be trained and evaluated on
 _MANIFEST = "phantoms.json"
-MANIFEST_EVERY = 100  # cases: what an interruption loses at most
 
 
 def make_case(modality: str, seed: int, size: int | None = None) -> Case:
-    """One synthetic case with labels and tight boxes, the same for the same arguments.
+    """One synthetic case with labels 1..N and tight boxes, the same for the same arguments.
+
+    CT, MR and PET are volumes of 12 to 16 slices, uint8 (D,H,W); the others are images, uint8 (H,W,3).
 
     Args:
         modality: one of `MODALITIES`.
         seed: at least 0.
-        size: longest side in plane, pixels, at least 48; None for 96 to 128 (volumes of 12 to 16 slices) or 224 (images).
+        size: longest side of a slice, pixels, at least 48; None for 96 to 128 (volumes) or 224 (images).
 
     Raises:
         ValueError: unknown modality, negative seed or a size too small to draw in.
     """
-    if modality not in _MAKERS:
+    if modality not in SCENES:
         raise ValueError(f"modality {modality!r}: expected one of {', '.join(MODALITIES)}")
-    size = _SIZES.get(modality, 224) if size is None else size
+    scene = SCENES[modality]
+    longest = max(scene.height, scene.width)
+    size = longest if size is None else size
     if size < 48 or seed < 0:
-        raise ValueError(f"size {size}, seed {seed}: expected a size of at least 48 px and a seed of at least 0")
-    rng = np.random.default_rng((seed, zlib.crc32(modality.encode())))
-    images, labels, *spacing = _MAKERS[modality](rng, size)
-    while labels.max() == 0:  # an object may fall outside the picture; draw again
-        images, labels, *spacing = _MAKERS[modality](rng, size)
-    name = f"{'3DBox' if modality in VOLUMES else '2DBox'}_{modality}_{seed:06d}"
-    return Case(name, images, tight_boxes(labels)[1], labels, np.asarray(spacing[0] if spacing else np.ones(3), dtype=np.float64))
+        raise ValueError(f"size {size}, seed {seed}: expected a size of at least 48 px, a seed of at least 0")
+    key = (seed, zlib.crc32(modality.encode()))
+    depth = int(np.random.default_rng(key).integers(12, 17)) if scene.field else 1
+    shape = (scene.height * size // longest, scene.width * size // longest)
+    slices = [Canvas(shape, key, (2 * number + 1) / depth - 1, number) for number in range(depth)]
+    for canvas in slices:
+        scene.paint(canvas)
+    images = np.stack([canvas.pixels() for canvas in slices])
+    labels = label_map([np.stack(masks) for masks in zip(*(canvas.objects for canvas in slices))])
+    images, labels = (images[..., 0].copy(), labels) if scene.field else (images[0], labels[0])
+    spacing = np.array([scene.field / shape[1]] * 2 + [5.0]) if scene.field else np.ones(3)
+    return Case(_name(modality, seed), images, tight_boxes(labels)[1], labels, spacing)
+
+
+def _name(modality: str, seed: int) -> str:
+    return f"{'3DBox' if SCENES[modality].field else '2DBox'}_{modality}_{seed:06d}"
 
 
 def case_counts(n_cases: int, imbalance: float = 0.5) -> dict[str, int]:
-    """Cases a modality: three each, the rest so that numbers of slices follow the paper's Table 2 to the power `imbalance`.
+    """Cases a modality: three each, the rest so that slices go as the paper's Table 2 to power `imbalance`.
 
-    At 1 they are in the paper's own proportions (1200 to 1), which leaves the rare modalities with three images in any folder of a few hundred
-    cases; the root keeps Table 2's order and most of its imbalance; at 0 all are alike. Fewer than 33 cases are raised to 33. Counts
-    grow with `n_cases` in every modality, so a larger folder contains a smaller one.
+    At 1 they are in the paper's own proportions (1200 to 1), the root keeps its order, at 0 all are alike.
+    Fewer than 33 cases are raised to 33. A larger folder has at least as many cases of every modality.
     """
     counts = dict.fromkeys(MODALITIES, LEAST_CASES)
-    share = {m: n**imbalance / (_MEAN_SLICES if m in VOLUMES else 1) for m, n in SLICES_IN_PAPER.items()}
+    # a volume counts as its 14 slices (on average)
+    share = {m: s.slices_in_paper**imbalance / (14 if s.field else 1) for m, s in SCENES.items()}
     for _ in range(n_cases - LEAST_CASES * len(MODALITIES)):
         counts[max(MODALITIES, key=lambda m: share[m] / (counts[m] - LEAST_CASES + 1))] += 1
     return counts
 
 
-def write_phantoms(
-    root: str | os.PathLike,
-    n_cases: int,
-    seed: int,
-    progress: bool | Callable[[int, int], None] = False,
-    imbalance: float = 0.5,
-    processes: int = 1,
-) -> Path:
-    """Fill a folder with phantoms, `<root>/<Modality>/Phantom<Modality>/{2DBox,3DBox}_*.npz`, and return it.
+def write_phantoms(root: str | os.PathLike, n_cases: int, seed: int) -> Path:
+    """Fill a folder with `n_cases` phantoms, at least 33 (see `case_counts`), and return it.
 
-    Files already there and right (same content hash, made by the same code) are kept; files of an earlier call that no longer
-    belong are removed; anything else in the folder is left alone.
-
-    Args:
-        root: made if missing.
-        n_cases, imbalance: how many in all and of each modality, see `case_counts`.
-        seed: at least 0.
-        progress: True prints a line every 20 cases; or a function of (cases done, cases in all).
-        processes: how many draw at the same time.
+    Files are `<root>/<Modality>/Phantom<Modality>/{2DBox,3DBox}_<Modality>_<6 digits>.npz`. Those of an
+    earlier call, named in `phantoms.json`, are kept while they and the code that draws them are unchanged,
+    made again when not, and removed when they no longer belong. Other files are left alone.
     """
-    root = Path(root)
-    wanted = _wanted(case_counts(n_cases, imbalance), seed)
-    known = _read_manifest(root)
-    _remove_leftovers(root, known, wanted)
-    report = _reporter(progress)
-    hashes: dict[str, str] = {}
-    with ProcessPoolExecutor(processes) if processes > 1 else nullcontext() as pool:
-        run = partial(pool.map, chunksize=8) if pool else map
-        for done, (name, digest) in enumerate(zip(wanted, run(partial(_kept_or_made, root, known), wanted.items())), start=1):
-            hashes[name] = digest
-            if done % MANIFEST_EVERY == 0 or done == len(wanted):
-                _write_manifest(root, hashes | {k: v for k, v in known.items() if k in wanted and k not in hashes})
-            report(done, len(wanted))
+    root, known = Path(root), _read_manifest(Path(root))
+    numbers = [(m, 1_000_000 * seed + k) for m, count in case_counts(n_cases).items() for k in range(count)]
+    wanted = {f"{m}/Phantom{m}/{_name(m, number)}.npz": (m, number) for m, number in numbers}
+    for name in known.keys() - wanted.keys():
+        (root / name).unlink(missing_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    # names all files already now, so that none is forgotten should this call be broken off
+    write_json(root / _MANIFEST, {"files": {name: known.get(name) for name in wanted}})
+    for name, case in wanted.items():
+        if _digest(root / name) != known.get(name):
+            make_case(*case).save(root / name)
+    write_json(root / _MANIFEST, {"files": {name: _digest(root / name) for name in wanted}})
     return root
 
 
-def _kept_or_made(root: Path, known: dict[str, str], wanted: tuple[str, tuple[str, int]]) -> str:
-    """Hash of a file, which is drawn if it is not there or not what the present code wrote."""
-    name, (modality, seed) = wanted
-    digest = _sha256(root / name)
-    if digest is None or digest != known.get(name):
-        make_case(modality, seed).save(root / name)
-        digest = _sha256(root / name)
-    return digest
+def _digest(path: Path) -> str:
+    """Hash of a file and of the code that draws phantoms, so that a change of either is seen."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    parts = [part.read_bytes() for part in (*sources, path) if part.is_file()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _wanted(counts: dict[str, int], seed: int) -> dict[str, tuple[str, int]]:
-    """File name below the root -> modality and seed of the case."""
-    wanted = {}
-    for modality, count in counts.items():
-        kind = "3DBox" if modality in VOLUMES else "2DBox"
-        for k in range(count):
-            case_seed = seed * 1_000_000 + k
-            wanted[f"{modality}/Phantom{modality}/{kind}_{modality}_{case_seed:06d}.npz"] = (modality, case_seed)
-    return wanted
-
-
-def _reporter(progress: bool | Callable[[int, int], None]) -> Callable[[int, int], None]:
-    if callable(progress):
-        return progress
-
-    def lines(done: int, total: int) -> None:
-        if progress and (done % 20 == 0 or done == total):
-            print(f"phantoms: {done} of {total} cases", flush=True)
-
-    return lines
-
-
-def _code_hash() -> str:
-    """Hash of the sources that draw phantoms: files made by other code are made again."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read_manifest(root: Path) -> dict[str, str]:
-    """File name -> hash of what the present code wrote there; None stands for files of other code, to be made again or removed."""
+def _read_manifest(root: Path) -> dict[str, str | None]:
+    """File name -> digest, None where it was not yet written; empty without a readable manifest."""
     try:
-        manifest = json.loads((root / _MANIFEST).read_text())
-        files = {str(name): str(value) for name, value in manifest["files"].items() if not _leaves(name)}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        files = json.loads((root / _MANIFEST).read_text())["files"]
+        inside = [name for name in files if name.endswith(".npz") and not {"..", "/"} & set(Path(name).parts)]
+        return {name: files[name] for name in inside}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return files if manifest.get("code") == _code_hash() else dict.fromkeys(files)
-
-
-def _leaves(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/")
-
-
-def _write_manifest(root: Path, hashes: dict[str, str]) -> None:
-    text = json.dumps({"about": "phantoms made by qmsam_core.data.phantoms", "code": _code_hash(), "files": hashes}, indent=1)
-    with atomic_file(root / _MANIFEST) as stream:
-        stream.write(text.encode())
-
-
-def _remove_leftovers(root: Path, known: dict[str, str], wanted: dict) -> None:
-    for name in known.keys() - wanted.keys():
-        (root / name).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...models import Sam
 from ...models.mask_decoder import CrossAttention, MaskDecoder, Mlp, TwoWayBlock
-from .fixed import FixedLinear, FixedProduct, FixedQuantiser, FixedWeight
+from .constant_layers import FixedLinear, FixedProduct, FixedQuantiser, FixedWeight
 
 
 class QuantisedLinear(nn.Module):

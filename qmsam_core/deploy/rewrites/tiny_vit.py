@@ -4,11 +4,10 @@ A four-dimensional token tensor (B, H, W, C) looks to OpenVINO like an image of 
 linear layers nor the convolutions; those reorders and transposes took more time than the linear layers themselves.
 """
 
-import torch
 from torch import Tensor, nn
 
 from ...models.tiny_vit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
-from .fixed import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .constant_layers import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
 from .windows import Windows, heads_first, image, own_rows, tokens
 
 gelu = nn.functional.gelu

@@ -1,10 +1,9 @@
 """SAM's plain vision transformer written for an engine: the same function as `models.vit` on token rows (B, side^2, C)."""
 
-import torch
 from torch import Tensor, nn
 
 from ...models.vit import Attention, Block, ViT
-from .fixed import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .constant_layers import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
 from .windows import Windows, heads_first, image, own_rows, tokens
 
 

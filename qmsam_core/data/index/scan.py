@@ -1,0 +1,117 @@
+"""What the index needs to know of one case file, taken from its headers and, if asked for, from a pass over its labels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from qmsam_core.data.archive import MAX_ARRAY_BYTES, CaseArchive, CaseError
+from qmsam_core.data.cases import MAX_LABEL, case_layout, check_box_count, read_boxes
+
+_NO_LABELS = np.zeros(0, dtype=np.uint16)
+
+
+@dataclass(eq=False)
+class FileRecord:
+    """One file as the index remembers it.
+
+    Attributes:
+        name: path relative to the data root, with forward slashes.
+        size, mtime_ns: bytes and time of change, by which a stale record is told.
+        n_slices, height, width, is_volume, has_labels: from the headers; 0 and False where there is a problem.
+        scanned: whether the labels were read.
+        label_counts: uint16 (n_slices,), number of labels on each slice; empty unless scanned.
+        label_ids: uint16, the ids of all slices one after the other, ascending on each slice.
+        problem: why the file cannot be used; "" where it can.
+        remark: what is odd about a usable file; "" where nothing is.
+        group: of cases of one patient or volume, told by the names of all files of the folder (`groups`); "" before the whole folder is known.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    n_slices: int = 0
+    height: int = 0
+    width: int = 0
+    is_volume: bool = False
+    has_labels: bool = False
+    scanned: bool = False
+    label_counts: np.ndarray = field(default_factory=lambda: _NO_LABELS)
+    label_ids: np.ndarray = field(default_factory=lambda: _NO_LABELS)
+    problem: str = ""
+    remark: str = ""
+    group: str = ""
+
+    def serves(self, size: int, mtime_ns: int, scan_labels: bool) -> bool:
+        """Whether the record still describes the file: unchanged, usable, and scanned where a scan is asked for.
+
+        Problems are looked at again each time: a chmod mends a file without changing its time.
+        """
+        return (self.size, self.mtime_ns) == (size, mtime_ns) and not self.problem and (self.scanned or not scan_labels)
+
+
+def scan_file(root: str | os.PathLike, name: str, scan_labels: bool = True, max_bytes: int = MAX_ARRAY_BYTES) -> FileRecord:
+    """Read the headers of `root/name` and, with `scan_labels`, which labels are on each slice.
+
+    Never raises for a bad file: the record carries the problem, so the rest of the folder stays usable.
+    """
+    path = Path(root, name)
+    record = FileRecord(name, 0, 0)
+    try:
+        before = os.stat(path)
+        record.size, record.mtime_ns = before.st_size, before.st_mtime_ns
+        _scan(path, record, scan_labels, max_bytes)
+        after = os.stat(path)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise CaseError(path, "changed while it was being indexed; index again when it is complete")
+    except CaseError as error:
+        return FileRecord(name, record.size, record.mtime_ns, problem=error.message)
+    except OSError as error:
+        return FileRecord(name, record.size, record.mtime_ns, problem=f"cannot be read ({error.strerror or error})")
+    return record
+
+
+def _scan(path: Path, record: FileRecord, scan_labels: bool, max_bytes: int) -> None:
+    with CaseArchive(path, max_bytes) as archive:
+        layout = case_layout(archive)
+        record.n_slices, record.height, record.width = layout.n_slices, layout.height, layout.width
+        record.is_volume, record.has_labels = layout.is_volume, layout.has_labels
+        n_boxes = len(read_boxes(archive, layout)) if layout.has_boxes else None
+        if not scan_labels:
+            return
+        record.scanned = True
+        if layout.has_labels:
+            _scan_labels(archive, record)
+            if n_boxes is not None:
+                check_box_count(path, int(record.label_ids.max(initial=0)), n_boxes)
+        else:
+            record.label_counts = np.zeros(record.n_slices, dtype=np.uint16)
+            record.remark = "has no labels ('gts'): not usable for training or scoring"
+
+
+def _scan_labels(archive: CaseArchive, record: FileRecord) -> None:
+    planes = archive.slices("gts") if record.is_volume else [archive.array("gts")]
+    per_slice = [labels_of(plane, archive.path) for plane in planes]
+    record.label_counts = np.array([len(ids) for ids in per_slice], dtype=np.uint16)
+    record.label_ids = np.concatenate(per_slice).astype(np.uint16)
+    present = np.unique(record.label_ids)
+    gaps = np.setdiff1d(np.arange(1, int(present.max(initial=0)) + 1), present)
+    if not len(present):
+        record.remark = "has an empty mask: no object to train on"
+    elif len(gaps):
+        record.remark = f"has gaps in its labels: {len(gaps)} of 1..{present[-1]} are absent ({', '.join(map(str, gaps[:5]))}{', ...' if len(gaps) > 5 else ''})"
+
+
+def labels_of(plane: np.ndarray, path: Path) -> np.ndarray:
+    """Ascending label ids > 0 on a slice (H,W), int64; `path` is named in the error for ids outside 0..65535."""
+    if not plane.any():
+        return np.zeros(0, dtype=np.int64)
+    if plane.dtype.itemsize > 1 and (int(plane.max()) > MAX_LABEL or int(plane.min()) < 0):
+        raise CaseError(path, f"'gts' holds labels {plane.min()}..{plane.max()}; expected 0..{MAX_LABEL}")
+    if plane.dtype == np.int8 and plane.min() < 0:
+        raise CaseError(path, f"'gts' holds labels {plane.min()}..{plane.max()}; expected 0..{MAX_LABEL}")
+    ids = np.flatnonzero(np.bincount(plane.reshape(-1)))
+    return ids[ids > 0]

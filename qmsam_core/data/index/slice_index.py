@@ -1,0 +1,280 @@
+"""The index of slices: every slice of every case in a data folder, found by bisection, nothing unpacked.
+
+Layout of the folder: `<root>/<Modality>/**/*.npz`; the modality is the first folder below the root, the data set the second (where
+there is one). Volumes count as one sample a slice (paper sections 2.1 and 3.1, Table 2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from qmsam_core.data.archive import MAX_ARRAY_BYTES, CaseError
+from .folder import DataFolderError, find_cases
+from .groups import case_groups
+from .build import scan_folder
+from .table import load_table, save_table
+from .scan import FileRecord
+
+__all__ = ["DataFolderError", "SliceIndex", "SliceRef"]
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """Where a slice is: file, position on the z axis (0 for a 2-D image), modality, and the case's row in `SliceIndex.cases`."""
+
+    path: Path
+    z: int
+    modality: str
+    case: int
+
+
+class SliceIndex:
+    """Slices of a folder of cases, numbered case by case in the order of the file names.
+
+    Attributes:
+        root: the data folder.
+        problems: [(path, message)] of files that cannot be used; they are not in the index.
+        remarks: [(path, message)] of files that are used but odd (label gaps, empty masks, no labels).
+    """
+
+    def __init__(self, root: Path, records: Sequence[FileRecord], problems: Iterable[tuple[Path, str]] = ()):
+        self.root = Path(root)
+        self._records = list(records)
+        if not all(record.group for record in self._records):
+            _tell_groups(self._records)
+        self.problems = list(problems)
+        self._modalities = [record.name.partition("/")[0] for record in self._records]
+        ends = np.cumsum([record.n_slices for record in self._records], dtype=np.int64)
+        self._starts = [0, *ends.tolist()]
+
+    @classmethod
+    def build(
+        cls,
+        root: str | os.PathLike,
+        cache: str | os.PathLike | None = None,
+        scan_labels: bool = True,
+        progress: bool = False,
+        processes: int = 1,
+        max_bytes: int = MAX_ARRAY_BYTES,
+    ) -> SliceIndex:
+        """Index a data folder from the headers of its files.
+
+        Args:
+            root: folder with `<Modality>/**/*.npz`.
+            cache: file that keeps the index; only new and changed files (size, time) are read again, also after an interruption.
+            scan_labels: read `gts` to know which labels are on each slice; needed for sampling, since empty slices must not be drawn.
+            progress: print a line every few seconds.
+            processes: worker processes; 1 works in this one.
+            max_bytes: most bytes an array may declare; files above are reported as a problem.
+
+        Raises:
+            DataFolderError: the folder is missing, or holds no usable case.
+        """
+        found, misplaced = find_cases(root)
+        records = scan_folder(root, found, cache, scan_labels, progress, processes, max_bytes)
+        good = [record for record in records if not record.problem]
+        bad = [(Path(root, record.name), record.problem) for record in records if record.problem]
+        problems = sorted([*misplaced, *bad])
+        if not good:
+            first = f"; the first: {problems[0][0]}: {problems[0][1]}" if problems else ""
+            raise DataFolderError(root, f"holds no usable case ({len(problems)} files with problems{first})")
+        _tell_groups(good)
+        return cls(Path(root), good, problems)
+
+    def save(self, path: str | os.PathLike, times: bool = True) -> None:
+        """Write the index to an npz without pickle, atomically.
+
+        Args:
+            times: when each file was last changed, by which `build` and `stale` tell that it is to be read again. Without them two copies of the same
+                data, in folders of the same name, have the same index, byte for byte.
+        """
+        records = self._records if times else [replace(record, mtime_ns=0) for record in self._records]
+        save_table(path, records, os.path.abspath(self.root))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, root: str | os.PathLike | None = None) -> SliceIndex:
+        """Read a saved index as it is; `root` says where the data are now. `stale` tells what has changed since, `build` mends it.
+
+        Raises:
+            CaseError: no readable index, or one that names files outside its folder.
+        """
+        records, saved_root = load_table(path)
+        for record in records:
+            if record.name.startswith("/") or ".." in record.name.split("/") or "/" not in record.name:
+                raise CaseError(path, f"names {record.name!r}, which is not in <root>/<Modality>/; build the index again")
+        good = [record for record in records if not record.problem]
+        base = Path(root if root is not None else saved_root)
+        return cls(base, good, [(base / record.name, record.problem) for record in records if record.problem])
+
+    def stale(self) -> list[Path]:
+        """Files of the index that have changed or gone since they were read; by their size alone where it was saved without times."""
+        return [self.root / r.name for r in self._records if not _unchanged(self.root / r.name, r)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, i: int) -> SliceRef:
+        case, z = self.locate(i)
+        return SliceRef(self.root / self._records[case].name, z, self._modalities[case], case)
+
+    def locate(self, i: int) -> tuple[int, int]:
+        """Row of the case and position on its z axis of slice `i`, by bisection on the cumulative slice counts."""
+        i = int(i)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"slice {i} of {len(self)}")
+        i %= len(self)
+        case = bisect_right(self._starts, i) - 1
+        return case, i - self._starts[case]
+
+    def labels_on(self, i: int) -> tuple[int, ...]:
+        """Label ids on slice `i`, ascending; () when it is empty. Needs an index built with `scan_labels`."""
+        start, stop = self._label_bounds[i], self._label_bounds[i + 1]
+        return tuple(self._label_ids[start:stop].tolist())
+
+    def objects_on(self) -> np.ndarray:
+        """Number of objects on every slice, int64 (len(self),)."""
+        return np.diff(self._label_bounds)
+
+    def is_volume(self, case: int) -> bool:
+        """Whether the case in row `case` is a volume."""
+        return self._records[case].is_volume
+
+    @property
+    def modalities(self) -> list[str]:
+        """Modalities present, sorted."""
+        return sorted(set(self._modalities))
+
+    @property
+    def remarks(self) -> list[tuple[Path, str]]:
+        """What is odd about files that are used."""
+        return [(self.root / r.name, r.remark) for r in self._records if r.remark]
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """One row a case: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`), n_slices, height, width, is_volume, has_labels, n_objects (-1 unscanned), bytes."""
+        rows = [
+            (str(self.root / r.name), modality, _dataset(r.name), r.group, r.n_slices, r.height, r.width, r.is_volume, r.has_labels, _n_objects(r), r.size)
+            for r, modality in zip(self._records, self._modalities)
+        ]
+        columns = ["path", "modality", "dataset", "group", "n_slices", "height", "width", "is_volume", "has_labels", "n_objects", "bytes"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def counts(self, with_objects: bool = False) -> pd.Series:
+        """Slices a modality (Table 2), or with `with_objects` only those that hold one; int64, indexed by modality."""
+        per_slice = self.objects_on() > 0 if with_objects else np.ones(len(self), dtype=bool)
+        totals = np.bincount(self.modality_codes(), weights=per_slice, minlength=len(self.modalities))
+        return pd.Series(totals.astype(np.int64), index=pd.Index(self.modalities, name="modality"), name="slices")
+
+    def modality_codes(self) -> np.ndarray:
+        """For every slice the position of its modality in `modalities`, int64 (len(self),)."""
+        codes = np.searchsorted(self.modalities, self._modalities)
+        return np.repeat(codes, np.diff(self._starts))
+
+    def subset(self, case_rows: Iterable[int]) -> SliceIndex:
+        """Index of some cases, given by their rows, in that order. Problems stay with the full index."""
+        return SliceIndex(self.root, [self._records[row] for row in case_rows])
+
+    def split(self, eval_fraction: float, seed: int) -> tuple[SliceIndex, SliceIndex]:
+        """Training and evaluation index, split by case within each modality (paper section 3.1: one tenth for evaluation).
+
+        Cases that by their names come from one patient or volume stay on one side (`data.groups`), so the fraction is met as nearly as
+        the groups allow. A modality of two or more groups has at least one on each side; a single case trains. The draw depends on the
+        seed, the modality and its cases' names only, so another modality's files do not change it.
+        """
+        if not 0 < eval_fraction <= 0.5:
+            raise ValueError(f"eval_fraction {eval_fraction}: expected above 0, at most 0.5")
+        evaluation: set[int] = set()
+        for modality in self.modalities:
+            rows = [row for row, name in enumerate(self._modalities) if name == modality]
+            rows.sort(key=lambda row: self._records[row].name)
+            rng = np.random.default_rng((seed, zlib.crc32(modality.encode())))
+            held_out = min(max(1, round(len(rows) * eval_fraction)), len(rows) - 1)
+            groups = list(self._grouped(rows).values())
+            evaluation.update(_take_groups([groups[k] for k in rng.permutation(len(groups))], held_out))
+        training = [row for row in range(len(self._records)) if row not in evaluation]
+        return self.subset(training), self.subset(sorted(evaluation))
+
+    def hold_out(self, fraction: float = 0.2) -> tuple[SliceIndex, SliceIndex]:
+        """The rest and a testing index that is never trained or chosen on, by case within each modality.
+
+        Groups of cases (`data.groups`) are taken in the order of a hash of their name while that brings their number nearer to the fraction,
+        so the part depends on no seed and is the same in every run on the same data. Two or more groups give at least one to each side.
+        """
+        held: list[int] = []
+        for modality in self.modalities:
+            rows = [row for row, name in enumerate(self._modalities) if name == modality]
+            groups = sorted(self._grouped(rows).items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
+            wanted = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
+            held += _take_groups([group for _, group in groups], wanted)
+        inside = set(held)
+        return self.subset(row for row in range(len(self._records)) if row not in inside), self.subset(sorted(inside))
+
+    def _grouped(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        """Rows of one modality by the name of their patient or volume, in the order of their first case."""
+        groups: dict[str, list[int]] = {}
+        for row in rows:
+            groups.setdefault(self._records[row].group, []).append(row)
+        return groups
+
+    @cached_property
+    def _label_ids(self) -> np.ndarray:
+        self._require_scan()
+        return np.concatenate([np.zeros(0, dtype=np.uint16), *(r.label_ids for r in self._records)])
+
+    @cached_property
+    def _label_bounds(self) -> np.ndarray:
+        self._require_scan()
+        counts = np.concatenate([np.zeros(1, dtype=np.int64), *(r.label_counts for r in self._records)])
+        return np.cumsum(counts, dtype=np.int64)
+
+    def _require_scan(self) -> None:
+        if not all(record.scanned for record in self._records):
+            raise ValueError(f"the index of {self.root} was built without labels: build it with scan_labels=True")
+
+
+def _tell_groups(records: Sequence[FileRecord]) -> None:
+    """Write into each record which patient or volume its case comes from; of a modality all files must be given, since names are read beside each other."""
+    modalities: dict[str, list[FileRecord]] = {}
+    for record in records:
+        modalities.setdefault(record.name.partition("/")[0], []).append(record)
+    for of_modality in modalities.values():
+        for record, group in zip(of_modality, case_groups([record.name for record in of_modality])):
+            record.group = group
+
+
+def _take_groups(groups: list[list[int]], held_out: int) -> list[int]:
+    """Rows of groups, taken in order while that brings their number nearer to `held_out`; at least one group where any is wanted."""
+    taken: list[int] = []
+    for group in groups:
+        if abs(len(taken) + len(group) - held_out) < abs(len(taken) - held_out):
+            taken += group
+    if held_out and not taken:  # every group is more than twice as large as asked
+        taken = min(groups, key=len)
+    return taken
+
+
+def _unchanged(path: Path, record: FileRecord) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return status.st_size == record.size and record.mtime_ns in (0, status.st_mtime_ns)
+
+
+def _dataset(name: str) -> str:
+    parts = name.split("/")
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _n_objects(record: FileRecord) -> int:
+    return len(np.unique(record.label_ids)) if record.scanned else -1

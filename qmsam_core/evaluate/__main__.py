@@ -1,0 +1,87 @@
+"""Score predictions as the challenge does: DSC and NSD by modality, and how far they agree with another model's.
+
+    python -m qmsam_core.evaluate -i cases/ -s segmentations/ [--agree-with other_segmentations/] [-o scores.csv]
+
+Exit code: 0 every case scored, 1 some had no prediction or no labels, 2 nothing could be scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ..data.cases import Case, CaseError, read_segmentation
+from ..provenance.files import write_atomic
+from .agreement import agreement
+from .metrics import modality_of, score_cases
+from .tables import per_modality, rendered
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The options; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option("-i", "--input", required=True, type=Path, help="cases with labels, <name>.npz in this folder or below")
+    option("-s", "--segmentations", required=True, type=Path, help="folder of <same name>.npz with 'segs'")
+    option("--agree-with", type=Path, help="another folder of segmentations: adds their agreement, the mean Dice between the two")
+    option("-o", "--output", type=Path, help="CSV, one row a case")
+    option("--processes", type=int, default=os.cpu_count(), help="cases scored at once")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    options = command_line().parse_args(arguments)
+    pairs, problems = [], []
+    for path in sorted(options.input.rglob("*.npz")):
+        segs = options.segmentations / path.name
+        reason = why_not(path, segs, options.agree_with)
+        problems += [f"{path}: {reason}"] if reason else []
+        pairs += [] if reason else [(path, segs, _modality(path, options.input))]
+    for line in problems:
+        print(f"evaluate: left out: {line}", file=sys.stderr)
+    if not pairs:
+        print(f"evaluate: {options.input}: no case with labels has a prediction in {options.segmentations}", file=sys.stderr)
+        return 2
+    scores = score_cases(pairs, processes=max(1, options.processes))
+    if options.agree_with:
+        scores["agreement"] = [_agreement(case, segs, options.agree_with) for case, segs, _ in pairs]
+    if options.output:
+        write_atomic(options.output, lambda partial: scores.to_csv(partial, index=False))
+    print(rendered(per_modality(scores)).to_string(index=False))
+    return 1 if problems else 0
+
+
+def why_not(case: Path, segs: Path, others: Path | None) -> str:
+    """Why a case cannot be scored, in words; "" where it can."""
+    missing = [path for path in (segs, others and others / segs.name) if path and not path.is_file()]
+    if missing:
+        return f"no prediction {missing[0]}"
+    try:
+        if Case.load(case).labels is None:
+            return "has no labels ('gts')"
+        read_segmentation(segs)
+    except CaseError as error:
+        return error.message
+    return ""
+
+
+def _modality(path: Path, root: Path) -> str:
+    """The first folder below the root, as data folders are laid out; else the name's own."""
+    below = path.relative_to(root).parts
+    return below[0] if len(below) > 1 else modality_of(path.stem)
+
+
+def _agreement(case: Path, segs: Path, others: Path) -> float:
+    objects = Case.load(case).with_boxes().boxes
+    return agreement(read_segmentation(others / segs.name), read_segmentation(segs), len(np.atleast_2d(objects)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

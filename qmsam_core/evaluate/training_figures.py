@@ -1,0 +1,142 @@
+"""Figures of training: the learning rate, losses and the DSC by which the best epoch is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .figure_style import COLOURS, INK, MARKERS, WIDTH, new_figure, quiet_grid
+
+ENOUGH = 3  # epochs that make a curve
+LOSSES = {  # columns of a training history: label, colour, line
+    "loss": ("total", INK, "-"),
+    "segmentation_loss": ("segmentation", COLOURS[0], "--"),
+    "distillation_loss": ("distillation", COLOURS[1], ":"),
+}
+RING = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.8, "zorder": 4}
+
+
+def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
+    """Learning rate against epoch (section 3.3): columns epoch, learning_rate and, for several schedules, schedule."""
+    figure, axes = new_figure(height=3.4)
+    groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
+    for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
+        axes.plot(rows["epoch"], rows["learning_rate"], color=colour, marker=marker, label=name)
+    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    quiet_grid(axes, "y")
+    if "schedule" in schedule:
+        axes.legend()
+    return figure
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Loss above, DSC on the evaluation split below, one column a stage, the best epoch ringed.
+
+    Where no stage has three epochs there is no curve to see: the values are then marks on axes that begin at
+    zero, each with its number beside it.
+
+    `history` has the columns of history.csv: stage, epoch, loss and, where known, segmentation_loss,
+    distillation_loss, eval_dsc (0..1), best (true on the epoch that goes on).
+    """
+    stages = {stage: rows for stage, rows in history.groupby("stage", sort=False)}
+    curves = max(map(len, stages.values())) >= ENOUGH
+    figure, grid = (_curve_panels if curves else _mark_panels)(list(stages.values()))
+    for axes, stage in zip(grid[0], stages, strict=True):
+        axes.set_title(stage if isinstance(stage, str) else f"stage {stage}")
+    named = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid[0])
+    handles = {label: handle for pairs in named for handle, label in pairs}
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _curve_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
+    """Losses and DSC against the epoch, a column a stage."""
+    width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
+    shape = {"sharex": "col", "sharey": "row", "squeeze": False}
+    figure, grid = new_figure(2, len(stages), width=width, height=4.8, **shape)
+    for column, rows in enumerate(stages):
+        _loss_curves(grid[0, column], rows)
+        _evaluation_curve(grid[1, column], rows)
+        grid[1, column].set_xlabel("epoch")
+        grid[1, column].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    grid[0, 0].set_ylabel("training loss")
+    grid[1, 0].set_ylabel("evaluation DSC")
+    return figure, grid
+
+
+def _losses(rows: pd.DataFrame) -> list[str]:
+    """The columns of losses that are known."""
+    return [name for name in LOSSES if name in rows and rows[name].notna().any()]
+
+
+def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
+    for name in _losses(rows):
+        label, colour, style = LOSSES[name]
+        line = {"linestyle": style if len(rows) >= ENOUGH else "none", "marker": "o", "markersize": 4}
+        axes.plot(rows["epoch"], rows[name], color=colour, label=label, **line)
+    axes.set_ylim(bottom=0)
+    quiet_grid(axes, "y")
+
+
+def _best(rows: pd.DataFrame) -> pd.DataFrame:
+    """The epoch that goes on."""
+    if "best" in rows:
+        return rows[rows["best"].astype(bool)].tail(1)
+    return rows.loc[[rows["eval_dsc"].idxmax()]]
+
+
+def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
+    quiet_grid(axes, "y")
+    if "eval_dsc" not in rows or rows["eval_dsc"].isna().all():
+        return
+    style = "-" if len(rows) >= ENOUGH else "none"
+    axes.plot(rows["epoch"], rows["eval_dsc"], color=COLOURS[2], linestyle=style, marker="o", markersize=4)
+    best = _best(rows)
+    axes.scatter(best["epoch"], best["eval_dsc"], **RING)
+    for x, y in zip(best["epoch"], best["eval_dsc"], strict=True):
+        side = "left" if x < rows["epoch"].mean() else "right"  # towards the middle, not into the neighbour
+        place = (4 if side == "right" else -4, -20)
+        axes.annotate(f"{y:.3f}", (x, y), place, textcoords="offset points", ha=side, fontsize=10)
+    axes.margins(y=0.3)
+
+
+def _mark_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
+    """Losses and DSC as marks, one epoch below the other, a column a stage; each mark with its value."""
+    width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
+    shape = {"sharex": "row", "sharey": "row", "squeeze": False, "height_ratios": [2, 1]}
+    figure, grid = new_figure(2, len(stages), width=width, height=1.9 + 1.1 * max(map(len, stages)), **shape)
+    for losses, scores, rows in zip(*grid, stages, strict=True):
+        _marks(losses, rows, {name: LOSSES[name][:2] for name in _losses(rows)})
+        if "eval_dsc" in rows and rows["eval_dsc"].notna().any():
+            _marks(scores, rows, {"eval_dsc": ("DSC", COLOURS[2])})
+            scores.scatter(_best(rows)["eval_dsc"], _best(rows)["epoch"], **RING)
+    epochs = sorted({epoch for rows in stages for epoch in rows["epoch"]})
+    largest = max(rows[_losses(rows)].max().max() for rows in stages)
+    _mark_axes(grid[0], "training loss", largest, [0], epochs)
+    _mark_axes(grid[1], "evaluation DSC", 1, [0, 0.5, 1], epochs)
+    return figure, grid
+
+
+def _marks(axes: Axes, rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> None:
+    """The values of some columns as marks, those of an epoch close to each other, each with its number."""
+    for place, (name, (label, colour)) in enumerate(columns.items()):
+        height = rows["epoch"] + 0.27 * (place - (len(columns) - 1) / 2)
+        axes.scatter(rows[name], height, s=36, color=colour, label=label, zorder=3, clip_on=False)
+        for x, y in zip(rows[name], height, strict=True):
+            text = f"{x:.3g}" if x < 0.01 else f"{x:.3f}"
+            axes.annotate(text, (x, y), (10, 0), textcoords="offset points", va="center", fontsize=10)
+
+
+def _mark_axes(row: np.ndarray, label: str, largest: float, ticks: list[float], epochs: list[int]) -> None:
+    """From zero to the largest value, with room for a number beyond it."""
+    row[0].set(xlim=(0, 1.45 * largest), ylim=(max(epochs) + 0.6, min(epochs) - 0.6))
+    row[0].set(xticks=ticks, yticks=epochs, ylabel="epoch")
+    for axes in row:
+        axes.set_xlabel(label)
+        axes.spines["bottom"].set_bounds(0, largest)
+        axes.tick_params(axis="y", length=0)

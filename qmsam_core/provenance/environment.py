@@ -1,0 +1,115 @@
+"""What a result was made with: commit, versions of packages, and the CPU with its int8 and bf16 instructions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpuinfo import get_cpu_info
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of which says that it is there
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx512vnni", "avx_vnni"),
+    "amx": ("amx_int8", "amx_tile"),
+    "bf16": ("avx512_bf16", "avx512bf16", "amx_bf16"),
+}
+
+
+class ProvenanceError(RuntimeError):
+    """A run cannot be recorded: no project around, or a declared output was never written."""
+
+
+def project_root(start: str | Path = ".") -> Path:
+    """The folder with `pyproject.toml` and `notebooks` at or above `start`; `ProvenanceError` if there is none."""
+    here = Path(start).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise ProvenanceError(
+        f"{here}: not inside the project; run from the folder that holds pyproject.toml and notebooks/"
+    )
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """What the run stands on: `commit`, `dirty`, `versions`, `platform`, `cpu` (model, cores, features), `threads`.
+
+    `commit` and `dirty` are None where git or the repository is absent.
+    """
+    root = project_root()
+    return {
+        **_git_state(root),
+        "versions": _versions(root),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "threads": threads,
+    }
+
+
+def environment_table() -> DataFrame:
+    """Table 4 of this machine: columns item and value, with the items of the paper's table."""
+    import pandas as pd
+    import psutil
+    import torch
+
+    facts, cuda = environment(), torch.cuda.is_available()
+    cpu, versions = facts["cpu"], facts["versions"]
+    features = [name for name in CPU_FEATURES if cpu[name]]
+    items = {
+        "System": facts["platform"],
+        "CPU": f"{cpu['model']}, {cpu['cores']} cores ({', '.join(features) or 'none of ' + ', '.join(CPU_FEATURES)})",
+        "RAM": f"{psutil.virtual_memory().total / 2**30:.0f}GB",
+        "GPU": f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "none used",
+        "CUDA version": str(torch.version.cuda) if cuda else "none used",
+        "Programming language": f"Python {versions['python']}",
+        "Deep learning framework": f"PyTorch {torch.__version__}",
+        "Specific dependencies": ", ".join(
+            f"{name} {versions.get(name, 'not listed')}" for name in ("brevitas", "onnxruntime", "openvino")
+        ),
+        "Code": f"this project, commit {(facts['commit'] or 'unknown')[:10]}{' with changes' if facts['dirty'] else ''}",
+    }
+    return pd.DataFrame(list(items.items()), columns=["item", "value"])
+
+
+def _git_state(root: Path) -> dict[str, Any]:
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain")
+    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions(root: Path) -> dict[str, str]:
+    """Installed versions of what `requirements.txt` names."""
+    listed = root / "requirements.txt"
+    names = re.findall(r"^([A-Za-z0-9_.-]+)", listed.read_text(), re.M) if listed.is_file() else []
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@cache
+def _cpu() -> dict[str, Any]:
+    info = get_cpu_info()
+    flags = set(info.get("flags", ()))
+    features = {name: not flags.isdisjoint(any_of) for name, any_of in CPU_FEATURES.items()}
+    return {"model": info.get("brand_raw") or platform.processor() or "unknown", "cores": os.cpu_count(), **features}

@@ -1,0 +1,88 @@
+"""The models whose accuracy Tables 7 and 10 compare, each as it would be deployed, and what they come to in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..deploy.engines import open_engine
+from ..deploy.predictor import Predictor
+from ..evaluate.intervals import paired_differences
+from ..evaluate.tables import per_modality
+from ..timing.engine_arms import FLOAT_FAST, Arm
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """An export of notebook 05, by its folder's name, and the order in which its images are padded and normalised."""
+
+    export: str
+    order: str = "pad_then_normalise"
+
+
+BASELINE, OWN_ORDER, CALIBRATED, STAGE3, NNCF = "Baseline", "Baseline, own order", "Calibrated", "Stage 3", "NNCF"
+ELLIPSE = "Ellipse"
+COMPARED = {
+    BASELINE: ComparedModel("float_fast"),
+    OWN_ORDER: ComparedModel("float_fast", "normalise_then_pad"),
+    "Stage 1": ComparedModel("stage1"),
+    "Stage 2": ComparedModel("stage2"),
+    STAGE3: ComparedModel("int8"),
+    CALIBRATED: ComparedModel("calibrated"),
+    NNCF: ComparedModel("int8_nncf"),
+}
+"""Arms of the accuracy tables. The challenge's baseline normalises an image before it pads it; the paper pads first. All arms follow
+the paper but the second, which shows what the order alone does to the float model."""
+
+
+def predictors_of(folder: str | Path, threads: int, block: int, interpolation: str) -> dict[str, Predictor]:
+    """A predictor on OpenVINO for every arm of `COMPARED`, by its name; `folder` holds the exports."""
+    return {
+        arm: Predictor(open_engine("openvino", Path(folder) / model.export, threads), block, interpolation, model.order)
+        for arm, model in COMPARED.items()
+    }
+
+
+SUMMARISED = {
+    "float": (BASELINE, FLOAT_FAST),
+    "float, normalised before padding": (OWN_ORDER, FLOAT_FAST),
+    "int8, calibrated": (CALIBRATED, Arm("int8", "openvino")),
+    "int8, after stage 3": (STAGE3, Arm("int8", "openvino")),
+    "int8 by NNCF": (NNCF, Arm("int8", "openvino", variant="nncf")),
+    "ellipse in the box": (ELLIPSE, None),
+}
+"""Rows of the table of results: the arm of the scores, and the arm whose time stands for it."""
+
+
+def summary_table(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
+    """The study's results in one table: a row a model of `SUMMARISED`.
+
+    Args:
+        scores: a row a case and arm, with dsc, nsd and agreement (with the float model's masks).
+        timings: of one image and one box, columns arm (a label) and median_ms.
+
+    Returns:
+        model, dsc, `difference to float` with its 95 % interval (`difference low`, `difference high`), nsd, `agreement with float`, all
+        means over modalities; ms.
+    """
+    ms = timings.set_index("arm")["median_ms"]
+    by_arm = {arm: rows for arm, rows in scores.groupby("arm")}
+    rows = []
+    for name, (arm, timed) in SUMMARISED.items():
+        average = per_modality(by_arm[arm].drop(columns="arm")).iloc[-1]
+        paired = paired_differences(by_arm[arm], by_arm[BASELINE]).iloc[-1] if arm != BASELINE else {}
+        rows.append(
+            {
+                "model": name,
+                "dsc": average["dsc"],
+                "difference to float": paired.get("difference", float("nan")),
+                "difference low": paired.get("difference_low", float("nan")),
+                "difference high": paired.get("difference_high", float("nan")),
+                "nsd": average["nsd"],
+                "agreement with float": average["agreement"],
+                "ms": ms[timed.label] if timed else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)

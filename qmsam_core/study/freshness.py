@@ -1,0 +1,92 @@
+"""What is up to date: a notebook runs again only when something it was made from changed.
+
+That is its parameters, its source, that of the library's modules it reaches by imports, its inputs, the checkpoints and the data folder. All go by
+content (SHA-256), but for the cases of the data folder, which may hold hundreds of gigabytes: there names, sizes and times must do. What the folder
+states of licences, `SOURCES.md`, chooses what is trained on and shown, and goes by content.
+The fingerprint stands in the notebook's `run.json`, beside the hashes of its outputs, which must still hold too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from qmsam_core.data.licences import SOURCES
+from qmsam_core.provenance.imported_modules import modules_reached
+from qmsam_core.study.notebooks import Notebook
+from qmsam_core.params import Params
+from qmsam_core.provenance.weights import PUBLIC, SHA256
+from qmsam_core.provenance.files import sha256, write_json
+
+Fingerprint = dict[str, str]
+LIBRARY = Path(__file__).parents[1]
+
+
+def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
+    """One hash for each thing the notebook's results depend on; an input that is absent hashes as such."""
+    run_dir = root / params.run_dir
+    inputs = {name: sha256(run_dir / name) if (run_dir / name).exists() else "absent" for name in notebook.inputs}
+    return {
+        "parameters": _hash(params.model_dump(mode="json")),
+        "notebook": notebook.source,
+        "library": _hash({str(p.relative_to(LIBRARY)): sha256(p) for p in modules_reached(notebook.code, LIBRARY)}),
+        "inputs": _hash(inputs),
+        "checkpoints": _hash(checkpoints(root, params)),
+        "data": _hash({name: _hash(_listing(root / folder)) for name, folder in params.data_roots.items()}) if params.data_roots else "phantoms",
+    }
+
+
+def checkpoints(root: Path, params: Params) -> dict[str, str]:
+    """The SHA-256 of the weights that the parameters name, by the parameter's name; "absent" for a file that is not there."""
+    given = {"float_checkpoint": params.float_checkpoint, "teacher": params.teacher}
+    known = {PUBLIC: SHA256, "self": "self"}
+    files = {name: root / value for name, value in given.items()}
+    return {name: known.get(given[name]) or (sha256(path) if path.is_file() else "absent") for name, path in files.items()}
+
+
+def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
+    """Why the notebook has to run, in a few words; empty if its results are up to date."""
+    folder = root / params.run_dir / notebook.name
+    record = read_record(folder)
+    if not record or not (folder / "executed.ipynb").is_file():
+        return "first run"
+    then = record.get("fingerprint")
+    if not isinstance(then, dict):
+        return "last run by hand or broken off"
+    now = fingerprint(root, params, notebook)
+    changed = [part for part in now if now[part] != then.get(part)]
+    if changed:
+        return ", ".join(changed) + " changed"
+    recorded = record.get("outputs", {})
+    touched = [name for name in {*recorded, *notebook.outputs} if not _as_recorded(folder / name, recorded.get(name))]
+    return f"{', '.join(sorted(touched))} missing or altered" if touched else ""
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `run.json` of a notebook's folder; empty if there is none that can be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def store(folder: Path, marks: Fingerprint) -> None:
+    """Put the fingerprint a notebook ran with into its `run.json`."""
+    write_json(folder / "run.json", {**read_record(folder), "fingerprint": marks})
+
+
+def _as_recorded(path: Path, digest: str | None) -> bool:
+    return path.exists() and (digest is None or sha256(path) == digest)
+
+
+def _listing(folder: Path) -> list[list[Any]]:
+    files = sorted(folder.rglob("*.npz"))
+    stated = [[SOURCES, sha256(folder / SOURCES)]] if (folder / SOURCES).is_file() else []
+    return stated + [[str(p.relative_to(folder)), (found := p.stat()).st_size, found.st_mtime_ns] for p in files]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

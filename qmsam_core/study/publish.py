@@ -1,0 +1,222 @@
+"""Copy what is worth sharing of a finished run into a folder that can be committed: pages, tables, pictures, records; a few MB.
+
+`python -m qmsam_core.study.publish outputs/laptop -o outputs/reference/laptop`, which also renews the results in the README;
+`python -m qmsam_core.study.publish --readme` does that alone.
+
+Pictures are linked, not embedded, and of 256 colours. Of real data only those are shared whose cases are all under an open licence by the data folder's
+`SOURCES.md`, named with their source; the others are left out of the folder and of the reports. No path of the machine is left in any file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+import pandas as pd
+from PIL import Image
+
+from qmsam_core.data.licences import SOURCES, read_sources, source_of
+from qmsam_core.study.freshness import read_record
+from qmsam_core.study.machine_names import MachineNames, left_over
+from qmsam_core.study.notebooks import NotebookError, find_notebooks, title_of
+from qmsam_core.params import DATA_ROOTS, Params, ParamsError
+from qmsam_core.provenance.environment import ProvenanceError, project_root
+from qmsam_core.provenance.files import sha256, write_json
+from qmsam_core.study.readme_results import ReadmeError, update_readme
+from qmsam_core.study.report import Entry, index_html, report_html
+
+SHARED = (".csv", ".png")  # of what a notebook left; beside them its report and its run.json
+KINDS = (*SHARED, ".html", ".json")
+Sources = dict[str, pd.DataFrame]
+"""What is stated of each data folder that the run was given, by the parameter that names it; see `read_sources`."""
+FIGURE = re.compile(r"run\.figure\(\s*[\"'](\w+)[\"']")
+
+
+class PublishError(RuntimeError):
+    """A run cannot be published; the message has one line a problem."""
+
+
+def publish(run_dir: Path, target: Path) -> list[Path]:
+    """Make `target` the published copy of the finished run in `run_dir`; returns its files.
+
+    What was in `target` stays until the copy is complete and checked. Raises `PublishError` for a run that is unfinished or altered, a target that holds
+    other things, a path of the machine left in a text, or a link to nothing; `ParamsError` for a run of other parameters than today's.
+    """
+    run_dir, target = run_dir.resolve(), target.resolve()
+    names = [book.name for book in find_notebooks(project_root() / "notebooks")]
+    records = {name: read_record(run_dir / name) for name in names}
+    _check_finished(run_dir, records)
+    _check_target(target)
+    params = Params.check(records[names[0]]["parameters"], str(run_dir))
+    sources = {name: read_sources(project_root() / root) for name, root in params.data_roots.items()}
+    machine = MachineNames(params, run_dir)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".publish", dir=target.parent) as scratch:
+        copy = Path(scratch, "new")
+        entries = [_notebook(run_dir / name, copy / name, record, sources, machine) for name, record in records.items()]
+        public = Params.check(machine.without_in(records[names[0]]["parameters"]), str(run_dir))
+        (copy / "index.html").write_text(index_html(copy, public, entries, published=True), encoding="utf-8")
+        _check_copy(copy)
+        if target.exists():
+            os.rename(target, Path(scratch, "old"))
+        try:
+            os.rename(copy, target)
+        except OSError:
+            if Path(scratch, "old").exists():
+                os.rename(Path(scratch, "old"), target)
+            raise
+    return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _check_finished(run_dir: Path, records: dict[str, dict[str, Any]]) -> None:
+    lines = []
+    made = {f"{name}/{file}": digest for name, record in records.items() for file, digest in record.get("outputs", {}).items()}
+    for name, record in records.items():
+        folder = run_dir / name
+        if not record or not (folder / "executed.ipynb").is_file() or (folder / "failed.ipynb").is_file():
+            lines.append(f"{folder}: not finished; run the study to its end, then publish")
+            continue
+        if record["parameters"] != next(iter(records.values())).get("parameters"):
+            lines.append(f"{folder}: made with other parameters than the first notebook; run the study again")
+        lines += [
+            f"{folder / file}: not as the notebook left it; run notebook {name} again"
+            for file, digest in record["outputs"].items()
+            if file.endswith(SHARED) and (not (folder / file).is_file() or sha256(folder / file) != digest)
+        ]
+        lines += [
+            f"{folder}: read another {file} than the run holds now; run notebook {name} again"
+            for file, digest in record["inputs"].items()
+            if made.get(file, digest) != digest
+        ]
+    if lines:
+        raise PublishError("\n".join(lines))
+
+
+def _check_target(target: Path) -> None:
+    foreign = [path for path in target.rglob("*") if path.is_file() and path.suffix not in KINDS] if target.is_dir() else []
+    if target.is_file() or foreign or (target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file()):
+        raise PublishError(f"{target}: holds something other than a published run ({foreign[0].name if foreign else 'no index.html'}); name another folder")
+
+
+def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: Sources, machine: MachineNames) -> Entry:
+    """Copy one notebook's files, its report rendered anew; returns what the index says of it."""
+    copy.mkdir(parents=True)
+    figures = {item["file"]: {**item, **_permission(item, sources)} for item in record["figures"]}
+    for name in (name for name in record["outputs"] if name.endswith(SHARED)):
+        path = copy / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".csv"):
+            path.write_text(machine.without((source / name).read_text(encoding="utf-8")), encoding="utf-8")
+        elif not figures.get(name, _permission({}, sources)).get("withheld"):
+            path.write_bytes(smaller((source / name).read_bytes()))
+    book = nbformat.reads(machine.without((source / "executed.ipynb").read_text(encoding="utf-8")), as_version=4)
+    _replace_pictures(book, figures, sources)
+    title = title_of(book)
+    (copy / "report.html").write_text(report_html(book, title), encoding="utf-8")
+    shared = {**machine.without_in(record), "figures": list(figures.values())}
+    write_json(copy / "run.json", shared)
+    return Entry(source.name, title, "", shared)
+
+
+def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
+    """Why a picture is `withheld`, or the `credits` of the cases it shows; nothing for phantoms (cases of no folder in `sources`) and for plots."""
+    if not sources or item.get("shows") == []:
+        return {}
+    if item.get("shows") is None:
+        return {"withheld": "Not shown here: the notebook does not say which cases this picture shows."}
+    places = {name: _folder_and_name(name) for name in item["shows"]}
+    rows = {name: source_of(below, sources[folder]) for name, (folder, below) in places.items() if folder in sources}
+    closed = [name for name, row in rows.items() if row is None or not row["open"]]
+    if closed:
+        stated = [f"{name} ({'not named' if rows[name] is None else rows[name]['licence'] or 'none stated'})" for name in closed]
+        return {"withheld": f"Not shown here: no open licence is stated in the data folder's {SOURCES} for {', '.join(stated)}."}
+    credit: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        credit.setdefault(f"{row['source'] or row['pattern']}; licence as stated: {row['licence']}", []).append(Path(name).stem)
+    return {"credits": [f"{', '.join(cases)}: {source}" for source, cases in credit.items()]}
+
+
+def _folder_and_name(shown: str) -> tuple[str, str]:
+    """Of a case as `NotebookRun.figure` records it: the parameter that names its data folder, and its name below that."""
+    folder, colon, name = shown.partition(":")
+    return (folder, name) if colon and folder in DATA_ROOTS else ("data_root", shown)
+
+
+def _replace_pictures(book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: Sources) -> None:
+    """Let each picture in an executed notebook be a link to its file, or the line that says why it is withheld."""
+    for cell in book.cells:
+        named = iter(FIGURE.findall(cell.source))
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            embedded = "data:image" in "".join(data.get("text/html", ""))
+            if not embedded and not any(kind.startswith("image/") for kind in data):
+                continue
+            item = {} if embedded else figures.get(f"{next(named, '')}.png", {})
+            withheld = (item or _permission({}, sources)).get("withheld")
+            if withheld:
+                output.data = nbformat.from_dict({"text/html": f'<p class="withheld">{html.escape(withheld)}</p>'})
+            elif item:
+                output.data = nbformat.from_dict({"image/png": ""})
+                output.metadata = nbformat.from_dict({"filename": item["file"], "caption": item["caption"]})
+
+
+def smaller(png: bytes) -> bytes:
+    """A PNG on white with 256 colours, which a chart or a small picture does not miss; the former one where that is no gain."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    # coverage first, or the thin coloured lines of a few objects on a grey picture would get no colour of their own; Pillow dithers only to a palette it is given
+    palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    stream = io.BytesIO()
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(stream, "PNG", optimize=True)
+    return min(png, stream.getvalue(), key=len)
+
+
+def dangling_links(folder: Path) -> Iterator[str]:
+    """`page: link` of every relative link or picture in the pages below `folder` that leads to nothing."""
+    for page in sorted(folder.rglob("*.html")):
+        for link in re.findall(r'(?:href|src)="([^"#?]+)[^"]*"', page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:|//", link) and not (page.parent / link).exists():
+                yield f"{page.relative_to(folder)}: {link}"
+
+
+def _check_copy(copy: Path) -> None:
+    lines = [f"{line}: a link to nothing; this should not happen" for line in dangling_links(copy)]
+    for path in (path for path in sorted(copy.rglob("*")) if path.suffix in KINDS and path.suffix != ".png"):
+        lines += [f"{path.relative_to(copy)}: names a path of this machine, {left}; let the notebook not show it" for left in left_over(path.read_text(encoding="utf-8"))]
+    if lines:
+        raise PublishError("\n".join(lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 when nothing was published or the README cannot be written."""
+    parser = argparse.ArgumentParser(prog="python -m qmsam_core.study.publish", description="Publish a finished run, and renew the results in the README.")
+    parser.add_argument("run", nargs="?", type=Path, help="the run's folder, for example outputs/laptop")
+    parser.add_argument("-o", "--output", type=Path, help="where to, for example outputs/reference/laptop")
+    parser.add_argument("--readme", action="store_true", help="only renew the README from what is published")
+    options = parser.parse_args(arguments)
+    if (options.run is None) != options.readme or (options.run is None) != (options.output is None):
+        parser.error("name a run and -o FOLDER, or --readme alone")
+    try:
+        if options.run:
+            files = publish(options.run, options.output)
+            print(f"{options.output}: {len(files)} files, {sum(path.stat().st_size for path in files):,} bytes")
+        root = project_root()
+        if options.readme or options.output.resolve().parent == root / "outputs" / "reference":
+            print(f"README.md: {'results renewed' if update_readme(root) else 'results as they were'}")
+    except (PublishError, ParamsError, NotebookError, ProvenanceError, ReadmeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The README's results, written from the tables of the published runs (`outputs/reference/*/`), between two comments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from qmsam_core.evaluate.tables import DASH, caption
+from qmsam_core.params import Params
+from qmsam_core.provenance.environment import CPU_FEATURES
+from qmsam_core.provenance.files import write_atomic
+from qmsam_core.study.freshness import read_record
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+SUMMARY, GAIN = "09_testing/summary.csv", "06_engine_speed/int8_gain.csv"
+OURS = ("Table 5", "OpenVINO")
+"""The row of `int8_gain.csv` that the README quotes: LiteMedSAM's int8 export on the engine it is made for."""
+
+
+class ReadmeError(RuntimeError):
+    """The README cannot take the results; the message names the file."""
+
+
+def update_readme(root: Path) -> bool:
+    """Put the results of every published run between the two comments of `README.md`; True if that changed it.
+
+    Raises:
+        ReadmeError: the comments are not there.
+    """
+    path = root / "README.md"
+    before = path.read_text(encoding="utf-8")
+    if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
+        raise ReadmeError(f"{path}: expected one line {BEGIN} and below it one line {END}; put them where the results belong")
+    head, rest = before.split(BEGIN)
+    after = f"{head}{BEGIN}\n{results(root)}{END}{rest.split(END)[1]}"
+    if after != before:
+        write_atomic(path, lambda partial: partial.write_text(after, encoding="utf-8"))
+    return after != before
+
+
+def results(root: Path) -> str:
+    """Markdown: for each published run what it was measured on, its table of results, and what int8 gains in time."""
+    runs = sorted(index.parent for index in (root / "outputs" / "reference").glob("*/index.html"))
+    blocks = [_block(root, run) for run in runs if (run / SUMMARY).is_file()]
+    return "\n".join(["", *blocks]) if blocks else "\nNo run is published yet.\n\n"
+
+
+def _block(root: Path, run: Path) -> str:
+    record = read_record((run / SUMMARY).parent)
+    params, cpu = Params.check(record["parameters"], str(run)), record["environment"]["cpu"]
+    features = ", ".join(name for name in CPU_FEATURES if cpu.get(name))
+    where = os.path.relpath(run / "index.html", root)
+    lines = [
+        f"**{caption(params)}**, on {cpu['model']} ({features}), {params.threads} threads;",
+        f"[the whole run on one page]({where}) (download, open in a browser), [the table]({_path(root, run / SUMMARY)}).",
+        "",
+        *_table(pd.read_csv(run / SUMMARY)),
+        "",
+        *_gain(root, run),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _table(summary: pd.DataFrame) -> list[str]:
+    header = ("mean over modalities, testing cases", "DSC %", "to float, points (95 %)", "NSD %", "agreement with float %", "ms")
+    rows = [
+        (
+            row["model"],
+            _percent(row["dsc"]),
+            _interval(row),
+            _percent(row["nsd"]),
+            _percent(row["agreement with float"]),
+            DASH if pd.isna(row["ms"]) else f"{row['ms']:.0f}",
+        )
+        for row in summary.to_dict("records")
+    ]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows)]
+
+
+def _gain(root: Path, run: Path) -> list[str]:
+    """One sentence on speed: int8 against the best float arm, against plain float, and the paper's ratio."""
+    if not (run / GAIN).is_file():
+        return []
+    row = pd.read_csv(run / GAIN).set_index(["table", "engine"]).loc[OURS]
+    return [
+        f"An image and a box in int8 is {row['speed-up over best float']:.2f} times as fast as on the best float arm of this CPU"
+        f" ({row['best float']}) and {row['speed-up over plain float']:.2f} times as fast as float exported plainly; in the paper's"
+        f" Table 5 it is {row['speed-up paper']:.2f} times ([all arms]({_path(root, run / GAIN)})).",
+        "",
+    ]
+
+
+def _path(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _percent(value: float) -> str:
+    return DASH if pd.isna(value) else f"{100 * value:.1f}"
+
+
+def _interval(row: dict) -> str:
+    values = [row[name] for name in ("difference to float", "difference low", "difference high")]
+    if pd.isna(values[0]):
+        return DASH
+    middle, low, high = (f"{100 * value:+.2f}" for value in values)
+    return middle if pd.isna(values[1]) else f"{middle} ({low} to {high})"

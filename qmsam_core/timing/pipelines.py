@@ -1,0 +1,125 @@
+"""The two ways of going through a case that Table 8 compares ours with, as their published scripts do, with this package's engines.
+
+What both scripts do in float64, at full size and box by box is done so here on purpose: it is part of their time and memory. Boxes include both of
+their z limits in all ways (the baseline's script leaves the first and the last slice out), so that all segment the same slices.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..data.cases import Case, write_segmentation
+from ..data.transforms import Geometry
+from ..deploy.engines import Engine, open_engine
+from ..deploy.volume_traversal import boxes_in_plane, boxes_on_slice, follow
+from ..deploy.predictor import Predictor
+
+RELEASED_BLOCK = 96
+"""Boxes that the authors' script decodes at once."""
+
+AUTHORS_BEST, BEST_BLOCK = "authors, blocks of 8", 8
+"""Their script with the block size it is fastest with: blocks of 96 spend time on memory."""
+
+
+@dataclass
+class BaselineWay:
+    """The challenge's baseline (CVPR24_LiteMedSAM_infer.py): one box after the other.
+
+    An image is encoded once; in a volume every slice is encoded for every box that crosses it, and the box follows the mask of the neighbouring slice
+    from the middle slice on. Masks are enlarged as floats over the whole slice.
+    """
+
+    engine: Engine
+
+    def segment(self, case: Case) -> np.ndarray:
+        """Labels of a case, uint8 (H, W) or (D, H, W)."""
+        geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
+        boxes = geometry.boxes(boxes_in_plane(case))
+        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
+        if not case.is_volume:
+            embedding = self.engine.encode(geometry.image(case.slice_image())[None])
+            for label, box in enumerate(boxes, 1):
+                segs[0][self._mask(geometry, embedding, box)] = label
+            return segs[0]
+        for label, (box, whole) in enumerate(zip(boxes, case.boxes), 1):
+            own = np.zeros_like(segs)
+            middle = (whole[2] + whole[5]) // 2
+            for steps, back in ((range(middle, whole[5] + 1), 1), (range(middle - 1, whole[2] - 1, -1), -1)):
+                for z in steps:
+                    embedding = self.engine.encode(geometry.image(case.slice_image(z))[None])
+                    before = own[z - back] if z != middle else np.zeros(1)
+                    own[z][self._mask(geometry, embedding, self._followed(before, geometry, box))] = label
+            segs[own > 0] = label
+        return segs
+
+    def _mask(self, geometry: Geometry, embedding: np.ndarray, box: np.ndarray) -> np.ndarray:
+        logits = torch.from_numpy(geometry.content(self.engine.decode(embedding, box[None])[0]))[None, None]
+        enlarged = functional.interpolate(logits, (geometry.height, geometry.width), mode="bilinear", align_corners=False)
+        return torch.sigmoid(enlarged)[0, 0].numpy() > 0.5
+
+    @staticmethod
+    def _followed(before: np.ndarray, geometry: Geometry, box: np.ndarray) -> np.ndarray:
+        if not before.any():
+            return box
+        rows, columns = np.nonzero(before)
+        return follow(np.array([columns.min(), rows.min(), columns.max(), rows.max()]), geometry)
+
+
+@dataclass
+class AuthorsWay:
+    """The paper's authors (docker_python/validate.py): one embedding a slice, boxes in blocks of 96, boxes kept from slice to slice.
+
+    Masks are made binary first, enlarged as float64 to a square of the slice's longest side, cropped and made binary again.
+    """
+
+    engine: Engine
+    block: int = RELEASED_BLOCK
+
+    def segment(self, case: Case) -> np.ndarray:
+        """Labels of a case, uint8 (H, W) or (D, H, W)."""
+        geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
+        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
+        for z in range(case.n_slices):
+            ids = boxes_on_slice(case.boxes, z)[0] if case.is_volume else np.arange(len(case.boxes))
+            if len(ids):
+                self._slice(case.slice_image(z), geometry, ids, boxes_in_plane(case)[ids], segs[z])
+        return segs if case.is_volume else segs[0]
+
+    def _slice(self, image: np.ndarray, geometry: Geometry, ids: np.ndarray, boxes: np.ndarray, segs: np.ndarray) -> None:
+        embedding = self.engine.encode(geometry.image(image, "cubic")[None])
+        masks = np.empty((0, self.engine.mask_size, self.engine.mask_size))
+        for start in range(0, len(ids), self.block):
+            block = self.engine.decode(embedding, geometry.boxes(boxes[start : start + self.block]))
+            masks = np.concatenate((masks, block), axis=0)
+        height, width = segs.shape
+        for label, mask in zip(ids + 1, masks):
+            square = cv2.resize((mask >= 0) * 1.0, [max(height, width)] * 2, interpolation=cv2.INTER_LINEAR)
+            segs[square[:height, :width] >= 0.5] = label
+
+
+def open_way(way: str, folder: str | Path, threads: int, memory_limit: int | None = None) -> "BaselineWay | AuthorsWay | Predictor":
+    """`baseline` on PyTorch, `authors` (or `AUTHORS_BEST`) and `ours` on OpenVINO, over an exported folder; only ours knows a memory limit (bytes)."""
+    if way == "baseline":
+        return BaselineWay(open_engine("pytorch", folder, threads))
+    engine = open_engine("openvino", folder, threads)
+    blocks = {"authors": RELEASED_BLOCK, AUTHORS_BEST: BEST_BLOCK}
+    return AuthorsWay(engine, blocks[way]) if way in blocks else Predictor(engine, memory_limit=memory_limit)
+
+
+def run_way(way: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None) -> tuple[float, float]:
+    """Seconds on the clock and of all processors for a case from file to file, the model loaded and warm; each way compresses as its script does."""
+    segmenter = open_way(way, folder, threads, memory_limit)
+    size = segmenter.engine.image_size
+    segmenter.engine.decode(segmenter.engine.encode(np.zeros((1, 3, size, size), np.float32)), np.array([[0, 0, size / 2, size / 2]], np.float32))
+    started, cpu = time.perf_counter(), time.process_time()
+    segs = segmenter.segment(Case.load(case))
+    if way == "ours":
+        write_segmentation(output, segs)
+    else:
+        np.savez_compressed(output, segs=segs)
+    return time.perf_counter() - started, time.process_time() - cpu

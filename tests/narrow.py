@@ -1,0 +1,13 @@
+"""Narrow random networks for tests of shapes and plumbing: the study's own code with few channels. No profile knows them."""
+
+from qmsam_core.models.mask_decoder import DecoderConfig
+from qmsam_core.models.sam import CONFIGS, SamConfig
+from qmsam_core.models.tiny_vit import TinyViTConfig
+from qmsam_core.models.vit import ViTConfig
+
+DECODER = DecoderConfig(heads=4, mlp_dim=128)
+TINY = TinyViTConfig(dims=(8, 16, 32, 64), depths=(1, 1, 2, 1), heads=(1, 1, 2, 4), windows=(7, 7, 7, 7))
+PLAIN = ViTConfig(dim=96, depth=4, heads=3, window=7, global_blocks=(1, 3))
+
+CONFIGS["narrow"] = SamConfig("narrow", 64, TINY, dim=64, decoder=DECODER)
+CONFIGS["narrow_vit"] = SamConfig("narrow_vit", 256, PLAIN, dim=64, decoder=DECODER)

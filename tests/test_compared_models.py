@@ -1,0 +1,46 @@
+"""The models that the accuracy tables compare, and the table that sums them up."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from small_data import rectangle_case
+
+from qmsam_core.deploy.export import ExportError, export_model
+from qmsam_core.models import build_model
+from qmsam_core.study.compared_models import COMPARED, SUMMARISED, predictors_of, summary_table
+from qmsam_core.timing.engine_arms import ARMS
+
+
+def test_a_predictor_for_every_model_compared(tmp_path):
+    export_model(build_model("narrow", 32), tmp_path / "one")
+    for name in {model.export for model in COMPARED.values()}:
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    predictors = predictors_of(tmp_path, threads=1, block=3, interpolation="area")
+    assert list(predictors) == list(COMPARED)
+    assert {arm: p.order for arm, p in predictors.items() if p.order != "pad_then_normalise"} == {"Baseline, own order": "normalise_then_pad"}
+    case = rectangle_case("2DBox_CT_1", 0, volume=False)
+    assert all(p.segment(case).shape == (40, 56) for p in predictors.values())
+    (tmp_path / COMPARED["NNCF"].export / "export.json").unlink()
+    with pytest.raises(ExportError, match="int8_nncf/export.json"):
+        predictors_of(tmp_path, threads=1, block=3, interpolation="area")
+
+
+def test_results_at_a_glance():
+    labels = [arm.label for _, arm in SUMMARISED.values() if arm]
+    assert set(labels) <= {arm.label for arm in ARMS}
+    timings = pd.DataFrame({"arm": list(dict.fromkeys(labels))}).assign(median_ms=lambda t: 10.0 * (1 + t.index))
+    rows = [
+        {"arm": arm, "case": f"{m}{k}", "modality": m, "dsc": dsc - 0.1 * k, "nsd": 0.5, "agreement": agreed}
+        for arm, dsc, agreed in (
+            ("Baseline", 0.9, 1.0), ("Baseline, own order", 0.9, 0.99), ("Calibrated", 0.8, 0.7), ("Stage 3", 0.85, 0.8), ("NNCF", 0.7, 0.6), ("Ellipse", 0.6, 0.5),
+        )
+        for m in ("CT", "US")
+        for k in (0, 1)
+    ]  # fmt: skip
+    table = summary_table(pd.DataFrame(rows), timings).set_index("model")
+    assert table["dsc"].tolist() == pytest.approx([0.85, 0.85, 0.75, 0.8, 0.65, 0.55])
+    assert table["difference to float"].tolist() == pytest.approx([float("nan"), 0, -0.1, -0.05, -0.2, -0.3], nan_ok=True)
+    assert table.loc["int8, calibrated", ["difference low", "difference high"]].tolist() == pytest.approx([-0.1, -0.1])
+    assert table["agreement with float"].tolist() == pytest.approx([1, 0.99, 0.7, 0.8, 0.6, 0.5])
+    assert table["ms"].tolist() == pytest.approx([10, 10, 20, 20, 30, float("nan")], nan_ok=True)
