@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 Switch = Literal["loss", "schedule", "checkpoint", "distillation", "frozen_statistics", "resize"]
 
@@ -43,16 +51,30 @@ class Params(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-    profile: str = Field("smoke", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run and its folder")
+    profile: str = Field(
+        "smoke", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run and its folder"
+    )
     outputs_root: str = Field("outputs", min_length=1, description="folder of all runs")
     seed: int = Field(0, ge=0, lt=2**32, description="of python, numpy and torch")
     threads: int = Field(2, ge=1, description="CPU threads of torch and of the engines")
-    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where networks train: auto, cpu or cuda")
-    data_root: str | None = Field(None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms")
-    validation_root: str | None = Field(None, min_length=1, description="such a folder for Tables 7, 8, 9; None: the evaluation cases")
-    testing_root: str | None = Field(None, min_length=1, description="such a folder for Table 10; None: a fifth of the data")
-    phantom_cases: int = Field(55, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities")
-    eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu", description="where networks train: auto, cpu or cuda"
+    )
+    data_root: str | None = Field(
+        None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms"
+    )
+    validation_root: str | None = Field(
+        None, min_length=1, description="such a folder for Tables 7, 8, 9; None: the evaluation cases"
+    )
+    testing_root: str | None = Field(
+        None, min_length=1, description="such a folder for Table 10; None: a fifth of the data"
+    )
+    phantom_cases: int = Field(
+        55, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities"
+    )
+    eval_fraction: float = Field(
+        0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1"
+    )
     eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
     model: Literal["litemedsam", "medsam"] = Field("litemedsam", description="litemedsam or medsam")
     image_size: int = Field(
@@ -61,33 +83,52 @@ class Params(BaseModel):
     float_checkpoint: str = Field(
         "public", min_length=1, description="weights of the float model: public (LiteMedSAM's), or a path"
     )
-    teacher: str = Field("self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path")
-    recipe: Literal["paper", "released", "deploy"] = Field("paper", description="quantisers: paper, released or deploy")
-    released: Annotated[tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)] = Field(
-        (), description="what to do as the released code does; none is the paper"
+    teacher: str = Field(
+        "self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path"
     )
+    recipe: Literal["paper", "released", "deploy"] = Field(
+        "paper", description="quantisers: paper, released or deploy"
+    )
+    released: Annotated[
+        tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)
+    ] = Field((), description="what to do as the released code does; none is the paper")
     samples_per_modality: int | None = Field(
         2, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
     )
-    ablation_share: float = Field(0.1, gt=0, lt=1, description="share of each modality in the ablation; paper a tenth")
-    batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = Field(
-        (2, 4, 2), min_length=3, max_length=3, description="slices a step in stages 1, 2, 3; paper 2, 4, 2"
+    ablation_share: float = Field(
+        0.1, gt=0, lt=1, description="share of each modality in the ablation; paper a tenth"
+    )
+    batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = (
+        Field(
+            (2, 4, 2),
+            min_length=3,
+            max_length=3,
+            description="slices a step in stages 1, 2, 3; paper 2, 4, 2",
+        )
     )
     warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
     annealing_epochs: int = Field(2, ge=2, description="epochs of cosine annealing, Na; paper 10")
-    epoch_slices: int = Field(4, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all")
-    box_jitter: float = Field(5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5")
+    epoch_slices: int = Field(
+        4, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all"
+    )
+    box_jitter: float = Field(
+        5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5"
+    )
     learning_rate: float = Field(0.0001, gt=0, description="after warm-up; paper 0.01")
     processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")
     benchmark_runs: int = Field(3, ge=3, description="timed runs an arm")
-    vit_blocks: int = Field(3, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12")
+    vit_blocks: int = Field(
+        3, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
         for name, root in self.data_roots.items():
             if not folder_name(root):
-                raise ValueError(f"{name}: found '{root}', a path without a folder name; give the data set's own folder")
+                raise ValueError(
+                    f"{name}: found '{root}', a path without a folder name; give the data set's own folder"
+                )
         return self
 
     @property
@@ -104,7 +145,12 @@ class Params(BaseModel):
     def data_description(self) -> str:
         """`data_label`, and where validation or testing cases come from other folders, which."""
         others = {"validated on": self.validation_root, "tested on": self.testing_root}
-        return ", ".join([self.data_label, *(f"{how} {folder_name(root)}" for how, root in others.items() if root is not None)])
+        return ", ".join(
+            [
+                self.data_label,
+                *(f"{how} {folder_name(root)}" for how, root in others.items() if root is not None),
+            ]
+        )
 
     @property
     def label(self) -> str:
@@ -158,7 +204,9 @@ def parameters_source() -> str:
     """The source of every notebook's `parameters` cell: one line a key, so that papermill can inspect it."""
     rows = {name: f"{name} = {_literal(field.default)}" for name, field in Params.model_fields.items()}
     width = max(map(len, rows.values()))
-    return "\n".join(f"{row:<{width}}  # {Params.model_fields[name].description}" for name, row in rows.items())
+    return "\n".join(
+        f"{row:<{width}}  # {Params.model_fields[name].description}" for name, row in rows.items()
+    )
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -210,7 +258,9 @@ def _problems(error: ValidationError) -> Iterator[str]:
         told.add(key)
         if problem["type"] == "extra_forbidden":
             near = _nearest(key)
-            yield f"{key}: no such parameter" + (f"; did you mean {near}?" if near else "; see qmsam_core/params.py")
+            yield f"{key}: no such parameter" + (
+                f"; did you mean {near}?" if near else "; see qmsam_core/params.py"
+            )
         elif not key:
             yield problem["msg"].removeprefix("Value error, ")
         else:
@@ -240,13 +290,21 @@ def _number_hint(found: Any, key: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    kind = {str: "the text ", int: "the number ", float: "the number ", bool: "the truth value "}.get(type(value), "")
+    kind = {str: "the text ", int: "the number ", float: "the number ", bool: "the truth value "}.get(
+        type(value), ""
+    )
     value = list(value) if isinstance(value, tuple) else value
     return "nothing" if value is None else f"{kind}{value!r}"
 
 
 def _in_words(schema: dict[str, Any]) -> str:
-    kinds = {"string": "text", "integer": "a whole number", "number": "a number", "null": "null", "array": "a list"}
+    kinds = {
+        "string": "text",
+        "integer": "a whole number",
+        "number": "a number",
+        "null": "null",
+        "array": "a list",
+    }
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":
@@ -279,7 +337,9 @@ def _undeclared(namespace: Mapping[str, Any]) -> list[str]:
         plain = (bool, int, float, str, list, tuple, dict, type(None))
         names = [name for name, value in namespace.items() if isinstance(value, plain)]
     return [
-        n for n in dict.fromkeys(names) if n in namespace and not n.startswith("_") and n not in Params.model_fields
+        n
+        for n in dict.fromkeys(names)
+        if n in namespace and not n.startswith("_") and n not in Params.model_fields
     ]
 
 

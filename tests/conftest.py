@@ -47,11 +47,17 @@ def project(tmp_path, monkeypatch) -> Path:
 def write_notebook(project) -> Callable[..., Path]:
     """`write_notebook("00_make", cells, inputs, outputs)` puts a small notebook into the throw-away project."""
 
-    def write(name: str, cells: Sequence[str], inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Path:
-        begin = f'from qmsam_core.study.record import NotebookRun\nrun = NotebookRun.begin("{name}", globals())'
+    def write(
+        name: str, cells: Sequence[str], inputs: Sequence[str] = (), outputs: Sequence[str] = ()
+    ) -> Path:
+        begin = (
+            f'from qmsam_core.study.record import NotebookRun\nrun = NotebookRun.begin("{name}", globals())'
+        )
         parameters = nbformat.v4.new_code_cell(parameters_source(), metadata={"tags": ["parameters"]})
         code = [nbformat.v4.new_code_cell(source) for source in (begin, *cells, "run.finish()")]
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# Title of {name}"), parameters, *code])
+        book = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_markdown_cell(f"# Title of {name}"), parameters, *code]
+        )
         book.metadata.update(kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"})
         book.metadata.update(qmsam={"inputs": list(inputs), "outputs": list(outputs)})
         path = project / "notebooks" / f"{name}.ipynb"

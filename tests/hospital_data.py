@@ -54,14 +54,19 @@ def write_image(path: Path, array: np.ndarray, order: str = "LPS", degrees: floa
     return path
 
 
-def write_series(folder: Path, image: sitk.Image | None = None, modality: str = "CT", series: str = "1", slopes=(1.0,)) -> list[Path]:
+def write_series(
+    folder: Path, image: sitk.Image | None = None, modality: str = "CT", series: str = "1", slopes=(1.0,)
+) -> list[Path]:
     """A DICOM series of an image, one file a slice in scrambled name order; slice k is stored divided by `slopes[k % n]`."""
     folder.mkdir(parents=True, exist_ok=True)
     image = image_of(cube_values()) if image is None else image
     array, direction = sitk.GetArrayFromImage(image), np.array(image.GetDirection()).reshape(3, 3)
     uid, paths = generate_uid(entropy_srcs=["series", series]), []
     for k, plane in enumerate(array):
-        data = _base(folder / f"{(k * 7 + 3) % len(array):03d}.dcm", {"CT": "CT", "MR": "MR", "PT": "PositronEmissionTomography"}[modality])
+        data = _base(
+            folder / f"{(k * 7 + 3) % len(array):03d}.dcm",
+            {"CT": "CT", "MR": "MR", "PT": "PositronEmissionTomography"}[modality],
+        )
         data.Modality, data.SeriesInstanceUID, data.FrameOfReferenceUID = modality, uid, FRAME
         data.SeriesDescription, data.InstanceNumber, data.SeriesNumber = f"series {series}", k + 1, 1
         data.ImagePositionPatient = [f"{v:.6f}" for v in image.TransformIndexToPhysicalPoint((0, 0, k))]
@@ -80,7 +85,10 @@ def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> P
     """A binary DICOM SEG of masks (z,y,x); slices without an object are left out, as is usual."""
     sources = [pydicom.dcmread(p) for p in series]
     described = [
-        hd.seg.SegmentDescription(k, name, codes.SCT.Tissue, codes.SCT.Organ, hd.seg.SegmentAlgorithmTypeValues.MANUAL) for k, name in enumerate(masks, 1)
+        hd.seg.SegmentDescription(
+            k, name, codes.SCT.Tissue, codes.SCT.Organ, hd.seg.SegmentAlgorithmTypeValues.MANUAL
+        )
+        for k, name in enumerate(masks, 1)
     ]
     file = hd.seg.Segmentation(
         sources, np.stack(list(masks.values()), axis=-1).astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, described,
@@ -90,7 +98,9 @@ def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> P
     return path
 
 
-def write_rtstruct(path: Path, structures: dict[str, list[np.ndarray]], frame: str = FRAME, series_uid: str = "") -> Path:
+def write_rtstruct(
+    path: Path, structures: dict[str, list[np.ndarray]], frame: str = FRAME, series_uid: str = ""
+) -> Path:
     """An RTSTRUCT of closed contours, each (n,3) in mm."""
     data = _base(path, "RTStructureSet")
     data.Modality, data.SeriesInstanceUID = "RTSTRUCT", generate_uid()
@@ -107,7 +117,9 @@ def write_rtstruct(path: Path, structures: dict[str, list[np.ndarray]], frame: s
         data.StructureSetROISequence.append(roi)
         data.ROIContourSequence.append(drawn)
     if series_uid:
-        data.ReferencedFrameOfReferenceSequence = [_nested("RTReferencedStudySequence", _nested("RTReferencedSeriesSequence", series_uid))]
+        data.ReferencedFrameOfReferenceSequence = [
+            _nested("RTReferencedStudySequence", _nested("RTReferencedSeriesSequence", series_uid))
+        ]
     data.save_as(path, enforce_file_format=True)
     return path
 
@@ -115,7 +127,9 @@ def write_rtstruct(path: Path, structures: dict[str, list[np.ndarray]], frame: s
 def rectangle(image: sitk.Image, z: int, x: tuple[float, float], y: tuple[float, float]) -> np.ndarray:
     """Corners (4,3) in mm of a rectangle given in voxels of slice z."""
     corners = [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)]
-    return np.array([image.TransformContinuousIndexToPhysicalPoint([float(v) for v in corner]) for corner in corners])
+    return np.array(
+        [image.TransformContinuousIndexToPhysicalPoint([float(v) for v in corner]) for corner in corners]
+    )
 
 
 def imported(tmp_path, *arguments, code=0):
@@ -146,7 +160,9 @@ def _base(path: Path, sop_class: str) -> FileDataset:
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     data.StudyInstanceUID = generate_uid(entropy_srcs=["study"])
     data.PatientID, data.PatientName = "1", "Case^One"
-    data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = data.StudyID = ""
+    data.PatientBirthDate = data.PatientSex = data.StudyDate = data.StudyTime = data.AccessionNumber = (
+        data.StudyID
+    ) = ""
     return data
 
 

@@ -23,5 +23,7 @@ print((kept - Process().memory_info().rss) / 2**20)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator only")
 def test_blocks_are_kept_until_they_are_to_be_returned():
-    done = subprocess.run([sys.executable, "-c", HOLES], env=os.environ | MALLOC, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", HOLES], env=os.environ | MALLOC, capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) > 250  # of the 300 MiB freed before: all had been held back

@@ -12,7 +12,9 @@ def folder(tmp_path):
     mask = np.zeros((4, 64, 48), np.uint8)
     mask[1:3, 10:40, 10:40], mask[2, 61, 45] = 1, 2
     Case("v", np.zeros_like(mask), None, mask, np.ones(3)).save(tmp_path / "CT/3DBox_v.npz")
-    Case("i", np.zeros((30, 30, 3), np.uint8), None, np.zeros((30, 30), np.uint8), np.ones(3)).save(tmp_path / "US/2DBox_i.npz")
+    Case("i", np.zeros((30, 30, 3), np.uint8), None, np.zeros((30, 30), np.uint8), np.ones(3)).save(
+        tmp_path / "US/2DBox_i.npz"
+    )
     (tmp_path / "US/bad.npz").write_bytes(b"")
     return tmp_path
 
@@ -20,7 +22,9 @@ def folder(tmp_path):
 def test_disk_cost(folder):
     table = disk_cost(SliceIndex.build(folder), index_bytes=99)
     assert table.loc["CT", "unpacked"] == 4 * 64 * 48 * 25 and table.loc["US", "slices"] == 1
-    assert table.loc["All", "stored"] == sum(p.stat().st_size for p in (folder / "CT/3DBox_v.npz", folder / "US/2DBox_i.npz"))
+    assert table.loc["All", "stored"] == sum(
+        p.stat().st_size for p in (folder / "CT/3DBox_v.npz", folder / "US/2DBox_i.npz")
+    )
     assert table.loc["All", "index"] == 99 and (table.ratio > 1).all()
 
 
@@ -30,11 +34,16 @@ def test_lost_labels_and_faults(folder):
     assert lost[["modality", "objects", "lost"]].values.tolist() == [["CT", 3, 1]]
     assert lost_labels(index, 64).empty
     table = faults(index, 16)
-    assert table.fault.tolist() == ["not used", "odd", "loses objects at 16 px"] and "1 of 3" in table.detail.iloc[-1]
+    assert (
+        table.fault.tolist() == ["not used", "odd", "loses objects at 16 px"]
+        and "1 of 3" in table.detail.iloc[-1]
+    )
 
 
 def test_reading_times(folder):
     table = reading_times(folder / "CT/3DBox_v.npz", draws=3)
-    assert table.depth.tolist() == pytest.approx([1 / 6, 0.5, 5 / 6]) and (table[["slice_seconds", "volume_seconds"]] > 0).all(axis=None)
+    assert table.depth.tolist() == pytest.approx([1 / 6, 0.5, 5 / 6]) and (
+        table[["slice_seconds", "volume_seconds"]] > 0
+    ).all(axis=None)
     with pytest.raises(CaseError, match="is no volume"):
         reading_times(folder / "US/2DBox_i.npz")

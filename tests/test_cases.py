@@ -109,7 +109,10 @@ def test_a_box_on_one_pixel_is_a_box(tmp_path):
 
 def test_a_file_that_cannot_be_opened(tmp_path):
     (tmp_path / "folder.npz").mkdir()
-    for path, message in ((tmp_path / "folder.npz", "IsADirectoryError"), (tmp_path / "bad\0name.npz", "ValueError")):
+    for path, message in (
+        (tmp_path / "folder.npz", "IsADirectoryError"),
+        (tmp_path / "bad\0name.npz", "ValueError"),
+    ):
         with pytest.raises(CaseError, match=f"cannot be opened .{message}"):
             Case.load(path)
 
@@ -120,22 +123,40 @@ BAD = {
     "NaN images": (dict(imgs=np.full((4, 4, 3), np.nan)), "'imgs' is float64; expected uint8"),
     "16-bit images": (dict(imgs=IMAGE.astype(np.uint16)), "'imgs' is uint16; expected uint8"),
     "object images": (dict(imgs=np.array([{"a": 1}, None], dtype=object)), "never unpickled"),
-    "four channels": (dict(imgs=np.zeros((4, 4, 4), np.uint8), gts=np.zeros((4, 4), np.uint8)), "expected 3 colour channels"),
+    "four channels": (
+        dict(imgs=np.zeros((4, 4, 4), np.uint8), gts=np.zeros((4, 4), np.uint8)),
+        "expected 3 colour channels",
+    ),
     "one axis": (dict(imgs=np.zeros(4, np.uint8)), r"shape \(4,\)"),
     "empty": (dict(imgs=np.zeros((0, 4, 3), np.uint8)), "is empty"),
-    "other shape": (dict(imgs=IMAGE, gts=np.zeros((8, 6), np.uint8)), r"'gts' has shape \(8, 6\), 'imgs' needs \(6, 8\)"),
+    "other shape": (
+        dict(imgs=IMAGE, gts=np.zeros((8, 6), np.uint8)),
+        r"'gts' has shape \(8, 6\), 'imgs' needs \(6, 8\)",
+    ),
     "float labels": (dict(imgs=IMAGE, gts=MASK.astype(float)), "'gts' is float64; expected integer"),
     "negative labels": (dict(imgs=IMAGE, gts=MASK.astype(np.int16) - 1), r"labels -1..1; expected 0..65535"),
     "huge labels": (dict(imgs=IMAGE, gts=MASK.astype(np.int64) * 10**6), "expected 0..65535"),
-    "three columns": (dict(imgs=IMAGE, boxes=np.zeros((2, 3))), r"shape \(2, 3\); expected numbers of shape \(N,4\)"),
+    "three columns": (
+        dict(imgs=IMAGE, boxes=np.zeros((2, 3))),
+        r"shape \(2, 3\); expected numbers of shape \(N,4\)",
+    ),
     "object boxes": (dict(imgs=IMAGE, boxes=np.array([None, {}], dtype=object)), "never unpickled"),
     "NaN box": (dict(imgs=IMAGE, boxes=np.array([[0, 0, np.nan, 1]])), "NaN"),
-    "min above max": (dict(imgs=IMAGE, boxes=np.array([[5, 0, 4, 1]])), r"box 0 \[5, 0, 4, 1\] has a minimum above its maximum"),
-    "box outside": (dict(imgs=IMAGE, boxes=np.array([[0, 0, 1, 1], [0, 0, 9, 1]])), r"box 1 \[0, 0, 9, 1\] leaves the image"),
+    "min above max": (
+        dict(imgs=IMAGE, boxes=np.array([[5, 0, 4, 1]])),
+        r"box 0 \[5, 0, 4, 1\] has a minimum above its maximum",
+    ),
+    "box outside": (
+        dict(imgs=IMAGE, boxes=np.array([[0, 0, 1, 1], [0, 0, 9, 1]])),
+        r"box 1 \[0, 0, 9, 1\] leaves the image",
+    ),
     "negative box": (dict(imgs=IMAGE, boxes=np.array([[-1, 0, 4, 1]])), "leaves the image"),
     "box beyond the last pixel": (dict(imgs=IMAGE, boxes=np.array([[8, 0, 8, 1]])), "leaves the image"),
     "infinite box": (dict(imgs=IMAGE, boxes=np.array([[0, 0, np.inf, 1]])), "infinite"),
-    "fewer boxes than labels": (dict(imgs=IMAGE, gts=MASK, boxes=np.array([[0, 0, 1, 1]])), "up to label 2 but there are 1 boxes"),
+    "fewer boxes than labels": (
+        dict(imgs=IMAGE, gts=MASK, boxes=np.array([[0, 0, 1, 1]])),
+        "up to label 2 but there are 1 boxes",
+    ),
 }
 
 
@@ -154,10 +175,17 @@ def test_bad_spacing_is_refused(tmp_path, spacing):
 
 
 def test_unreadable_files_are_refused(tmp_path):
-    whole = write(tmp_path / "a.npz", imgs=np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).read_bytes()
+    whole = write(
+        tmp_path / "a.npz", imgs=np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    ).read_bytes()
     damaged = bytearray(whole)
     damaged[200:240] = bytes(40)
-    for name, content in {"truncated": whole[: len(whole) // 2], "text": b"no zip at all", "empty": b"", "damaged": bytes(damaged)}.items():
+    for name, content in {
+        "truncated": whole[: len(whole) // 2],
+        "text": b"no zip at all",
+        "empty": b"",
+        "damaged": bytes(damaged),
+    }.items():
         path = tmp_path / f"{name}.npz"
         path.write_bytes(content)
         with pytest.raises(CaseError) as error:

@@ -20,17 +20,44 @@ def arms(values, paper=()):
 
 def scores(values):
     """Two cases of each of two modalities, by arm."""
-    rows = [(arm, modality, f"{modality}_{k}", dsc) for arm, pairs in values.items() for modality, pair in zip(("CT", "US"), pairs) for k, dsc in enumerate(pair)]
+    rows = [
+        (arm, modality, f"{modality}_{k}", dsc)
+        for arm, pairs in values.items()
+        for modality, pair in zip(("CT", "US"), pairs)
+        for k, dsc in enumerate(pair)
+    ]
     return pd.DataFrame(rows, columns=["arm", "modality", "case", "dsc"])
 
 
 @pytest.fixture
 def tables():
-    stages = {"Stage 3": (0.80, 0.90), "Stage 1": (0.79, 0.90), "Baseline": (0.70, 0.99), "Calibrated": (0.8, 0.8), "Ellipse": (0.9, 0.9)}
-    engines = pd.DataFrame({"precision": ["float", "int8"], "engine": ["OpenVINO"] * 2, "seconds paper": [0.574, 0.585], "seconds here": [0.5, 0.2]})
-    rewritten = pd.DataFrame({"precision": ["float"], "engine": ["OpenVINO, rewritten"], "seconds paper": [np.nan], "seconds here": [0.3]})
+    stages = {
+        "Stage 3": (0.80, 0.90),
+        "Stage 1": (0.79, 0.90),
+        "Baseline": (0.70, 0.99),
+        "Calibrated": (0.8, 0.8),
+        "Ellipse": (0.9, 0.9),
+    }
+    engines = pd.DataFrame(
+        {
+            "precision": ["float", "int8"],
+            "engine": ["OpenVINO"] * 2,
+            "seconds paper": [0.574, 0.585],
+            "seconds here": [0.5, 0.2],
+        }
+    )
+    rewritten = pd.DataFrame(
+        {
+            "precision": ["float"],
+            "engine": ["OpenVINO, rewritten"],
+            "seconds paper": [np.nan],
+            "seconds here": [0.3],
+        }
+    )
     table9 = arms({"Stage 3": (0.80, 0.86)}, paper=("Stage 3",))
-    proposed = table9.tail(1).assign(modality="Proposed", **{"Stage 3 dsc paper": 0.84, "Stage 3 dsc here": 0.85})
+    proposed = table9.tail(1).assign(
+        modality="Proposed", **{"Stage 3 dsc paper": 0.84, "Stage 3 dsc here": 0.85}
+    )
     return {
         "table5": pd.concat([engines, rewritten]), "table6": engines, "table7": arms(stages, paper=("Stage 3", "Stage 1", "Baseline")),
         "scores7": scores({arm: [(ct, ct), (us, us)] for arm, (ct, us) in stages.items()}), "scores9": scores({"Stage 3": [(0.78, 0.78), (0.88, 0.88)]}),
@@ -52,7 +79,22 @@ def test_numbers_are_those_worked_out_by_hand(tables):
 
 def test_what_holds_here_and_what_cannot_be_told(tables):
     table = claims_table(tables)
-    assert table["holds here"].tolist() == ["yes", "no", "yes", "yes", "yes", "no", "yes", "yes", "yes", "yes", "yes", "yes", "yes", "yes"]
+    assert table["holds here"].tolist() == [
+        "yes",
+        "no",
+        "yes",
+        "yes",
+        "yes",
+        "no",
+        "yes",
+        "yes",
+        "yes",
+        "yes",
+        "yes",
+        "yes",
+        "yes",
+        "yes",
+    ]
     assert table["holds in the paper"].iloc[7] == "no"  # Table 5: int8 is slower on OpenVINO
     assert table["paper"].iloc[7] == "0.98x"
     assert table.loc[table["where"] == "not shown", "paper"].eq("not shown").all()
@@ -67,7 +109,10 @@ def test_cases_that_disagree_leave_a_claim_open(tables, first, verdict):
 
 
 def test_the_spread_is_computed_from_the_paper_s_own_table(tables):
-    stage3, baseline = (PAPER["table7"].query("arm == @a and modality not in ('Average', 'All')")["dsc"] for a in ("Stage 3", "Baseline"))
+    stage3, baseline = (
+        PAPER["table7"].query("arm == @a and modality not in ('Average', 'All')")["dsc"]
+        for a in ("Stage 3", "Baseline")
+    )
     expected = 100 * (stage3.std(ddof=0) - baseline.std(ddof=0))
     row = claims_table(tables).iloc[2]
     assert float(row["paper"].split()[0]) == pytest.approx(expected, abs=0.01)

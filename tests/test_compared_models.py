@@ -18,7 +18,9 @@ def test_a_predictor_for_every_model_compared(tmp_path):
         shutil.copytree(tmp_path / "one", tmp_path / name)
     predictors = predictors_of(tmp_path, threads=1, block=3, interpolation="area")
     assert list(predictors) == list(COMPARED)
-    assert {arm: p.order for arm, p in predictors.items() if p.order != "pad_then_normalise"} == {"Baseline, own order": "normalise_then_pad"}
+    assert {arm: p.order for arm, p in predictors.items() if p.order != "pad_then_normalise"} == {
+        "Baseline, own order": "normalise_then_pad"
+    }
     case = rectangle_case("2DBox_CT_1", 0, volume=False)
     assert all(p.segment(case).shape == (40, 56) for p in predictors.values())
     (tmp_path / COMPARED["NNCF"].export / "export.json").unlink()
@@ -29,7 +31,9 @@ def test_a_predictor_for_every_model_compared(tmp_path):
 def test_results_at_a_glance():
     labels = [arm.label for _, arm in SUMMARISED.values() if arm]
     assert set(labels) <= {arm.label for arm in ARMS}
-    timings = pd.DataFrame({"arm": list(dict.fromkeys(labels))}).assign(median_ms=lambda t: 10.0 * (1 + t.index))
+    timings = pd.DataFrame({"arm": list(dict.fromkeys(labels))}).assign(
+        median_ms=lambda t: 10.0 * (1 + t.index)
+    )
     rows = [
         {"arm": arm, "case": f"{m}{k}", "modality": m, "dsc": dsc - 0.1 * k, "nsd": 0.5, "agreement": agreed}
         for arm, dsc, agreed in (
@@ -40,7 +44,11 @@ def test_results_at_a_glance():
     ]  # fmt: skip
     table = summary_table(pd.DataFrame(rows), timings).set_index("model")
     assert table["dsc"].tolist() == pytest.approx([0.85, 0.85, 0.75, 0.8, 0.65, 0.55])
-    assert table["difference to float"].tolist() == pytest.approx([float("nan"), 0, -0.1, -0.05, -0.2, -0.3], nan_ok=True)
-    assert table.loc["int8, calibrated", ["difference low", "difference high"]].tolist() == pytest.approx([-0.1, -0.1])
+    assert table["difference to float"].tolist() == pytest.approx(
+        [float("nan"), 0, -0.1, -0.05, -0.2, -0.3], nan_ok=True
+    )
+    assert table.loc["int8, calibrated", ["difference low", "difference high"]].tolist() == pytest.approx(
+        [-0.1, -0.1]
+    )
     assert table["agreement with float"].tolist() == pytest.approx([1, 0.99, 0.7, 0.8, 0.6, 0.5])
     assert table["ms"].tolist() == pytest.approx([10, 10, 20, 20, 30, float("nan")], nan_ok=True)

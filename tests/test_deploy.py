@@ -13,13 +13,21 @@ from onnx import TensorProto, helper, numpy_helper
 from small_data import rectangle_case
 
 from qmsam_core.deploy import ENGINES, OpenVinoEngine, PyTorchEngine, open_engine, parity
-from qmsam_core.timing.engine_arms import one_box
 from qmsam_core.deploy import export as exporting
-from qmsam_core.deploy.export import LIBRARY, ExportError, export_digest, export_if_stale, export_model, modules_digest, read_export
+from qmsam_core.deploy.export import (
+    LIBRARY,
+    ExportError,
+    export_digest,
+    export_if_stale,
+    export_model,
+    modules_digest,
+    read_export,
+)
 from qmsam_core.deploy.graphs import STYLES, clean
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, find_recipe, load_model, quantize
+from qmsam_core.timing.engine_arms import one_box
 
 BOXES = np.array([[3, 4, 20, 17], [0, 0, 31, 31], [10, 12, 11, 12]], dtype=np.float32)
 RECIPES = ("float", "paper", "released", "deploy")
@@ -43,7 +51,9 @@ def exports(tmp_path_factory):
         made = quantize(model, recipe)
         if recipe != "float":
             calibrate(
-                made, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]])), [torch.rand(1, 3, 32, 32) for _ in range(3)]
+                made,
+                lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]])),
+                [torch.rand(1, 3, 32, 32) for _ in range(3)],
             )
         export_model(made, folders[recipe], origin="test")
     return folders
@@ -101,7 +111,9 @@ def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
     assert [f["style"] for f in facts] == ["clean", "fast"]
     before, after = (open_engine("onnxruntime", folder, threads=1) for folder in (plain, fast))
     embeddings = before.encode(images.numpy())
-    exact = recipe == "float"  # a rounding that falls on the other side is a whole step of its quantiser, and later layers see it
+    exact = (
+        recipe == "float"
+    )  # a rounding that falls on the other side is a whole step of its quantiser, and later layers see it
     assert relative_error(embeddings, after.encode(images.numpy())) < (1e-5 if exact else 0.03)
     masks = before.decode(embeddings[:1], boxes.numpy())
     assert relative_error(masks, after.decode(embeddings[:1], boxes.numpy())) < (1e-5 if exact else 0.03)
@@ -110,16 +122,23 @@ def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_model_quantised_in_one_part_is_exported_fast(tmp_path, images, part):
     model = quantize(seasoned_model(), "paper", (part,))
-    calibrate(model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)])
+    calibrate(
+        model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)]
+    )
     assert export_model(model, tmp_path, style="fast")["parts"] == [part]
     reference = one_box(PyTorchEngine(model), images[:1], BOXES[:1])
     for kind in ("onnxruntime", "openvino"):
-        assert relative_error(reference, one_box(open_engine(kind, tmp_path, threads=1), images[:1], BOXES[:1])) < 0.05, kind
+        assert (
+            relative_error(reference, one_box(open_engine(kind, tmp_path, threads=1), images[:1], BOXES[:1]))
+            < 0.05
+        ), kind
 
 
 def test_the_other_styles_compute_the_same_masks(tmp_path, images):
     model = quantize(seasoned_model(), "paper")
-    calibrate(model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)])
+    calibrate(
+        model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)]
+    )
     reference = PyTorchEngine(model)
     embedding = reference.encode(images[:1])
     for style in ("released", "clean"):  # the fast one is what all other tests here export
@@ -147,7 +166,9 @@ def test_an_export_is_made_again_only_when_it_is_stale(tmp_path):
     model = build_model("narrow", 32)
     first = export_if_stale(model, tmp_path)
     stamp = (tmp_path / "export.json").stat().st_mtime_ns
-    assert export_if_stale(model, tmp_path) == first and (tmp_path / "export.json").stat().st_mtime_ns == stamp
+    assert (
+        export_if_stale(model, tmp_path) == first and (tmp_path / "export.json").stat().st_mtime_ns == stamp
+    )
     assert export_if_stale(model, tmp_path, style="clean")["style"] == "clean"
     model.mask_decoder.iou_token.weight.data += 1
     assert export_if_stale(model, tmp_path, style="clean")["weights"] != first["weights"]
@@ -175,7 +196,9 @@ def test_an_export_of_another_exporter_or_recipe_is_stale(tmp_path, monkeypatch)
     model.recipe = replace(find_recipe("float"), per_channel=True)  # the same name, the same weights
     assert stale()
     del model.recipe
-    (tmp_path / "export.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "exporter"}))
+    (tmp_path / "export.json").write_text(
+        json.dumps({key: value for key, value in facts.items() if key != "exporter"})
+    )
     assert stale()  # made by an exporter that did not say what it was
 
 
@@ -195,9 +218,14 @@ def test_the_exporter_is_the_code_that_shapes_an_export(tmp_path, module, stale)
 
 
 def test_engines_know_what_they_run_whichever_they_are(exports, tmp_path):
-    sources = {recipe: {open_engine(kind, exports[recipe], threads=1).source for kind in ENGINES} for recipe in ("float", "paper")}
+    sources = {
+        recipe: {open_engine(kind, exports[recipe], threads=1).source for kind in ENGINES}
+        for recipe in ("float", "paper")
+    }
     assert [len(found) for found in sources.values()] == [1, 1] and sources["float"] != sources["paper"]
-    assert {export_digest(export_model(load_model(exports["float"] / "model.safetensors"), tmp_path))} == sources["float"]  # exported again it is the same
+    assert {
+        export_digest(export_model(load_model(exports["float"] / "model.safetensors"), tmp_path))
+    } == sources["float"]  # exported again it is the same
     model = build_model("narrow", 32)
     one, other = PyTorchEngine(model), PyTorchEngine(build_model("narrow", 32, seed=5))
     assert one.source == PyTorchEngine(model).source != other.source
@@ -216,7 +244,9 @@ def test_pytorch_runs_on_as_many_threads_as_asked_for(exports, threads):
 
 def test_qonnx_is_a_by_product(tmp_path, images):
     model = quantize(seasoned_model(), "paper")
-    calibrate(model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)])
+    calibrate(
+        model, lambda m, x: m(x, torch.tensor([[4.0, 4, 20, 25]]).repeat(2, 1)), [torch.from_numpy(images)]
+    )
     export_model(model, tmp_path, qonnx=True)
     for part in ("encoder", "decoder"):
         kinds = {(node.domain, node.op_type) for node in onnx.load(tmp_path / f"{part}.qonnx").graph.node}
@@ -243,11 +273,17 @@ def test_the_clean_up_changes_no_value_and_frees_the_convolutions(exports, image
 @pytest.mark.parametrize("largest, removed", [(127, 1), (128, 0)])
 def test_only_clips_that_do_nothing_are_removed(largest, removed):
     weight = numpy_helper.from_array(np.array([-127, 5, largest], dtype=np.int32), "w")
-    bounds = [numpy_helper.from_array(np.array(v, dtype=np.int32), n) for n, v in (("low", -127), ("high", 127))]
-    nodes = [helper.make_node("Clip", ["w", "low", "high"], ["c"]), helper.make_node("Identity", ["c"], ["y"])]
+    bounds = [
+        numpy_helper.from_array(np.array(v, dtype=np.int32), n) for n, v in (("low", -127), ("high", 127))
+    ]
+    nodes = [
+        helper.make_node("Clip", ["w", "low", "high"], ["c"]),
+        helper.make_node("Identity", ["c"], ["y"]),
+    ]
     output = helper.make_tensor_value_info("y", TensorProto.INT32, [3])
     model = helper.make_model(
-        helper.make_graph(nodes, "g", [], [output], [weight, *bounds]), opset_imports=[helper.make_opsetid("", 17)]
+        helper.make_graph(nodes, "g", [], [output], [weight, *bounds]),
+        opset_imports=[helper.make_opsetid("", 17)],
     )
     assert clean(model)["clips"] == removed
     assert len(model.graph.node) == 2 - removed
@@ -258,13 +294,17 @@ def test_the_norm_behind_a_quantised_convolution_is_not_disturbed(tmp_path, imag
     calibrate(made, lambda m, x: m.image_encoder(x), [torch.from_numpy(images)])
     facts = export_model(made, tmp_path)
     assert facts["removed"]["encoder"]["shielded_norms"] == 2
-    assert relative_error(PyTorchEngine(made).encode(images), OpenVinoEngine(tmp_path, threads=1).encode(images)) < 0.03
+    assert (
+        relative_error(PyTorchEngine(made).encode(images), OpenVinoEngine(tmp_path, threads=1).encode(images))
+        < 0.03
+    )
 
 
 def test_an_int8_export_is_smaller_and_says_what_it_is(exports):
     facts = {recipe: read_export(exports[recipe]) for recipe in ("float", "paper")}
     size = {
-        recipe: sum(f["bytes"] for n, f in facts[recipe]["files"].items() if n.endswith(".bin")) for recipe in facts
+        recipe: sum(f["bytes"] for n, f in facts[recipe]["files"].items() if n.endswith(".bin"))
+        for recipe in facts
     }
     assert size["paper"] < 0.4 * size["float"]
     assert (
@@ -324,7 +364,9 @@ def test_the_pytorch_engine_is_the_model_itself(images):
     model = build_model("narrow", 32)
     engine = PyTorchEngine(model)
     with torch.no_grad():
-        expected = model.decode(model.image_encoder(torch.from_numpy(images[:1])), torch.from_numpy(BOXES))[0][:, 0]
+        expected = model.decode(model.image_encoder(torch.from_numpy(images[:1])), torch.from_numpy(BOXES))[
+            0
+        ][:, 0]
     np.testing.assert_array_equal(engine.decode(engine.encode(images[:1]), BOXES), expected)
 
 

@@ -8,6 +8,8 @@ from qmsam_core.deploy import PyTorchEngine, parity_summary
 from qmsam_core.deploy.export import ExportError, export_model, file_sizes
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.post_training import nncf_export
+from qmsam_core.evaluate import PAPER
+from qmsam_core.models import build_model
 from qmsam_core.timing import engine_speed
 from qmsam_core.timing.engine_arms import (
     ARMS,
@@ -23,8 +25,6 @@ from qmsam_core.timing.engine_arms import (
     timing_input,
 )
 from qmsam_core.timing.engine_speed import start_times, time_against, time_under
-from qmsam_core.evaluate import PAPER
-from qmsam_core.models import build_model
 
 
 def test_the_paper_s_arms_are_those_of_its_tables():
@@ -45,7 +45,9 @@ def test_a_hint_that_an_engine_would_ignore_is_refused():
         Arm.parse("int8:onnxruntime:bf16")
 
 
-@pytest.mark.parametrize("text", ["int4", "int8:tensorrt", "int8:openvino:f16", "int8_slow", "int8:openvino:f32:more", ""])
+@pytest.mark.parametrize(
+    "text", ["int4", "int8:tensorrt", "int8:openvino:f16", "int8_slow", "int8:openvino:f32:more", ""]
+)
 def test_other_specs_are_refused(text):
     with pytest.raises(ValueError, match="expected <float|int8>"):
         Arm.parse(text)
@@ -65,24 +67,42 @@ def test_speed_times_every_part_in_a_process_held_to_an_instruction_set(tmp_path
 
 
 def test_arms_timed_in_pairs_share_the_first_one_s_scale(monkeypatch):
-    float_arm, others = Arm("float", "openvino"), [Arm("int8", "openvino"), Arm("int8", "openvino", variant="nncf")]
+    float_arm, others = (
+        Arm("float", "openvino"),
+        [Arm("int8", "openvino"), Arm("int8", "openvino", variant="nncf")],
+    )
     asked, clock = [], iter([1.0, 3.0])  # the machine is three times as slow during the second pair
 
     def pair(isa, folder, arms, threads, runs, seed, parts):
         asked.append([arm.label for arm in arms])
         slow = next(clock)
-        return pd.DataFrame({"part": "both", "arm": asked[-1], "median_ms": [100 * slow, 40 * slow], "min_ms": [90 * slow, 30 * slow], "ratio_to_first": [1.0, 0.4]})
+        return pd.DataFrame(
+            {
+                "part": "both",
+                "arm": asked[-1],
+                "median_ms": [100 * slow, 40 * slow],
+                "min_ms": [90 * slow, 30 * slow],
+                "ratio_to_first": [1.0, 0.4],
+            }
+        )
 
     monkeypatch.setattr(engine_speed, "time_under", pair)
     table = time_against(float_arm, others, "exports", 1, 3).set_index("arm")
-    assert asked == [[float_arm.label, other.label] for other in others] and list(table.index) == [float_arm.label, *(o.label for o in others)]
-    assert table["median_ms"].tolist() == pytest.approx([200, 80, 80]) and table["min_ms"].tolist() == pytest.approx([180, 60, 60])
+    assert asked == [[float_arm.label, other.label] for other in others] and list(table.index) == [
+        float_arm.label,
+        *(o.label for o in others),
+    ]
+    assert table["median_ms"].tolist() == pytest.approx([200, 80, 80]) and table[
+        "min_ms"
+    ].tolist() == pytest.approx([180, 60, 60])
 
 
 def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):
     export_model(build_model("narrow", 32), tmp_path)
     starts = start_times(tmp_path, threads=1)
-    assert starts["start"].tolist() == ["no cache", "cold cache", "warm cache"] and (starts["seconds"] > 0).all()
+    assert (
+        starts["start"].tolist() == ["no cache", "cold cache", "warm cache"] and (starts["seconds"] > 0).all()
+    )
 
 
 def test_nncf_makes_an_export_that_openvino_runs(tmp_path):
@@ -106,7 +126,9 @@ def test_timing_inputs_are_seeded_and_of_the_model_s_size():
     assert box.tolist() == [[16, 16, 48, 48]] and np.array_equal(image, again)
 
 
-@pytest.mark.parametrize("part, shape", [("both", (1, 32, 32)), ("encoder", (1, 64, 8, 8)), ("decoder", (1, 32, 32))])
+@pytest.mark.parametrize(
+    "part, shape", [("both", (1, 32, 32)), ("encoder", (1, 64, 8, 8)), ("decoder", (1, 32, 32))]
+)
 def test_timed_calls_run_what_they_say(part, shape):
     arm = Arm("float", "pytorch")
     calls = timed_calls({arm: PyTorchEngine(build_model("narrow", 32))}, 0, part)
@@ -138,31 +160,60 @@ def test_int8_is_compared_with_plain_float_with_its_own_graph_and_with_the_best_
         ("int8", "OpenVINO, bf16 hint"): 0.1, ("float", "ONNX Runtime"): 0.4, ("int8", "ONNX Runtime"): 0.5,
     }  # fmt: skip
     columns = ["precision", "engine", "seconds paper", "seconds here"]
-    gain = int8_gain({"Table 5": pd.DataFrame([(*arm, np.nan, s) for arm, s in seconds.items()], columns=columns)}).set_index("engine")
+    gain = int8_gain(
+        {"Table 5": pd.DataFrame([(*arm, np.nan, s) for arm, s in seconds.items()], columns=columns)}
+    ).set_index("engine")
     over = {name: gain[f"speed-up over {name}"] for name in ("plain float", "same graph", "best float")}
     assert over["plain float"].to_dict() == pytest.approx(
         {"OpenVINO": 4, "OpenVINO, released style": 2, "OpenVINO, bf16 hint": 2, "ONNX Runtime": 0.8}
     )
     assert over["same graph"].dropna().to_dict() == pytest.approx({"OpenVINO": 3, "OpenVINO, bf16 hint": 1.5})
-    assert over["best float"]["OpenVINO"] == pytest.approx(1.5) and over["best float"]["ONNX Runtime"] == pytest.approx(0.3)
-    assert set(gain["best float"]) == {"OpenVINO, rewritten, bf16 hint"} and gain["speed-up paper"].isna().all()
+    assert over["best float"]["OpenVINO"] == pytest.approx(1.5) and over["best float"][
+        "ONNX Runtime"
+    ] == pytest.approx(0.3)
+    assert (
+        set(gain["best float"]) == {"OpenVINO, rewritten, bf16 hint"} and gain["speed-up paper"].isna().all()
+    )
 
 
 def test_gains_of_an_instruction_set_count_what_the_decoder_needs_prepared():
-    ms = {"encoder": (400, 300, 150, 250, 100), "prepare": (None, 4, 4, None, 2), "decoder": (30, 16, 20, 20, 8)}
+    ms = {
+        "encoder": (400, 300, 150, 250, 100),
+        "prepare": (None, 4, 4, None, 2),
+        "decoder": (30, 16, 20, 20, 8),
+    }
     labels = [arm.label for arm in ISA_ARMS]
-    rows = [("AVX2", part, arm, value) for part, values in ms.items() for arm, value in zip(labels, values) if value]
-    gain = isa_gain(pd.DataFrame(rows, columns=["instruction set", "part", "arm", "median_ms"])).set_index("part")
+    rows = [
+        ("AVX2", part, arm, value)
+        for part, values in ms.items()
+        for arm, value in zip(labels, values)
+        if value
+    ]
+    gain = isa_gain(pd.DataFrame(rows, columns=["instruction set", "part", "arm", "median_ms"])).set_index(
+        "part"
+    )
     whole = gain.loc["an image and a box"]
-    assert gain["speed-up over plain float"].to_dict() == pytest.approx({"encoder": 4, "decoder": 3, "an image and a box": 430 / 110})
-    assert gain["speed-up over same graph"].to_dict() == pytest.approx({"encoder": 3, "decoder": 2, "an image and a box": 320 / 110})
-    assert whole["speed-up over best float"] == pytest.approx(174 / 110) and whole["best float"] == FLOAT_FAST_BF16.label
+    assert gain["speed-up over plain float"].to_dict() == pytest.approx(
+        {"encoder": 4, "decoder": 3, "an image and a box": 430 / 110}
+    )
+    assert gain["speed-up over same graph"].to_dict() == pytest.approx(
+        {"encoder": 3, "decoder": 2, "an image and a box": 320 / 110}
+    )
+    assert (
+        whole["speed-up over best float"] == pytest.approx(174 / 110)
+        and whole["best float"] == FLOAT_FAST_BF16.label
+    )
     assert gain.loc["decoder", "best float"] == FLOAT_FAST.label
 
 
 def test_parity_is_weighted_by_masks():
     cases = pd.DataFrame(
-        {"masks": [1, 3], "pixels_equal": [0.9, 1.0], "embedding_error": [0.2, 0.1], "logit_error": [0.0, 0.3]}
+        {
+            "masks": [1, 3],
+            "pixels_equal": [0.9, 1.0],
+            "embedding_error": [0.2, 0.1],
+            "logit_error": [0.0, 0.3],
+        }
     )
     (row,) = parity_summary({("int8", "openvino"): cases}).to_dict("records")
     assert row["equal pixels"] == pytest.approx(0.975) and row["equal pixels, worst case"] == 0.9
@@ -170,7 +221,11 @@ def test_parity_is_weighted_by_masks():
 
 
 def test_sizes_are_in_megabytes_by_part():
-    files = {f"{part}{ending}": {"bytes": 1_500_000} for part in ("encoder", "decoder") for ending in (".onnx", ".bin")}
+    files = {
+        f"{part}{ending}": {"bytes": 1_500_000}
+        for part in ("encoder", "decoder")
+        for ending in (".onnx", ".bin")
+    }
     table = file_sizes({"int8": {"files": files}})
     assert len(table) == 4 and (table["mb"] == 1.5).all()
     assert set(table["arm"]) == {"int8, ONNX", "int8, OpenVINO weights"}

@@ -7,8 +7,8 @@ import pytest
 from small_data import rectangle_case
 
 from qmsam_core.deploy import Predictor, PyTorchEngine
-from qmsam_core.study.explore import HEADLESS, BoxExplorer, somebody_is_there
 from qmsam_core.models import build_model
+from qmsam_core.study.explore import HEADLESS, BoxExplorer, somebody_is_there
 
 
 class CountingEngine(PyTorchEngine):

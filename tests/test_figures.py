@@ -14,7 +14,9 @@ from qmsam_core.evaluate.tables import PAPER, beside
 
 matplotlib.use("Agg")
 RNG = np.random.default_rng(0)
-SCORES = pd.DataFrame({"case": list("abcdef"), "modality": ["CT", "Microscope", "Sonogram"] * 2, "dsc": RNG.random(6)})
+SCORES = pd.DataFrame(
+    {"case": list("abcdef"), "modality": ["CT", "Microscope", "Sonogram"] * 2, "dsc": RNG.random(6)}
+)
 TIMINGS = pd.DataFrame(
     {"arm": ["float", "int8"], "median_ms": [480.0, 1216], "min_ms": [470.0, 1200], "p95_ms": [500.0, 1300]}
 )
@@ -162,7 +164,12 @@ def test_contact_sheet_follows_the_papers_order():
 def test_qualitative_rows_carry_their_dsc():
     figure = figures.qualitative_figure(rows(image_case()))
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "DSC 100.0 %", "DSC 0.0 %"]
-    assert [axes.get_title() for axes in figure.axes] == ["image and box", "ground truth", "baseline", "quantised"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "image and box",
+        "ground truth",
+        "baseline",
+        "quantised",
+    ]
 
 
 def test_a_gallery_has_a_column_a_case_and_square_pictures():
@@ -171,7 +178,12 @@ def test_a_gallery_has_a_column_a_case_and_square_pictures():
     figure = figures.gallery_figure(rows(wide, image_case(900)))
     grid = np.array(figure.axes).reshape(4, 2)
     assert [axes.get_title() for axes in grid[0]] == ["US_1", "US_1"]
-    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["image and box", "ground truth", "baseline", "quantised"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == [
+        "image and box",
+        "ground truth",
+        "baseline",
+        "quantised",
+    ]
     assert [axes.get_xlabel() for axes in grid[3]] == ["DSC 0.0 %"] * 2
     for axes in figure.axes:
         assert np.ptp(axes.get_xlim()) == np.ptp(axes.get_ylim())

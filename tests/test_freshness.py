@@ -5,10 +5,10 @@ import os
 
 import pytest
 
+from qmsam_core.params import Params
 from qmsam_core.study import freshness
 from qmsam_core.study.freshness import fingerprint, stale_because, store
 from qmsam_core.study.notebooks import Notebook
-from qmsam_core.params import Params
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def done(project, write_notebook, monkeypatch):
     ]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (folder / "run.json").write_text(json.dumps({"outputs": {"out.csv": freshness.sha256(folder / "out.csv")}}))
+    (folder / "run.json").write_text(
+        json.dumps({"outputs": {"out.csv": freshness.sha256(folder / "out.csv")}})
+    )
     store(folder, fingerprint(project, Params(), book))
     return project, book, folder
 
@@ -43,7 +45,9 @@ def test_parameters(done):
 
 def test_notebook_source(done, write_notebook):
     root, _, _ = done
-    changed = Notebook.read(write_notebook("01_read", ["import library.a", "2"], ["00_make/in.csv"], ["out.csv"]))
+    changed = Notebook.read(
+        write_notebook("01_read", ["import library.a", "2"], ["00_make/in.csv"], ["out.csv"])
+    )
     assert stale_because(root, Params(), changed) == "notebook changed"
 
 

@@ -17,8 +17,18 @@ def partition(names):
     "together",
     [
         [("2DBox_MR_HVSMR2_10000_130", "2DBox_MR_HVSMR2_10000_79"), ("2DBox_MR_HVSMR2_10001_12",)],
-        [("2DBox_MR_CDDCESM_P207_L_CM_MLO", "2DBox_MR_CDDCESM_P207_L_DM_MLO", "2DBox_MR_CDDCESM_mirrored_P207_R_CM_CC"), ("2DBox_MR_CDDCESM_P20_L_CM_MLO",)],
-        [("2DBox_MR_ICFgrid_3ada_01", "2DBox_MR_ICFgrid_3ada_12"), ("2DBox_MR_ICFgrid_b6ca_01", "2DBox_MR_ICFgrid_b6ca_02")],
+        [
+            (
+                "2DBox_MR_CDDCESM_P207_L_CM_MLO",
+                "2DBox_MR_CDDCESM_P207_L_DM_MLO",
+                "2DBox_MR_CDDCESM_mirrored_P207_R_CM_CC",
+            ),
+            ("2DBox_MR_CDDCESM_P20_L_CM_MLO",),
+        ],
+        [
+            ("2DBox_MR_ICFgrid_3ada_01", "2DBox_MR_ICFgrid_3ada_12"),
+            ("2DBox_MR_ICFgrid_b6ca_01", "2DBox_MR_ICFgrid_b6ca_02"),
+        ],
         [("2DBox_MR_amos_0004_75", "2DBox_MR_amos_0004_76"), ("2DBox_MR_amos_0006_75",)],
         [("2DBox_MR_case3_slice_012", "2DBox_MR_case3_slice_013"), ("2DBox_MR_case4_z12",)],
         [("2DBox_MR_scan-3", "2DBox_MR_scan-3_flipped"), ("2DBox_MR_scan-4",)],
@@ -36,12 +46,27 @@ def test_cases_of_one_patient_or_volume(together):
         ["2DBox_MR_AMD_0001", "2DBox_MR_AMD_0003"],
         ["2DBox_MR_DRIONSDB_image_004", "2DBox_MR_DRIONSDB_image_013"],
         ["2DBox_MR_BraTS2021_0001", "2DBox_MR_BraTS2021_0002", "2DBox_MR_BraTS2020_0001"],
-        ["2DBox_MR_ISIC_2018_0001", "2DBox_MR_ISIC_2018_0002", "2DBox_MR_ISIC_2017_0001", "2DBox_MR_ISIC_2017_0002"],
+        [
+            "2DBox_MR_ISIC_2018_0001",
+            "2DBox_MR_ISIC_2018_0002",
+            "2DBox_MR_ISIC_2017_0001",
+            "2DBox_MR_ISIC_2017_0002",
+        ],
         ["2DBox_MR_KiTS_slice_0001", "2DBox_MR_KiTS_slice_0002"],
-        ["3DBox_MR_Lesion_000001_02_01_008-023", "3DBox_MR_Lesion_000001_02_01_040-050", "3DBox_MR_Lesion_000002_02_01_008-023"],
+        [
+            "3DBox_MR_Lesion_000001_02_01_008-023",
+            "3DBox_MR_Lesion_000001_02_01_040-050",
+            "3DBox_MR_Lesion_000002_02_01_008-023",
+        ],
         ["3DBox_MR_STS_001_1", "3DBox_MR_STS_001_2", "3DBox_MR_STS_002_1"],
         ["2DBox_MR_DSB2018_0402a81e7526", "2DBox_MR_DSB2018_0402123412341", "2DBox_MR_DSB2018_0402"],
-        ["2DBox_MR_pneumonia_1", "2DBox_MR_pneumonia-8", "2DBox_MR_pneumonia-12", "2DBox_MR_covid-19-day-2", "2DBox_MR_covid-19-day-3"],
+        [
+            "2DBox_MR_pneumonia_1",
+            "2DBox_MR_pneumonia-8",
+            "2DBox_MR_pneumonia-12",
+            "2DBox_MR_covid-19-day-2",
+            "2DBox_MR_covid-19-day-3",
+        ],
         ["0", "1", "2", "10"],
     ],
 )
@@ -50,8 +75,20 @@ def test_unrelated_cases_are_not_merged(names):
 
 
 def test_a_single_group_falls_back_to_cases():
-    assert partition(["2DBox_MR_A_patient7_1", "2DBox_MR_A_patient7_2"]) == [("2DBox_MR_A_patient7_1",), ("2DBox_MR_A_patient7_2",)]
+    assert partition(["2DBox_MR_A_patient7_1", "2DBox_MR_A_patient7_2"]) == [
+        ("2DBox_MR_A_patient7_1",),
+        ("2DBox_MR_A_patient7_2",),
+    ]
 
 
 def test_the_same_name_in_two_data_sets_is_not_one_patient():
-    assert len(set(case_groups(["CT/A/2DBox_CT_x_P1_a.npz", "CT/A/2DBox_CT_x_P1_b.npz", "CT/B/2DBox_CT_x_P1_c.npz"]))) == 2
+    assert (
+        len(
+            set(
+                case_groups(
+                    ["CT/A/2DBox_CT_x_P1_a.npz", "CT/A/2DBox_CT_x_P1_b.npz", "CT/B/2DBox_CT_x_P1_c.npz"]
+                )
+            )
+        )
+        == 2
+    )

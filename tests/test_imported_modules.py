@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qmsam_core.study.freshness import LIBRARY
 from qmsam_core.provenance.imported_modules import modules_reached
+from qmsam_core.study.freshness import LIBRARY
 from qmsam_core.study.notebooks import find_notebooks
 
 FILES = {
@@ -55,5 +55,7 @@ def test_training_does_not_rest_on_deployment_and_the_export_does():
     def folders(name: str) -> set[str]:
         return {str(p.relative_to(LIBRARY)).split("/")[0] for p in modules_reached(books[name].code, LIBRARY)}
 
-    assert "deploy" not in folders("02_stage1_encoder") and {"train", "quant", "models", "data"} <= folders("02_stage1_encoder")
+    assert "deploy" not in folders("02_stage1_encoder") and {"train", "quant", "models", "data"} <= folders(
+        "02_stage1_encoder"
+    )
     assert {"deploy", "timing"} <= folders("05_export")

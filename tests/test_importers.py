@@ -4,7 +4,18 @@ import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hospital_data import CUBE, RODS, SHAPE, check_cube, cube_labels, cube_values, error_of, image_of, imported, write_image
+from hospital_data import (
+    CUBE,
+    RODS,
+    SHAPE,
+    check_cube,
+    cube_labels,
+    cube_values,
+    error_of,
+    image_of,
+    imported,
+    write_image,
+)
 
 from qmsam_core.data import CaseError, SliceIndex
 from qmsam_core.data.importers.__main__ import main
@@ -16,7 +27,9 @@ from qmsam_core.data.importers.pairing import find_pairs
 LABELS, VALUES = cube_labels(), cube_values()
 
 
-@pytest.mark.parametrize("order, mask_order", [("LPS", "LPS"), ("RAS", "RAS"), ("PIR", "PIR"), ("ASL", "RAS"), ("LPI", "SAL")])
+@pytest.mark.parametrize(
+    "order, mask_order", [("LPS", "LPS"), ("RAS", "RAS"), ("PIR", "PIR"), ("ASL", "RAS"), ("LPI", "SAL")]
+)
 def test_nifti_of_any_orientation_becomes_axial(tmp_path, order, mask_order):
     image = write_image(tmp_path / "case one.nii.gz", VALUES, order)
     mask = write_image(tmp_path / "mask.nii.gz", LABELS, mask_order)
@@ -24,7 +37,12 @@ def test_nifti_of_any_orientation_becomes_axial(tmp_path, order, mask_order):
     assert list(cases) == ["3DBox_CT_case_one"]
     check_cube(cases["3DBox_CT_case_one"])
     images = cases["3DBox_CT_case_one"].images
-    assert (images[CUBE] == 128).all() and (images[RODS] == 255).all() and images[0, 0, 0] == 64 and images[0, 0, 1] == 0
+    assert (
+        (images[CUBE] == 128).all()
+        and (images[RODS] == 255).all()
+        and images[0, 0, 0] == 64
+        and images[0, 0, 1] == 0
+    )
     assert (tmp_path / "out/CT/Here/3DBox_CT_case_one.npz").exists()
 
 
@@ -38,9 +56,16 @@ def test_an_oblique_volume_is_not_resampled(tmp_path, degrees):
 def test_mr_is_stretched_between_percentiles_of_its_non_zero_voxels(tmp_path):
     values = np.zeros(SHAPE, np.float32)
     values[2:4] = np.linspace(100, 1100, values[2:4].size).reshape(values[2:4].shape)
-    image, mask = write_image(tmp_path / "a.nii", values), write_image(tmp_path / "m.nii", LABELS.astype(np.float32))
-    case = imported(tmp_path, "nifti", image, mask, "--modality", "MR", "--percentiles", "0", "100", "--name", "b")["3DBox_MR_b"]
-    np.testing.assert_allclose(case.images[2:4], np.linspace(0, 255, values[2:4].size).reshape(values[2:4].shape), atol=0.51)
+    image, mask = (
+        write_image(tmp_path / "a.nii", values),
+        write_image(tmp_path / "m.nii", LABELS.astype(np.float32)),
+    )
+    case = imported(
+        tmp_path, "nifti", image, mask, "--modality", "MR", "--percentiles", "0", "100", "--name", "b"
+    )["3DBox_MR_b"]
+    np.testing.assert_allclose(
+        case.images[2:4], np.linspace(0, 255, values[2:4].size).reshape(values[2:4].shape), atol=0.51
+    )
     assert (case.images[0] == 0).all()
 
 
@@ -51,7 +76,9 @@ def test_a_folder_of_masks_is_one_object_a_file(tmp_path, capsys):
     for name, mask in {"liver": LABELS == 1, "tumour": inner, "spine": LABELS == 2}.items():
         write_image(masks / f"{name}.nii.gz", mask.astype(np.uint8) * 255)
     image = write_image(tmp_path / "a.nii.gz", VALUES)
-    case = imported(tmp_path, "nifti", image, masks, "--modality", "CT", "--objects", "Liv*", "tumour")["3DBox_CT_a"]
+    case = imported(tmp_path, "nifti", image, masks, "--modality", "CT", "--objects", "Liv*", "tumour")[
+        "3DBox_CT_a"
+    ]
     expected = np.where(LABELS == 1, 1, 0)
     expected[2, 4, 5] = 2
     np.testing.assert_array_equal(case.labels, expected)
@@ -73,7 +100,9 @@ def test_rgb_png_keeps_its_colours_and_an_object_of_parts_its_label(tmp_path):
     np.testing.assert_array_equal(case.images, colours)
     np.testing.assert_array_equal(case.boxes, [[2, 1, 5, 3], [7, 8, 13, 10]])
     np.testing.assert_array_equal(case.labels, np.where(planar_mask() == 4, 2, planar_mask()))
-    parts = imported(tmp_path, *arguments, "--instances", "--min-size", "10", "--overwrite")["2DBox_Fundus_eye"]
+    parts = imported(tmp_path, *arguments, "--instances", "--min-size", "10", "--overwrite")[
+        "2DBox_Fundus_eye"
+    ]
     np.testing.assert_array_equal(parts.boxes, [[2, 1, 5, 3]])
     assert len(imported(tmp_path, *arguments, "--instances", "--overwrite")["2DBox_Fundus_eye"].boxes) == 3
 
@@ -82,14 +111,38 @@ def test_16_bit_and_colour_coded_masks(tmp_path):
     grey = np.linspace(1000, 41000, 180).reshape(12, 15).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "x.png"), grey)
     coded = np.zeros((12, 15, 3), np.uint8)
-    coded[planar_mask() == 1], coded[planar_mask() == 4] = (255, 0, 0), (0, 0, 255)  # blue, red in OpenCV's order
+    coded[planar_mask() == 1], coded[planar_mask() == 4] = (
+        (255, 0, 0),
+        (0, 0, 255),
+    )  # blue, red in OpenCV's order
     cv2.imwrite(str(tmp_path / "m.tif"), coded)
-    case = imported(tmp_path, "images", tmp_path / "x.png", tmp_path / "m.tif", "--modality", "X-Ray", "--percentiles", 0, 100)["2DBox_X-Ray_x"]
+    case = imported(
+        tmp_path,
+        "images",
+        tmp_path / "x.png",
+        tmp_path / "m.tif",
+        "--modality",
+        "X-Ray",
+        "--percentiles",
+        0,
+        100,
+    )["2DBox_X-Ray_x"]
     np.testing.assert_allclose(case.images[..., 0], (grey.astype(float) - 1000) * 255 / 40000, atol=0.51)
     assert case.images.shape == (12, 15, 3) and (case.images == case.images[..., :1]).all()
     np.testing.assert_array_equal(case.boxes, [[2, 1, 5, 3], [7, 8, 13, 10]])
     cv2.imwrite(str(tmp_path / "label16.png"), planar_mask().astype(np.uint16) * 300)
-    cases = imported(tmp_path, "images", tmp_path / "x.png", tmp_path / "label16.png", "--modality", "X-Ray", "--objects", "1200", "--name", "y")
+    cases = imported(
+        tmp_path,
+        "images",
+        tmp_path / "x.png",
+        tmp_path / "label16.png",
+        "--modality",
+        "X-Ray",
+        "--objects",
+        "1200",
+        "--name",
+        "y",
+    )
     case = cases["2DBox_X-Ray_y"]
     np.testing.assert_array_equal(case.labels, planar_mask() == 4)
 
@@ -101,7 +154,13 @@ def test_a_folder_goes_on_after_bad_files_and_keeps_finished_cases(tmp_path, cap
     picture, empty = np.full((12, 15), 7, np.uint8), np.zeros((12, 15), np.uint8)
     for name in ("good", "s/good", "lonely", "shape", "empty", "many"):
         cv2.imwrite(str(images / f"{name}.png"), picture)
-    drawn = {"good_mask": planar_mask(), "s/good": planar_mask(), "shape": planar_mask()[:-1], "empty": empty, "extra": planar_mask()}
+    drawn = {
+        "good_mask": planar_mask(),
+        "s/good": planar_mask(),
+        "shape": planar_mask()[:-1],
+        "empty": empty,
+        "extra": planar_mask(),
+    }
     for name, mask in drawn.items():
         cv2.imwrite(str(masks / f"{name}.png"), mask)
     for number in (1, 4):
@@ -114,7 +173,13 @@ def test_a_folder_goes_on_after_bad_files_and_keeps_finished_cases(tmp_path, cap
     np.testing.assert_array_equal(cases["2DBox_Microscopy_many"].boxes, [[2, 1, 5, 3], [7, 8, 13, 10]])
     errors = " ".join(error_of(capsys))
     shape = "15x11 pixels, its image 15x12"
-    for message in ("lonely.png: has no mask", "extra.png: is a mask without image", shape, "has an empty mask", "broken.png: cannot be read"):
+    for message in (
+        "lonely.png: has no mask",
+        "extra.png: is a mask without image",
+        shape,
+        "has an empty mask",
+        "broken.png: cannot be read",
+    ):
         assert message in errors, message
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.npz")}
     imported(tmp_path, *arguments, code=1)
@@ -188,19 +253,28 @@ def test_two_inputs_of_one_name(tmp_path, capsys):
     for name in ("a b", "a_b"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((12, 15), 9, np.uint8))
         cv2.imwrite(str(tmp_path / f"{name}_seg.png"), planar_mask())
-    assert list(imported(tmp_path, "images", tmp_path, tmp_path, "--modality", "US", code=1)) == ["2DBox_US_a_b"]
+    assert list(imported(tmp_path, "images", tmp_path, tmp_path, "--modality", "US", code=1)) == [
+        "2DBox_US_a_b"
+    ]
     assert "gives the same file" in error_of(capsys)[0]
 
 
 @pytest.mark.parametrize(
     "name, expected",
-    [("../../etc/x", "2DBox_US_etc_x.npz"), ("a b/c", "2DBox_US_a_b_c.npz"), ("...", "2DBox_US_case.npz"), ("Ä-1.2", "2DBox_US_Ä-1.2.npz")],
+    [
+        ("../../etc/x", "2DBox_US_etc_x.npz"),
+        ("a b/c", "2DBox_US_a_b_c.npz"),
+        ("...", "2DBox_US_case.npz"),
+        ("Ä-1.2", "2DBox_US_Ä-1.2.npz"),
+    ],
 )
 def test_names_stay_in_the_folder(name, expected):
     assert file_name(name, "US", False) == expected
 
 
-@pytest.mark.parametrize("value, expected", [(-160, 0), (-400, 0), (40, 128), (240, 255), (900, 255), (140, 191)])
+@pytest.mark.parametrize(
+    "value, expected", [(-160, 0), (-400, 0), (40, 128), (240, 255), (900, 255), (140, 191)]
+)
 def test_window(value, expected):
     assert windowed(np.array([value], np.int16), *WINDOWS["abdomen"])[0] == expected
 
@@ -215,7 +289,11 @@ def test_windows_by_name_and_number():
 def test_percentiles_leave_zero_out():
     values = np.concatenate([np.zeros(1000), np.arange(1, 101)])
     result = stretched(values, (1, 99), "x")
-    assert result[:1000].max() == 0 and result[-1] == 255 and result[1049] == round((50 - 1.99) / (99.01 - 1.99) * 255)
+    assert (
+        result[:1000].max() == 0
+        and result[-1] == 255
+        and result[1049] == round((50 - 1.99) / (99.01 - 1.99) * 255)
+    )
     with pytest.raises(CaseError, match="is constant"):
         stretched(np.full(9, 4.0), (1, 99), "x")
 
@@ -229,7 +307,9 @@ def test_overlaps_go_to_the_smaller_object_and_covered_ones_are_noted():
     assert finished(labels, LabelOptions(), "x").max() == 2
 
 
-@pytest.mark.parametrize("values", [np.array([[0.5]]), np.array([[np.nan]]), np.array([[-1]]), np.array([[70000]])])
+@pytest.mark.parametrize(
+    "values", [np.array([[0.5]]), np.array([[np.nan]]), np.array([[-1]]), np.array([[70000]])]
+)
 def test_values_that_are_no_labels(values):
     with pytest.raises(CaseError, match="--threshold"):
         label_map(values, LabelOptions(), "x")
@@ -237,9 +317,22 @@ def test_values_that_are_no_labels(values):
 
 
 def test_pairing_by_folder_and_by_word(tmp_path):
-    for name in ("p1/ct.nii.gz", "p1/seg.nii.gz", "p2/t1_0000.nii", "p2/t1_label.nii", "p3/a.nii", "p3/b.nii", "p3/mask.nii", ".hidden/x.nii"):
+    for name in (
+        "p1/ct.nii.gz",
+        "p1/seg.nii.gz",
+        "p2/t1_0000.nii",
+        "p2/t1_label.nii",
+        "p3/a.nii",
+        "p3/b.nii",
+        "p3/mask.nii",
+        ".hidden/x.nii",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     pairs, errors = find_pairs(tmp_path, tmp_path, (".nii", ".nii.gz"))
     assert [(p.name, p.mask.name) for p in pairs] == [("p1_ct", "seg.nii.gz"), ("p2_t1_0000", "t1_label.nii")]
-    assert sorted(str(e.path.relative_to(tmp_path)) for e in errors) == ["p3/a.nii", "p3/b.nii", "p3/mask.nii"]
+    assert sorted(str(e.path.relative_to(tmp_path)) for e in errors) == [
+        "p3/a.nii",
+        "p3/b.nii",
+        "p3/mask.nii",
+    ]

@@ -6,7 +6,19 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from hospital_data import (
-    CUBE, CUBE_BOX, SHAPE, check_cube, cube_labels, cube_values, error_of, image_of, imported, rectangle, write_image, write_rtstruct, write_seg,
+    CUBE,
+    CUBE_BOX,
+    SHAPE,
+    check_cube,
+    cube_labels,
+    cube_values,
+    error_of,
+    image_of,
+    imported,
+    rectangle,
+    write_image,
+    write_rtstruct,
+    write_seg,
     write_series,
 )  # fmt: skip
 from matplotlib.path import Path as Polygon
@@ -53,8 +65,15 @@ def test_rtstruct_takes_voxels_by_their_centres_and_keeps_holes(tmp_path, order)
     image = image_of(np.zeros(SHAPE, np.int16) if order == "LPS" else VALUES, order)
     image[0, 0, 0] = 1
     write_series(tmp_path / "p1", image)
-    contours = [rectangle(image, 2, (3.6, 9.4), (2.7, 7.4)), rectangle(image, 2, (5.5, 6.5), (4.5, 5.5)), rectangle(image, 3, (11.6, 13.2), (1.9, 2.1))]
-    write_rtstruct(tmp_path / "p1/rs.dcm", {"body": [rectangle(image, 0, (-5, 30), (-5, 30))], "GTV": contours, "empty": []})
+    contours = [
+        rectangle(image, 2, (3.6, 9.4), (2.7, 7.4)),
+        rectangle(image, 2, (5.5, 6.5), (4.5, 5.5)),
+        rectangle(image, 3, (11.6, 13.2), (1.9, 2.1)),
+    ]
+    write_rtstruct(
+        tmp_path / "p1/rs.dcm",
+        {"body": [rectangle(image, 0, (-5, 30), (-5, 30))], "GTV": contours, "empty": []},
+    )
     case = imported(tmp_path, "dicom", tmp_path / "p1", "--objects", "gtv")["3DBox_CT_p1"]
     expected = np.zeros(image.GetSize()[::-1], np.uint8)
     expected[2, 3:8, 4:10] = 1
@@ -84,13 +103,17 @@ def test_a_circle_has_its_area():
 
 def test_a_multi_frame_file_equals_its_slices(tmp_path):
     series = write_series(tmp_path / "slices")
-    whole = hd.legacy.LegacyConvertedEnhancedCTImage([pydicom.dcmread(p) for p in series], "1.2.3.4", 1, "1.2.3.4.5", 1)
+    whole = hd.legacy.LegacyConvertedEnhancedCTImage(
+        [pydicom.dcmread(p) for p in series], "1.2.3.4", 1, "1.2.3.4.5", 1
+    )
     (tmp_path / "whole").mkdir()
     whole.save_as(tmp_path / "whole/ct.dcm")
     mask = write_image(tmp_path / "m.nii.gz", LABELS)
     for name in ("slices", "whole"):
         check_cube(imported(tmp_path, "dicom", tmp_path / name, mask)[f"3DBox_CT_{name}"])
-    a, b = (Case.load(tmp_path / f"out/CT/Imported/3DBox_CT_{name}.npz").images for name in ("slices", "whole"))
+    a, b = (
+        Case.load(tmp_path / f"out/CT/Imported/3DBox_CT_{name}.npz").images for name in ("slices", "whole")
+    )
     np.testing.assert_array_equal(a, b)
 
 
@@ -101,7 +124,11 @@ def test_the_mask_picks_its_series_and_pet_slopes_are_applied_slice_by_slice(tmp
     write_series(tmp_path / "p/ct", image_of(VALUES), series="ct")
     uid = pydicom.dcmread(series[0]).SeriesInstanceUID
     image = image_of(activity)
-    write_rtstruct(tmp_path / "p/rs.dcm", {"hot": [rectangle(image, z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]}, series_uid=uid)
+    write_rtstruct(
+        tmp_path / "p/rs.dcm",
+        {"hot": [rectangle(image, z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]},
+        series_uid=uid,
+    )
     case = imported(tmp_path, "dicom", tmp_path / "p", "--one-case")["3DBox_PET_p"]
     np.testing.assert_array_equal(case.images, np.where(LABELS == 1, 255, 0))
     np.testing.assert_array_equal(case.boxes, [CUBE_BOX])
@@ -122,8 +149,12 @@ def dicom_damage(name, folder, series):
         "position": lambda: without_position(data),
         "orientation": lambda: odd_orientation(data),
         "frame": lambda: write_rtstruct(folder / "seg.dcm", {"a": []}, frame="1.2.3"),
-        "between": lambda: write_rtstruct(folder / "seg.dcm", {"a": [rectangle(image_of(VALUES), 2.4, (1, 4), (1, 4))]}),
-        "beyond": lambda: write_rtstruct(folder / "seg.dcm", {"a": [rectangle(image_of(VALUES), 9, (1, 4), (1, 4))]}),
+        "between": lambda: write_rtstruct(
+            folder / "seg.dcm", {"a": [rectangle(image_of(VALUES), 2.4, (1, 4), (1, 4))]}
+        ),
+        "beyond": lambda: write_rtstruct(
+            folder / "seg.dcm", {"a": [rectangle(image_of(VALUES), 9, (1, 4), (1, 4))]}
+        ),
     }
     edit[name]()
 

@@ -15,8 +15,8 @@ from test_cases import BAD
 
 from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex
 from qmsam_core.data.index import build
-from qmsam_core.data.index.table import load_table, save_table
 from qmsam_core.data.index.scan import FileRecord, scan_file
+from qmsam_core.data.index.table import load_table, save_table
 
 
 def add_volume(root, name, labels):
@@ -54,7 +54,10 @@ def test_contents(folder):
     assert (cases.height.unique(), cases.width.unique()) == ([6], [8]) and (cases.bytes > 0).all()
     ref = index[5]
     assert (ref.path.name, ref.z, ref.modality, ref.case) == ("3DBox_CT_2.npz", 1, "CT", 1)
-    assert dict((p.name, m.split(":")[0]) for p, m in index.remarks).keys() == {"2DBox_US_1.npz", "2DBox_US_2.npz"}
+    assert dict((p.name, m.split(":")[0]) for p, m in index.remarks).keys() == {
+        "2DBox_US_1.npz",
+        "2DBox_US_2.npz",
+    }
     for i in (8, -9):
         with pytest.raises(IndexError):
             index[i]
@@ -75,7 +78,9 @@ def test_cache_rescans_only_what_changed(folder, tmp_path, monkeypatch, processe
     cache = tmp_path / "index.npz"
     first = SliceIndex.build(folder, cache, processes=processes)
     scanned = []
-    monkeypatch.setattr(build, "scan_file", lambda root, name, **k: scanned.append(name) or scan_file(root, name, **k))
+    monkeypatch.setattr(
+        build, "scan_file", lambda root, name, **k: scanned.append(name) or scan_file(root, name, **k)
+    )
     again = SliceIndex.build(folder, cache)
     assert scanned == [] and len(again) == len(first)
     pd.testing.assert_frame_equal(first.cases, again.cases)
@@ -134,7 +139,11 @@ def test_save_and_load(folder, tmp_path):
     again = SliceIndex.load(tmp_path / "saved.npz")
     pd.testing.assert_frame_equal(index.cases, again.cases)
     assert [again.labels_on(i) for i in range(8)] == [index.labels_on(i) for i in range(8)]
-    assert SliceIndex.load(tmp_path / "saved.npz", root="/elsewhere")[0].path.as_posix().startswith("/elsewhere/CT/")
+    assert (
+        SliceIndex.load(tmp_path / "saved.npz", root="/elsewhere")[0]
+        .path.as_posix()
+        .startswith("/elsewhere/CT/")
+    )
     assert again.stale() == []
 
 
@@ -147,19 +156,29 @@ def test_a_saved_index_cannot_name_files_outside(tmp_path, name):
 
 def test_columns_that_do_not_fit_are_refused(tmp_path):
     counts = np.ones(2, np.uint16)
-    save_table(tmp_path / "i.npz", [FileRecord("CT/a.npz", 1, 1, n_slices=3, scanned=True, label_counts=counts, label_ids=counts)])
+    save_table(
+        tmp_path / "i.npz",
+        [FileRecord("CT/a.npz", 1, 1, n_slices=3, scanned=True, label_counts=counts, label_ids=counts)],
+    )
     with pytest.raises(CaseError, match="damaged"):
         load_table(tmp_path / "i.npz")
 
 
 @pytest.mark.parametrize("fraction, sizes", [(0.1, (9, 1)), (0.25, (8, 2)), (0.5, (5, 5))])
 def test_split_by_case(fraction, sizes):
-    records = [FileRecord(f"{m}/{k}.npz", 1, 1, n_slices=3) for m in ("CT", "MR") for k in range(10)] + [FileRecord("US/0.npz", 1, 1, n_slices=1)]
+    records = [FileRecord(f"{m}/{k}.npz", 1, 1, n_slices=3) for m in ("CT", "MR") for k in range(10)] + [
+        FileRecord("US/0.npz", 1, 1, n_slices=1)
+    ]
     index = SliceIndex("root", records)
     train, evaluation = index.split(fraction, seed=3)
     for modality in ("CT", "MR"):
-        assert ((train.cases.modality == modality).sum(), (evaluation.cases.modality == modality).sum()) == sizes
-    assert set(train.cases.path).isdisjoint(evaluation.cases.path) and len(train) + len(evaluation) == len(index)
+        assert (
+            (train.cases.modality == modality).sum(),
+            (evaluation.cases.modality == modality).sum(),
+        ) == sizes
+    assert set(train.cases.path).isdisjoint(evaluation.cases.path) and len(train) + len(evaluation) == len(
+        index
+    )
     assert "US" in train.modalities and "US" not in evaluation.modalities
     assert index.split(fraction, 3)[1].cases.path.tolist() == evaluation.cases.path.tolist()
     alone = SliceIndex("root", records[10:20]).split(fraction, 3)[1]
@@ -169,7 +188,11 @@ def test_split_by_case(fraction, sizes):
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("seed", range(4))
 def test_slices_of_a_volume_stay_on_one_side_of_the_split(fraction, seed):
-    records = [FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1) for v in range(100, 108) for z in range(v % 5 + 2)]
+    records = [
+        FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1)
+        for v in range(100, 108)
+        for z in range(v % 5 + 2)
+    ]
     records += [FileRecord(f"MR/3DBox_MR_Brain_{k:03d}.npz", 1, 1, n_slices=9) for k in range(4)]
     index = SliceIndex("root", records)
     train, evaluation = index.split(fraction, seed)
@@ -180,20 +203,34 @@ def test_slices_of_a_volume_stay_on_one_side_of_the_split(fraction, seed):
 
 
 def test_two_large_groups_give_one_to_each_side():
-    records = [FileRecord(f"OCT/2DBox_OCT_Grid_{v}_{z}.npz", 1, 1, n_slices=1) for v, count in (("a1", 9), ("b2", 4)) for z in range(count)]
+    records = [
+        FileRecord(f"OCT/2DBox_OCT_Grid_{v}_{z}.npz", 1, 1, n_slices=1)
+        for v, count in (("a1", 9), ("b2", 4))
+        for z in range(count)
+    ]
     train, evaluation = SliceIndex("root", records).split(0.1, 0)
     assert (len(train), len(evaluation)) == (9, 4)
 
 
 def test_a_fifth_is_held_out_by_a_hash_of_the_group():
-    records = [FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1) for v in range(100, 112) for z in range(v % 3 + 2)]
-    records += [FileRecord(f"US/2DBox_US_S_{k}x.npz", 1, 1, n_slices=1) for k in range(50)] + [FileRecord("CT/one.npz", 1, 1, n_slices=3)]
+    records = [
+        FileRecord(f"MR/2DBox_MR_Heart2_{v}_{z}.npz", 1, 1, n_slices=1)
+        for v in range(100, 112)
+        for z in range(v % 3 + 2)
+    ]
+    records += [FileRecord(f"US/2DBox_US_S_{k}x.npz", 1, 1, n_slices=1) for k in range(50)] + [
+        FileRecord("CT/one.npz", 1, 1, n_slices=3)
+    ]
     rest, held = SliceIndex("root", records).hold_out()
     assert set(rest.cases.path).isdisjoint(held.cases.path) and len(rest) + len(held) == 36 + 50 + 3
     assert held.cases.modality.value_counts().to_dict() == {"US": 10, "MR": pytest.approx(36 / 5, abs=2)}
-    volumes = [{re.sub(r"_\d+\.npz", "", p) for p in part.cases.path if "Heart" in p} for part in (rest, held)]
+    volumes = [
+        {re.sub(r"_\d+\.npz", "", p) for p in part.cases.path if "Heart" in p} for part in (rest, held)
+    ]
     assert not volumes[0] & volumes[1]
-    elsewhere = SliceIndex("another", records[::-1]).hold_out()[1]  # neither the folder nor the order of the files matters
+    elsewhere = SliceIndex("another", records[::-1]).hold_out()[
+        1
+    ]  # neither the folder nor the order of the files matters
     assert {Path(p).name for p in elsewhere.cases.path} == {Path(p).name for p in held.cases.path}
 
 
@@ -221,7 +258,20 @@ def test_bad_files_are_named_and_the_rest_is_used(folder, monkeypatch):
     index = SliceIndex.build(folder)
     assert len(index) == 8
     problems = {path.relative_to(folder).as_posix(): message for path, message in index.problems}
-    assert problems.keys() == {f"MR/{n}.npz" for n in ("truncated", "text", "wrong_key", "objects", "float", "unpaired", "box", "labels", "dangling")} | {
+    assert problems.keys() == {
+        f"MR/{n}.npz"
+        for n in (
+            "truncated",
+            "text",
+            "wrong_key",
+            "objects",
+            "float",
+            "unpaired",
+            "box",
+            "labels",
+            "dangling",
+        )
+    } | {
         "US/2DBox_US_1.npz",
         "stray.npz",
     }
@@ -238,7 +288,9 @@ def test_what_a_case_refuses_the_index_reports(folder, arrays, message):
 
 def test_label_gaps_and_empty_masks_are_remarked_and_used(folder):
     remarks = {path.name: message for path, message in SliceIndex.build(folder).remarks}
-    assert "1 of 1..4 are absent (3)" in remarks["2DBox_US_1.npz"] and "empty mask" in remarks["2DBox_US_2.npz"]
+    assert (
+        "1 of 1..4 are absent (3)" in remarks["2DBox_US_1.npz"] and "empty mask" in remarks["2DBox_US_2.npz"]
+    )
     assert np.unique(Case.load(folder / "US/2DBox_US_1.npz").with_boxes().labels).tolist() == [0, 1, 2, 3]
 
 
@@ -252,7 +304,9 @@ def test_an_unreadable_file_is_a_problem_and_the_rest_is_used(folder, monkeypatc
 
     monkeypatch.setattr(zipfile, "ZipFile", open_zip)
     index = SliceIndex.build(folder)
-    assert len(index) == 7 and index.problems == [(closed, "cannot be opened (PermissionError: [Errno 13] Permission denied)")]
+    assert len(index) == 7 and index.problems == [
+        (closed, "cannot be opened (PermissionError: [Errno 13] Permission denied)")
+    ]
     with pytest.raises(CaseError, match="2DBox_US_1.npz: cannot be opened"):
         Case.load(closed)
 
@@ -311,12 +365,17 @@ def test_groups_are_those_of_the_whole_folder_in_every_part(tmp_path):
     """Alone, a volume's slices would look like cases by their names; beside other volumes' they do not."""
     for volume in (100, 101):
         for z in range(3):
-            rectangle_case(name := f"2DBox_MR_Heart2_{volume}_{z}", z, False).save(tmp_path / "data" / "MR" / f"{name}.npz")
+            rectangle_case(name := f"2DBox_MR_Heart2_{volume}_{z}", z, False).save(
+                tmp_path / "data" / "MR" / f"{name}.npz"
+            )
     index = SliceIndex.build(tmp_path / "data", cache=tmp_path / "cache.npz")
     assert index.cases["group"].tolist() == ["MR/Heart2_100"] * 3 + ["MR/Heart2_101"] * 3
     part = index.split(0.5, 0)[1]
     part.save(tmp_path / "part.npz")
-    assert set(SliceIndex.load(tmp_path / "part.npz").cases["group"]) == set(part.cases["group"]) and part.cases["group"].nunique() == 1
+    assert (
+        set(SliceIndex.load(tmp_path / "part.npz").cases["group"]) == set(part.cases["group"])
+        and part.cases["group"].nunique() == 1
+    )
     for path in (tmp_path / "data").rglob("*_101_*.npz"):
         path.unlink()
     assert SliceIndex.build(tmp_path / "data", cache=tmp_path / "cache.npz").cases["group"].nunique() == 3

@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.timing.interleaved import measure_interleaved, peak_memory_mb, summarise_timings, time_interleaved
+from qmsam_core.timing.interleaved import (
+    measure_interleaved,
+    peak_memory_mb,
+    summarise_timings,
+    time_interleaved,
+)
 
 
 def recorder(names):
@@ -49,7 +54,12 @@ def test_statistics_by_hand():
     )
     table = summarise_timings(samples).set_index("arm")
     assert table.index.tolist() == ["slow", "fast"]
-    assert table.loc["slow", ["median_ms", "min_ms", "spread_ms", "ratio_to_first"]].tolist() == [30, 10, 20, 1]
+    assert table.loc["slow", ["median_ms", "min_ms", "spread_ms", "ratio_to_first"]].tolist() == [
+        30,
+        10,
+        20,
+        1,
+    ]
     assert table.loc["slow", "p95_ms"] == pytest.approx(48)
     # Ratios 1/2, 1/4, 1/3, 1/4, 1: the median of rounds, not the ratio of medians.
     assert table.loc["fast", "ratio_to_first"] == pytest.approx(1 / 3)
@@ -57,7 +67,9 @@ def test_statistics_by_hand():
 
 
 def test_measured_times_are_milliseconds():
-    table = measure_interleaved({"long": lambda: sleep(0.02), "short": lambda: sleep(0.004)}, runs=3, warmup=1)
+    table = measure_interleaved(
+        {"long": lambda: sleep(0.02), "short": lambda: sleep(0.004)}, runs=3, warmup=1
+    )
     assert list(table) == ["arm", "median_ms", "p95_ms", "min_ms", "spread_ms", "ratio_to_first", "runs"]
     assert 20 <= table.loc[0, "min_ms"] <= table.loc[0, "median_ms"] <= table.loc[0, "p95_ms"]
     assert table.loc[1, "ratio_to_first"] < 0.9

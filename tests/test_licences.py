@@ -60,7 +60,9 @@ def test_the_table_names_the_source_of_each_case(tmp_path):
     assert sources["pattern"].tolist() == ["A/2DBox_US_A_1*", "A/2DBox_US_B_", "A/2DBox_US_N_*", "C_"]
     assert sources["open"].tolist() == [True, True, False, True]
     assert source_of("US/A/2DBox_US_B_77.npz", sources)["source"] == "Set A"
-    assert source_of("US/2DBox_US_N_1.npz", sources)["licence"] == "CC BY-NC 4.0"  # folders of the table may be left out
+    assert (
+        source_of("US/2DBox_US_N_1.npz", sources)["licence"] == "CC BY-NC 4.0"
+    )  # folders of the table may be left out
     assert source_of("CT/C_3.npz", sources)["open"]
     assert source_of("US/C_3.npz", sources) is None  # the modality counts
     assert source_of("US/2DBox_US_A_2.npz", sources) is None
@@ -108,7 +110,9 @@ SOURCES_OF_SETS = [  # pattern, licence as stated
 )
 def test_a_pattern_names_its_own_files_alone(tmp_path, name, pattern, open_):
     lines = [f"| `{stated}` | {licence} |" for stated, licence in SOURCES_OF_SETS]
-    (tmp_path / "SOURCES.md").write_text("\n".join(["## US: many", "", "| files | licence as stated |", "|---|---|", *lines]))
+    (tmp_path / "SOURCES.md").write_text(
+        "\n".join(["## US: many", "", "| files | licence as stated |", "|---|---|", *lines])
+    )
     row = source_of(f"US/{name}", read_sources(tmp_path))
     assert (row is None) == (pattern is None)
     if row is not None:

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate import inscribed_ellipse, score_case, score_cases, surface
-from qmsam_core.evaluate.intervals import average_interval, bootstrap_interval, paired_differences, spread_interval
+from qmsam_core.evaluate.intervals import (
+    average_interval,
+    bootstrap_interval,
+    paired_differences,
+    spread_interval,
+)
 from qmsam_core.evaluate.metrics import modality_of
 from qmsam_core.evaluate.surface import neighbour_codes, surface_dice
 from qmsam_core.evaluate.surface_elements import surface_areas
@@ -50,7 +55,10 @@ def blobs(rng, shape=(9, 14, 12)):
 @pytest.mark.parametrize("row", OFFICIAL, ids=lambda row: f"case{row['case']}")
 def test_official_values(row, masks):
     score = score_case(
-        masks[f"gt_{row['case']}"], masks[f"seg_{row['case']}"], spacing=row["spacing"], tolerance=row["tolerance"]
+        masks[f"gt_{row['case']}"],
+        masks[f"seg_{row['case']}"],
+        spacing=row["spacing"],
+        tolerance=row["tolerance"],
     )
     assert score.dsc == pytest.approx(row["dsc_case"], abs=1e-9)
     assert score.nsd == pytest.approx(row["nsd_case"], abs=1e-6)
@@ -78,7 +86,8 @@ def test_single_voxels_by_hand(apart, expected):
 
 
 @pytest.mark.parametrize(
-    ("spacing", "order", "expected"), [((3, 1, 1), "stored", 0.5), ((3, 1, 1), "xyz", 1.0), ((1, 1, 3), "xyz", 0.5)]
+    ("spacing", "order", "expected"),
+    [((3, 1, 1), "stored", 0.5), ((3, 1, 1), "xyz", 1.0), ((1, 1, 3), "xyz", 0.5)],
 )
 def test_spacing_lies_on_the_axes_as_asked(spacing, order, expected):
     score = score_case(voxels((4, 4, 4)), voxels((5, 4, 4)), spacing=spacing, axis_order=order)
@@ -108,7 +117,9 @@ def test_surface_of_one_voxel_is_eight_corner_triangles():
 def test_surface_areas_are_monais(spacing):
     from monai.metrics.utils import get_code_to_measure_table
 
-    np.testing.assert_allclose(surface_areas(spacing), get_code_to_measure_table(spacing)[0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        surface_areas(spacing), get_code_to_measure_table(spacing)[0].numpy(), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 0.7, 0.7), (0.9, 1.1, 3.0), (2.0, 1.0, 0.5)])
@@ -308,7 +319,17 @@ def test_labels_of_no_use_are_named_with_their_file(tmp_path):
 
 
 def test_score_cases_of_nothing_keeps_its_columns():
-    assert list(score_cases([])) == ["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
+    assert list(score_cases([])) == [
+        "case",
+        "modality",
+        "group",
+        "dsc",
+        "nsd",
+        "objects",
+        "missed",
+        "skipped",
+        "worst_dsc",
+    ]
 
 
 def test_files_without_the_array_are_named(files, tmp_path):
@@ -376,11 +397,16 @@ def test_intervals_of_few_cases_allow_for_how_few_they_are(cases):
 def test_cases_of_one_volume_are_drawn_together():
     """Ten slices of each of six volumes that hardly differ within one: the interval is that of six values."""
     volumes = np.random.default_rng(3).normal(0, 1, 6)
-    values, groups = np.repeat(volumes, 10) + np.tile(np.linspace(-0.01, 0.01, 10), 6), np.repeat(list("abcdef"), 10)
+    values, groups = (
+        np.repeat(volumes, 10) + np.tile(np.linspace(-0.01, 0.01, 10), 6),
+        np.repeat(list("abcdef"), 10),
+    )
     alone, together = bootstrap_interval(values), bootstrap_interval(values, groups=groups)
     assert together == pytest.approx(bootstrap_interval(volumes), abs=1e-6)
     assert together[1] - together[0] > 3 * (alone[1] - alone[0])
-    assert average_interval([values, values + 1], groups=[groups, groups]) == pytest.approx(average_interval([volumes, volumes + 1]), abs=1e-6)
+    assert average_interval([values, values + 1], groups=[groups, groups]) == pytest.approx(
+        average_interval([volumes, volumes + 1]), abs=1e-6
+    )
     assert bootstrap_interval(values, groups=range(60)) == alone
     assert np.isnan(bootstrap_interval(values, groups=["a"] * 60)).all()  # one volume shows no spread
 
@@ -388,7 +414,12 @@ def test_cases_of_one_volume_are_drawn_together():
 def test_groups_of_unlike_size_count_by_their_cases():
     """Two slices of one volume and one of another, drawn twice: the means are 0 (both times the large), 1 (the small), and a third."""
     low, high = bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"], level=0.2)
-    assert low <= 1 / 3 + 1e-9 and high >= 1 / 3 - 1e-9 and bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"])[1] == pytest.approx(1 / 3 + 2 / 3 * sqrt(2))
+    assert (
+        low <= 1 / 3 + 1e-9
+        and high >= 1 / 3 - 1e-9
+        and bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"])[1]
+        == pytest.approx(1 / 3 + 2 / 3 * sqrt(2))
+    )
 
 
 def test_a_modality_of_one_volume_borrows_the_others_spread():
@@ -399,22 +430,37 @@ def test_a_modality_of_one_volume_borrows_the_others_spread():
 
 def test_differences_and_spreads_know_groups():
     rng = np.random.default_rng(4)
-    frame = pd.DataFrame({"case": [f"c{k}" for k in range(12)], "modality": "OCT", "group": np.repeat(list("abc"), 4)})
+    frame = pd.DataFrame(
+        {"case": [f"c{k}" for k in range(12)], "modality": "OCT", "group": np.repeat(list("abc"), 4)}
+    )
     first, second = (frame.assign(dsc=np.repeat(rng.normal(0, 0.1, 3), 4) + level) for level in (0.7, 0.8))
-    wide, narrow = (paired_differences(a, second).set_index("modality").loc["OCT"] for a in (first, first.drop(columns="group")))
-    assert wide["difference_high"] - wide["difference_low"] > 1.5 * (narrow["difference_high"] - narrow["difference_low"])
+    wide, narrow = (
+        paired_differences(a, second).set_index("modality").loc["OCT"]
+        for a in (first, first.drop(columns="group"))
+    )
+    assert wide["difference_high"] - wide["difference_low"] > 1.5 * (
+        narrow["difference_high"] - narrow["difference_low"]
+    )
     assert wide["difference"] == narrow["difference"] and wide["cases"] == 12
-    told, untold = (spread_per_modality(a).set_index("modality").loc["OCT"] for a in (first, first.drop(columns="group")))
+    told, untold = (
+        spread_per_modality(a).set_index("modality").loc["OCT"] for a in (first, first.drop(columns="group"))
+    )
     assert told["high"] - told["low"] > 1.5 * (untold["high"] - untold["low"])
 
 
 def test_paired_differences_by_hand():
-    first = pd.DataFrame({"case": ["a", "b", "c"], "modality": ["CT", "CT", "Microscope"], "dsc": [0.8, 0.6, 0.9]})
-    second = pd.DataFrame({"case": ["c", "b", "a"], "modality": ["Microscopy", "CT", "CT"], "dsc": [0.5, 0.7, 0.7]})
+    first = pd.DataFrame(
+        {"case": ["a", "b", "c"], "modality": ["CT", "CT", "Microscope"], "dsc": [0.8, 0.6, 0.9]}
+    )
+    second = pd.DataFrame(
+        {"case": ["c", "b", "a"], "modality": ["Microscopy", "CT", "CT"], "dsc": [0.5, 0.7, 0.7]}
+    )
     table = paired_differences(first, second).set_index("modality")
     assert table["difference"].round(9).to_dict() == {"CT": 0, "Microscopy": 0.4, "Average": 0.2}
     assert table["cases"].to_dict() == {"CT": 2, "Microscopy": 1, "Average": 3}
-    assert table.loc["CT", ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.1 * sqrt(2), 0.1 * sqrt(2)])
+    assert table.loc["CT", ["difference_low", "difference_high"]].tolist() == pytest.approx(
+        [-0.1 * sqrt(2), 0.1 * sqrt(2)]
+    )
     assert table.loc["Microscopy", ["difference_low", "difference_high"]].isna().all()
     assert table.loc["CT", "worse"] == 0.5
     with pytest.raises(ValueError, match="no case scored in both"):
@@ -424,7 +470,11 @@ def test_paired_differences_by_hand():
 def test_interval_of_the_spread_over_modalities():
     def arm(means, noise=0.0):
         rng = np.random.default_rng(2)
-        rows = [(f"M{k}", f"M{k}_{n}", mean + noise * rng.normal()) for k, mean in enumerate(means) for n in range(6)]
+        rows = [
+            (f"M{k}", f"M{k}_{n}", mean + noise * rng.normal())
+            for k, mean in enumerate(means)
+            for n in range(6)
+        ]
         return pd.DataFrame(rows, columns=["modality", "case", "dsc"])
 
     even, uneven = [0.8] * 4, [0.7, 0.9] * 2

@@ -44,7 +44,9 @@ def wave_image(size):
     row, column = np.mgrid[:size, :size]
     x, y = column / size, row / size
     channels = [
-        0.5 + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y)) + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x))
+        0.5
+        + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y))
+        + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x))
         for i in range(3)
     ]
     return torch.from_numpy(np.stack(channels)).float()[None]
@@ -57,12 +59,16 @@ def test_keys_and_shapes_are_those_of_the_public_checkpoint(name):
 
 
 @pytest.mark.parametrize(
-    "name, counts", [("litemedsam", (5_726_740, 6_220, 4_058_340)), ("medsam", (89_670_912, 6_220, 4_058_340))]
+    "name, counts",
+    [("litemedsam", (5_726_740, 6_220, 4_058_340)), ("medsam", (89_670_912, 6_220, 4_058_340))],
 )
 def test_parameter_counts_are_those_of_table_1(name, counts):
     model = build_model(name)
     assert (
-        tuple(count_parameters(getattr(model, part)) for part in ("image_encoder", "prompt_encoder", "mask_decoder"))
+        tuple(
+            count_parameters(getattr(model, part))
+            for part in ("image_encoder", "prompt_encoder", "mask_decoder")
+        )
         == counts
     )
 
@@ -85,7 +91,9 @@ def is_reproduced(model, reference, tolerances):
     found = outputs(model, torch.from_numpy(expected["boxes"]).float().reshape(-1, 4))
     for name, value in found.items():
         tolerance = tolerances.get(name, tolerances["rest"])
-        np.testing.assert_allclose(value.ravel(), expected[name].ravel(), rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            value.ravel(), expected[name].ravel(), rtol=0, atol=tolerance, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -131,7 +139,9 @@ def test_the_same_weights_serve_at_any_size(size):
     state = build_model("narrow").state_dict()
     model = build_model("narrow", image_size=size)
     model.load_state_dict(state)
-    masks, embeddings, iou = model(torch.rand(2, 3, size, size), torch.tensor([[1.0, 1, 20, 20], [3, 4, 30, 31]]))
+    masks, embeddings, iou = model(
+        torch.rand(2, 3, size, size), torch.tensor([[1.0, 1, 20, 20], [3, 4, 30, 31]])
+    )
     assert masks.shape == (2, 1, size, size) and embeddings.shape[-1] == size // 4 and iou.shape == (2, 1)
 
 
@@ -152,7 +162,9 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone():
     a, b = build_model("narrow", seed=1), build_model("narrow", seed=1)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
-    assert not torch.equal(build_model("narrow", seed=2).image_encoder.neck[0].weight, a.image_encoder.neck[0].weight)
+    assert not torch.equal(
+        build_model("narrow", seed=2).image_encoder.neck[0].weight, a.image_encoder.neck[0].weight
+    )
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -179,7 +191,9 @@ def other_shapes(path):
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
-def test_weights_are_found_within_a_training_checkpoint_and_what_else_is_there_is_named(tmp_path, caplog, wrapper):
+def test_weights_are_found_within_a_training_checkpoint_and_what_else_is_there_is_named(
+    tmp_path, caplog, wrapper
+):
     model, path = build_model("narrow", seed=3), tmp_path / "weights.pth"
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3, "optimizer": {"state": {}}}, path)
@@ -211,7 +225,11 @@ class Trap:
         ("pth", foreign_keys, "not of this model: encoder.weight"),
         ("pth", other_shapes, r"iou_token.weight is \(1, 99\), expected \(1, 64\)"),
         ("pth", lambda p: torch.save({"model": Trap()}, p), "not a plain dict"),
-        ("pth", lambda p: torch.save({"net": {}, "epoch": 1}, p), "holds a dict with net, epoch; expected tensors by key"),
+        (
+            "pth",
+            lambda p: torch.save({"net": {}, "epoch": 1}, p),
+            "holds a dict with net, epoch; expected tensors by key",
+        ),
     ],
 )
 def test_bad_checkpoints_are_told_and_change_nothing(tmp_path, ending, make, words, monkeypatch):
@@ -228,7 +246,8 @@ def test_bad_checkpoints_are_told_and_change_nothing(tmp_path, ending, make, wor
 
 
 @pytest.mark.parametrize(
-    "name, size, words", [("sam", None, "expected one of litemedsam, medsam, narrow"), ("narrow", 70, "multiple of 16")]
+    "name, size, words",
+    [("sam", None, "expected one of litemedsam, medsam, narrow"), ("narrow", 70, "multiple of 16")],
 )
 def test_impossible_models_are_refused(name, size, words):
     with pytest.raises(ValueError, match=words):
@@ -249,5 +268,9 @@ def test_same_weights_means_same_keys_and_bits():
     assert same_weights(a, b) and not same_weights(a, a.mask_decoder)
     b.mask_decoder.iou_token.weight.data[0, 0] += 1e-7
     assert not same_weights(a, b) and same_weights(a.image_encoder, b.image_encoder)
-    next(buffer for name, buffer in b.image_encoder.named_buffers() if name.endswith("running_mean")).add_(1e-3)
-    assert not same_weights(a.image_encoder, b.image_encoder) and same_weights(a.image_encoder, b.image_encoder, statistics=False)
+    next(buffer for name, buffer in b.image_encoder.named_buffers() if name.endswith("running_mean")).add_(
+        1e-3
+    )
+    assert not same_weights(a.image_encoder, b.image_encoder) and same_weights(
+        a.image_encoder, b.image_encoder, statistics=False
+    )

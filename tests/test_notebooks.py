@@ -3,8 +3,8 @@
 import nbformat
 import pytest
 
-from qmsam_core.study.notebooks import Notebook, NotebookError, clean, find_notebooks
 from qmsam_core.params import parameters_source
+from qmsam_core.study.notebooks import Notebook, NotebookError, clean, find_notebooks
 
 
 def test_reads_what_is_declared(write_notebook):
@@ -64,15 +64,24 @@ def test_clean_drops_outputs_and_renews_the_parameters_cell(write_notebook):
     assert clean(path) is True and clean(path) is False
     after = nbformat.read(path, 4)
     assert after.cells[1].source == parameters_source() and after.cells[1].metadata["tags"] == ["parameters"]
-    assert after.cells[-1].outputs == [] and after.cells[-1].execution_count is None and not after.cells[-1].metadata
+    assert (
+        after.cells[-1].outputs == []
+        and after.cells[-1].execution_count is None
+        and not after.cells[-1].metadata
+    )
     assert after.metadata.qmsam.outputs == ["a.csv"] and after.metadata.kernelspec.name == "python3"
 
 
 def test_clean_lists_what_the_metadata_declare(write_notebook):
     path = write_notebook("01_read", ["1"], ["00_make/a.csv"], ["b.csv", "c.png"])
     book = nbformat.read(path, 4)
-    book.cells[0].source = "# Title\n\n**Reads** (from the run's folder) `00_make/old.csv`.  \n**Leaves** (in its own folder) nothing."
+    book.cells[
+        0
+    ].source = "# Title\n\n**Reads** (from the run's folder) `00_make/old.csv`.  \n**Leaves** (in its own folder) nothing."
     nbformat.write(book, path)
     assert clean(path) and not clean(path)
     reads, leaves = nbformat.read(path, 4).cells[0].source.splitlines()[2:]
-    assert reads == "**Reads** (from the run's folder) `00_make/a.csv`.  " and leaves == "**Leaves** (in its own folder) `b.csv`, `c.png`, `run.json`."
+    assert (
+        reads == "**Reads** (from the run's folder) `00_make/a.csv`.  "
+        and leaves == "**Leaves** (in its own folder) `b.csv`, `c.png`, `run.json`."
+    )

@@ -82,7 +82,8 @@ def test_wrong_value_is_one_line_with_file_key_value_and_range(key, value, parts
 
 
 @pytest.mark.parametrize(
-    ("slip", "meant"), [("learningrate", "learning_rate"), ("Batch_size", "batch_size"), ("lr", "learning_rate")]
+    ("slip", "meant"),
+    [("learningrate", "learning_rate"), ("Batch_size", "batch_size"), ("lr", "learning_rate")],
 )
 def test_unknown_key_names_the_nearest(slip, meant):
     assert refused(**{slip: 1}) == f"here.yaml: {slip}: no such parameter; did you mean {meant}?"
@@ -117,12 +118,18 @@ def test_missing_file_names_the_profiles():
 def test_run_folder_carries_the_data():
     assert Params().run_dir == Path("outputs/smoke") and Params().data_label == "phantoms"
     on_data = Params(data_root="somewhere/pack/")
-    assert on_data.run_dir == Path("outputs/smoke-pack") and on_data.data_label == on_data.data_description == "pack"
+    assert (
+        on_data.run_dir == Path("outputs/smoke-pack")
+        and on_data.data_label == on_data.data_description == "pack"
+    )
 
 
 def test_folders_of_validation_and_testing_cases_are_told_beside_the_data():
     params = Params(validation_root="x/public", testing_root="x/hidden/")
-    assert params.label == "smoke" and params.data_description == "phantoms, validated on public, tested on hidden"
+    assert (
+        params.label == "smoke"
+        and params.data_description == "phantoms, validated on public, tested on hidden"
+    )
     assert params.data_roots == {"validation_root": "x/public", "testing_root": "x/hidden/"}
 
 
@@ -176,7 +183,13 @@ def test_namespace_of_a_notebook_sees_what_papermill_injected(cell):
 
 
 def test_namespace_of_a_notebook_leaves_other_variables_alone():
-    space = {"_ih": ["", "seed = 7", "%matplotlib inline", "count = 3"], "In": [], "Out": {}, "seed": 7, "count": 3}
+    space = {
+        "_ih": ["", "seed = 7", "%matplotlib inline", "count = 3"],
+        "In": [],
+        "Out": {},
+        "seed": 7,
+        "count": 3,
+    }
     assert Params.from_namespace(space).seed == 7
 
 

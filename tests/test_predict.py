@@ -22,11 +22,11 @@ from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.masks import MaskPainter, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
-from qmsam_core.deploy.volume_traversal import boxes_on_slice, follow, plan
 from qmsam_core.deploy.predict import main as predict_command
-from qmsam_core.timing.pipelines import AuthorsWay, BaselineWay, run_way
+from qmsam_core.deploy.volume_traversal import boxes_on_slice, follow, plan
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
+from qmsam_core.timing.pipelines import AuthorsWay, BaselineWay, run_way
 
 
 class BoxEngine:
@@ -48,7 +48,9 @@ class BoxEngine:
 
     def masks(self, boxes):
         y, x = np.mgrid[:64, :64]
-        inside = [(x >= b[0] - 0.5) & (x <= b[2] + 0.5) & (y >= b[1] - 0.5) & (y <= b[3] + 0.5) for b in boxes]
+        inside = [
+            (x >= b[0] - 0.5) & (x <= b[2] + 0.5) & (y >= b[1] - 0.5) & (y <= b[3] + 0.5) for b in boxes
+        ]
         return np.where(inside, 1.0, -1.0).astype(np.float32)
 
 
@@ -90,7 +92,9 @@ def test_painting_in_the_region_equals_resizing_the_whole_bit_for_bit(seed):
             assert box.tolist() == [x.min(), y.min(), x.max(), y.max()]
 
 
-@pytest.mark.parametrize("shape", [(16, 4000), (4000, 16), (1, 300), (300, 1), (1, 1), (2, 2), (1920, 2560), (1536, 2040)])
+@pytest.mark.parametrize(
+    "shape", [(16, 4000), (4000, 16), (1, 300), (300, 1), (1, 1), (2, 2), (1920, 2560), (1536, 2040)]
+)
 def test_painting_equals_resizing_the_whole_in_extreme_shapes(shape):
     rng = np.random.default_rng(0)
     geometry = Geometry.of(*shape, 256)
@@ -143,7 +147,12 @@ def test_blocks_of_boxes_change_nothing_but_the_calls(block, calls):
 def test_masks_come_back_to_the_image_s_own_size():
     segs = Predictor(BoxEngine()).segment(plain_case([[40, 10, 159, 49]], shape=(100, 200)))
     y, x = np.nonzero(segs)
-    assert abs(x.min() - 40) <= 3 and abs(x.max() - 159) <= 3 and abs(y.min() - 10) <= 3 and abs(y.max() - 49) <= 3
+    assert (
+        abs(x.min() - 40) <= 3
+        and abs(x.max() - 159) <= 3
+        and abs(y.min() - 10) <= 3
+        and abs(y.max() - 49) <= 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,14 @@ def test_a_case_without_boxes_gives_an_empty_segmentation():
         ([[5, 5, 3, 20, 20, 3], [8, 8, 3, 30, 30, 3]], (32, 48), 7),
         ([[7, 7, 0, 7, 7, 4]], (64, 64), 5),
     ],
-    ids=["255 boxes", "box of a pixel", "16 x 4000", "volume of a slice", "boxes on one slice", "column of a pixel"],
+    ids=[
+        "255 boxes",
+        "box of a pixel",
+        "16 x 4000",
+        "volume of a slice",
+        "boxes on one slice",
+        "column of a pixel",
+    ],
 )
 def test_unusual_cases_are_segmented(propagate, boxes, shape, depth):
     engine = BoxEngine()
@@ -205,7 +221,9 @@ class DriftEngine(BoxEngine):
     def masks(self, boxes):
         margin = 0.75  # 3 px of 256, at 64
         moved = super().masks([b + np.array([1 + margin, margin, 1 - margin, -margin]) for b in boxes])
-        return np.where(np.array([b[0] < self.empty_from for b in boxes])[:, None, None], moved, np.float32(-1))
+        return np.where(
+            np.array([b[0] < self.empty_from for b in boxes])[:, None, None], moved, np.float32(-1)
+        )
 
 
 def drift(segs, label, z):
@@ -273,11 +291,16 @@ def test_the_propagated_box_has_the_baseline_s_margin_at_any_scale():
 def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_every_box():
     case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
     theirs, ours = DriftEngine(), DriftEngine()
-    np.testing.assert_array_equal(BaselineWay(theirs).segment(case), Predictor(ours, propagate=True).segment(case))
+    np.testing.assert_array_equal(
+        BaselineWay(theirs).segment(case), Predictor(ours, propagate=True).segment(case)
+    )
     assert (theirs.encoded, ours.encoded) == (9 + 6 + 2, 10) and theirs.decoded == [1] * 17
 
 
-@pytest.mark.parametrize("boxes, depth", [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 3], [20, 20, 2, 40, 40, 5]], 6)])
+@pytest.mark.parametrize(
+    "boxes, depth",
+    [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 3], [20, 20, 2, 40, 40, 5]], 6)],
+)
 def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
     case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
     np.testing.assert_array_equal(AuthorsWay(theirs).segment(case), Predictor(ours).segment(case))
@@ -294,7 +317,9 @@ def test_the_ways_run_from_file_to_file(folder, model):
 # Memory ---------------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, size", [("1.5G", 1.5 * 2**30), ("800M", 800 * 2**20), ("1500", 1500 * 2**20), ("2gb", 2**31)])
+@pytest.mark.parametrize(
+    "text, size", [("1.5G", 1.5 * 2**30), ("800M", 800 * 2**20), ("1500", 1500 * 2**20), ("2gb", 2**31)]
+)
 def test_memory_sizes(text, size):
     assert memory_size(text) == size
 
@@ -311,7 +336,9 @@ def test_blocks_within_a_limit():
     assert 0 < at_600 < at_1200 and block_within(2**20, 500 * 2**20, embedding, pixels) == 0
 
 
-@pytest.mark.parametrize("count, most, sizes", [(0, 8, []), (6, 8, [6]), (9, 8, [4, 5]), (241, 96, [80, 80, 81])])
+@pytest.mark.parametrize(
+    "count, most, sizes", [(0, 8, []), (6, 8, [6]), (9, 8, [4, 5]), (241, 96, [80, 80, 81])]
+)
 def test_blocks_are_few_and_equal(count, most, sizes):
     assert [s.stop - s.start for s in equal_blocks(count, most)] == sizes
 
@@ -354,12 +381,16 @@ def names(folder):
 
 
 def test_one_bad_case_never_stops_the_batch_and_sets_the_exit_code(model, folder, capsys):
-    code = predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"])
+    code = predict_command(
+        ["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]
+    )
     assert code == 1
     assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
     assert read_segmentation(folder / "out" / "3DBox_X_1.npz").shape == (4, 40, 56)
     rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
-    assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith("failed")
+    assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith(
+        "failed"
+    )
     out, error = capsys.readouterr()
     assert "2 cases done, 1 failed" in out and "3 of 3 cases" in error and "\r" not in error
     assert sum("2DBox_X_9.npz" in line for line in error.splitlines()) == 1 and "Traceback" not in error
@@ -386,7 +417,10 @@ class OtherEngine(BoxEngine):
     "again, expected",
     [
         (lambda: Predictor(BoxEngine()), "kept"),
-        (lambda: Predictor(BoxEngine(), decode_block=1, memory_limit=2**40, ahead=0), "kept"),  # how the work is cut, not what comes of it
+        (
+            lambda: Predictor(BoxEngine(), decode_block=1, memory_limit=2**40, ahead=0),
+            "kept",
+        ),  # how the work is cut, not what comes of it
         (lambda: Predictor(OtherEngine()), "done"),
         (lambda: Predictor(BoxEngine(), propagate=True), "done"),
         (lambda: Predictor(BoxEngine(), interpolation="nearest"), "done"),
@@ -398,22 +432,33 @@ def test_outputs_of_another_model_or_other_settings_are_made_again(folder, again
     assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == [expected] * 2
     assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == ["kept"] * 2
     assert [line.split(": ")[1] for line in lines] == (
-        ["2 segmentations there are of another model or other settings, or of unknown origin; they are made again"] if expected == "done" else []
+        [
+            "2 segmentations there are of another model or other settings, or of unknown origin; they are made again"
+        ]
+        if expected == "done"
+        else []
     )
 
 
-def test_the_command_says_how_many_it_kept_and_takes_another_engine_of_the_same_model_for_the_same(folder, model, capsys, tmp_path):
+def test_the_command_says_how_many_it_kept_and_takes_another_engine_of_the_same_model_for_the_same(
+    folder, model, capsys, tmp_path
+):
     (folder / "in" / "2DBox_X_9.npz").unlink()
     other = tmp_path / "other"
     export_model(build_model("narrow", seed=1), other)
 
     def run(*options):
         capsys.readouterr()
-        assert predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--threads", "1", *options]) == 0
+        assert (
+            predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--threads", "1", *options])
+            == 0
+        )
         return capsys.readouterr().out.split(";")[0]
 
     assert run("--model", str(model)) == "2 cases done, 0 failed"
-    assert run("--model", str(model), "--engine", "onnxruntime") == "2 cases done (2 kept from before), 0 failed"
+    assert (
+        run("--model", str(model), "--engine", "onnxruntime") == "2 cases done (2 kept from before), 0 failed"
+    )
     assert run("--model", str(other)) == "2 cases done, 0 failed"
     assert run("--model", str(other), "--propagate") == "2 cases done, 0 failed"
     rectangle_case("2DBox_X_4", 4, False).save(folder / "in" / "2DBox_X_4.npz")
@@ -430,14 +475,19 @@ def test_a_case_whose_input_changed_is_made_again(folder):
     assert (after[before == 1] == 2).all() and (after[before == 2] == 1).all()
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"predictor": 1, "cases": {}}', '{"cases": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{}", '{"predictor": 1, "cases": {}}', '{"cases": 3}', "\xff"]
+)
 def test_outputs_of_unknown_origin_are_made_again(folder, text):
     predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     (folder / "out" / "predictor.json").unlink()
     if text is not None:
         (folder / "out" / "predictor.json").write_bytes(text.encode("latin-1"))
     lines = []
-    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)) == ["done", "done"]
+    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)) == [
+        "done",
+        "done",
+    ]
     assert len(lines) == 1 and "unknown origin" in lines[0]
 
 
@@ -463,7 +513,9 @@ def test_an_interrupted_resume_keeps_the_times_of_cases_it_did_not_reach(folder)
 
     first = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     with pytest.raises(KeyboardInterrupt):
-        predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", done=stop)  # at the first case kept
+        predict_folder(
+            Predictor(BoxEngine()), good(folder), folder / "out", done=stop
+        )  # at the first case kept
     rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
     assert rows["status"].to_dict() == {"2DBox_X_0.npz": "kept", "3DBox_X_1.npz": "done"}
     assert rows["total"].tolist() == pytest.approx([row["total"] for row in first], rel=1e-4)
@@ -476,11 +528,16 @@ def test_a_second_folder_into_the_same_output_adds_to_the_times(folder):
     rows = predict_folder(Predictor(BoxEngine()), [folder / "more" / "2DBox_X_7.npz"], folder / "out")
     assert [row["case"] for row in rows] == ["2DBox_X_7.npz"]
     table = pd.read_csv(folder / "out" / "timing.csv")
-    assert table["case"].tolist() == ["2DBox_X_0.npz", "3DBox_X_1.npz", "2DBox_X_7.npz"] and table["total"].notna().all()
+    assert (
+        table["case"].tolist() == ["2DBox_X_0.npz", "3DBox_X_1.npz", "2DBox_X_7.npz"]
+        and table["total"].notna().all()
+    )
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["kept", "kept"]
 
 
-@pytest.mark.parametrize("content", [b"name,seconds\na,1\n", b"case,dsc\n2DBox_X_0.npz,1\n", b"", b"\xff\xfe\x00", b'"'], ids=str)
+@pytest.mark.parametrize(
+    "content", [b"name,seconds\na,1\n", b"case,dsc\n2DBox_X_0.npz,1\n", b"", b"\xff\xfe\x00", b'"'], ids=str
+)
 def test_a_timing_table_of_something_else_is_no_reason_to_stop(folder, content):
     (folder / "out").mkdir()
     (folder / "out" / "timing.csv").write_bytes(content)
@@ -499,7 +556,11 @@ def test_labels_with_gaps_are_scored_against_the_boxes_derived_from_them(folder,
     predict_folder(Predictor(BoxEngine()), [path], folder / "out")
     target = folder / "out" / path.name
     scores = score_cases([(path, target), (Case.load(path), target), (Case.load(path).with_boxes(), target)])
-    assert scores["dsc"].tolist() == [1, 1, 1] and scores["objects"].tolist() == [2, 2, 2] and not scores["missed"].any()
+    assert (
+        scores["dsc"].tolist() == [1, 1, 1]
+        and scores["objects"].tolist() == [2, 2, 2]
+        and not scores["missed"].any()
+    )
 
 
 def test_an_output_of_another_case_s_size_is_not_taken_for_finished(folder):
@@ -533,16 +594,27 @@ BAD = {
 def test_bad_cases_get_one_line_each_and_the_rest_is_done(folder, arrays, words):
     write_bad(folder / "in" / "2DBox_X_5.npz", **arrays)
     lines = []
-    rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out", lines.append)
+    rows = predict_folder(
+        Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out", lines.append
+    )
     assert [row["status"].split(":")[0] for row in rows] == ["done", "failed", "failed", "done"]
-    assert len(lines) == 2 and lines[0].startswith("2DBox_X_5.npz: ") and words in lines[0] and "\n" not in lines[0]
+    assert (
+        len(lines) == 2
+        and lines[0].startswith("2DBox_X_5.npz: ")
+        and words in lines[0]
+        and "\n" not in lines[0]
+    )
     assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
 
 
 def test_a_case_with_an_empty_list_of_boxes_is_done_with_an_empty_segmentation(folder):
     write_bad(folder / "in" / "2DBox_X_5.npz", imgs=IMAGE, boxes=np.zeros((0, 4)))
-    row, = predict_folder(Predictor(BoxEngine()), [folder / "in" / "2DBox_X_5.npz"], folder / "out")
-    assert row["status"] == "done" and row["boxes"] == 0 and not read_segmentation(folder / "out" / "2DBox_X_5.npz").any()
+    (row,) = predict_folder(Predictor(BoxEngine()), [folder / "in" / "2DBox_X_5.npz"], folder / "out")
+    assert (
+        row["status"] == "done"
+        and row["boxes"] == 0
+        and not read_segmentation(folder / "out" / "2DBox_X_5.npz").any()
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError("engine says no"), MemoryError()], ids=["engine", "memory"])
@@ -579,7 +651,11 @@ def test_a_file_for_which_the_disk_is_full_is_reported_and_the_rest_is_done(fold
     lines = []
     rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)
     assert [row["status"].split(":")[0] for row in rows] == ["failed", "done"]
-    assert len(lines) == 1 and "No space left" in lines[0] and names(folder / "out") == ["3DBox_X_1.npz", "predictor.json", "timing.csv"]
+    assert (
+        len(lines) == 1
+        and "No space left" in lines[0]
+        and names(folder / "out") == ["3DBox_X_1.npz", "predictor.json", "timing.csv"]
+    )
 
 
 def test_a_disk_that_stays_full_ends_the_batch_with_one_line(folder, monkeypatch, model, capsys):
@@ -620,8 +696,17 @@ def test_a_read_only_output_folder_is_told_before_anything_is_computed(folder, m
     with pytest.raises(OutputError, match="cannot be written to"):
         predict_folder(Predictor(engine), good(folder), folder / "out")
     assert engine.encoded == 0
-    assert predict_command(["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"predict: {folder / 'out'}: cannot be written to (Permission denied)")
+    assert (
+        predict_command(
+            ["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]
+        )
+        == 2
+    )
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f"predict: {folder / 'out'}: cannot be written to (Permission denied)")
+    )
 
 
 def test_an_output_that_is_a_file_is_refused(folder):
@@ -651,7 +736,13 @@ predict_folder(Predictor(BoxEngine()), sorted(Path(sys.argv[1]).glob("*X_[01].np
 
 
 def test_killed_half_way_leaves_nothing_half_written_and_is_resumed(folder):
-    command = [sys.executable, "-c", KILLED.format(tests=os.path.dirname(__file__)), str(folder / "in"), str(folder / "out")]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED.format(tests=os.path.dirname(__file__)),
+        str(folder / "in"),
+        str(folder / "out"),
+    ]
     with subprocess.Popen([*command, "slow"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGKILL)
@@ -697,7 +788,16 @@ def test_predictions_are_plain_npz_files_written_fast(folder):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_commands_work_together(folder, engine, model):
     (folder / "in" / "2DBox_X_9.npz").unlink()
-    arguments = ["-i", str(folder / "in"), "-o", str(folder / engine), "--model", str(model), "--engine", engine]
+    arguments = [
+        "-i",
+        str(folder / "in"),
+        "-o",
+        str(folder / engine),
+        "--model",
+        str(model),
+        "--engine",
+        engine,
+    ]
     assert predict_command([*arguments, "--threads", "1", "--memory-limit", "1.5G", "--propagate"]) == 0
     assert read_segmentation(folder / engine / "2DBox_X_0.npz").shape == (40, 56)
 
@@ -725,7 +825,10 @@ def test_a_real_network_gives_the_same_masks_with_and_without_overlap(model, ahe
     expected = np.zeros(case.images.shape, np.uint8)
     for z in range(1, 4):
         geometry = Geometry.of(*case.plane_shape, engine.image_size)
-        logits = engine.decode(engine.encode(geometry.image(case.slice_image(z))[None]), geometry.boxes(case.boxes[:, [0, 1, 3, 4]]))
+        logits = engine.decode(
+            engine.encode(geometry.image(case.slice_image(z))[None]),
+            geometry.boxes(case.boxes[:, [0, 1, 3, 4]]),
+        )
         for i, mask in enumerate(geometry.mask_to_image(logits)):
             expected[z][mask] = i + 1
     np.testing.assert_array_equal(Predictor(engine, ahead=ahead).segment(case), expected)

@@ -11,11 +11,10 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-
 from qmsam_core.params import Params, ParamsError
-from qmsam_core.study.record import MissingInputError, NotebookRun
 from qmsam_core.provenance.environment import CPU_FEATURES, ProvenanceError, environment, project_root
 from qmsam_core.provenance.files import sha256, write_atomic
+from qmsam_core.study.record import MissingInputError, NotebookRun
 
 
 def record_of(run):
@@ -76,7 +75,10 @@ def test_environment_in_a_repository(project):
     git("commit", "-m", "first")
     clean = environment(threads=3)
     assert len(clean["commit"]) == 40 and clean["dirty"] is False and clean["threads"] == 3
-    assert clean["versions"]["numpy"] == np.__version__ and clean["versions"]["no-such-package"] == "not installed"
+    assert (
+        clean["versions"]["numpy"] == np.__version__
+        and clean["versions"]["no-such-package"] == "not installed"
+    )
     assert set(CPU_FEATURES) <= set(clean["cpu"])
     (project / "new").touch()
     assert environment()["dirty"] is True
@@ -154,7 +156,9 @@ def test_tables_and_comparisons(project):
     run.comparison("table7", plain, "once")
     run.comparison("table7", plain, "twice")
     run.finish()
-    assert pd.read_csv(run.dir / "plain.csv").equals(plain) and pd.read_csv(run.dir / "indexed.csv").equals(plain)
+    assert pd.read_csv(run.dir / "plain.csv").equals(plain) and pd.read_csv(run.dir / "indexed.csv").equals(
+        plain
+    )
     assert record_of(run)["comparisons"] == [{"file": "table7.csv", "caption": "twice"}]
     assert set(record_of(run)["outputs"]) == {"plain.csv", "indexed.csv", "table7.csv"}
 
@@ -164,7 +168,9 @@ def test_figure_is_written_returned_and_closed(project):
     figure, _ = pyplot.subplots()
     assert run.figure("fig1", figure, "Fig. 1") is figure
     run.finish()
-    assert (run.dir / "fig1.png").read_bytes().startswith(b"\x89PNG") and not pyplot.fignum_exists(figure.number)
+    assert (run.dir / "fig1.png").read_bytes().startswith(b"\x89PNG") and not pyplot.fignum_exists(
+        figure.number
+    )
     assert record_of(run)["figures"] == [{"file": "fig1.png", "caption": "Fig. 1", "shows": []}]
 
 

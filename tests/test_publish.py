@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from published_run import SOURCES, make_run
 
-from qmsam_core.study.machine_names import MachineNames, left_over
-from qmsam_core.study.notebooks import find_notebooks
 from qmsam_core.params import Params
 from qmsam_core.provenance.environment import project_root
+from qmsam_core.study.machine_names import MachineNames, left_over
+from qmsam_core.study.notebooks import find_notebooks
 from qmsam_core.study.publish import FIGURE, PublishError, dangling_links, main, publish, smaller
 from qmsam_core.study.readme_results import BEGIN, END
 
@@ -30,7 +30,9 @@ def pack(tmp_path):
 
 
 def text_of(folder):
-    return "\n".join(path.read_text() for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".png")
+    return "\n".join(
+        path.read_text() for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".png"
+    )
 
 
 def test_what_is_copied(project):
@@ -41,10 +43,16 @@ def test_what_is_copied(project):
         *(f"10_beyond/{name}" for name in ("claims.csv", "report.html", "run.json")),
         "index.html",
     ]  # fmt: skip
-    report, index = (target / "07_validation" / "report.html").read_text(), (target / "index.html").read_text()
+    report, index = (
+        (target / "07_validation" / "report.html").read_text(),
+        (target / "index.html").read_text(),
+    )
     assert 'src="fig2.png"' in report and 'alt="Figure 2: a case"' in report and "base64" not in report
     assert 'src="07_validation/fig2.png"' in index and "safetensors" not in index and "State" not in index
-    assert "Of 2 claims of the paper that this run can judge, 1 holds here too; in 2 statements paper and run part." in index
+    assert (
+        "Of 2 claims of the paper that this run can judge, 1 holds here too; in 2 statements paper and run part."
+        in index
+    )
     assert list(dangling_links(target)) == []
 
 
@@ -80,9 +88,19 @@ def test_other_pictures_are_left_out_of_folder_and_report(project, pack, shows, 
     target = project / "reference"
     run = make_run(project, pack, shows)
     publish(run, target)
-    report, index = (target / "07_validation" / "report.html").read_text(), (target / "index.html").read_text()
-    assert not (target / "07_validation" / "fig2.png").exists() and (target / "07_validation" / "scatter.png").is_file()
-    assert why in report and why in index and "fig2.png" not in re.sub(r"<code>fig2.png|fig2', x", "", report).replace("&#39;", "'")
+    report, index = (
+        (target / "07_validation" / "report.html").read_text(),
+        (target / "index.html").read_text(),
+    )
+    assert (
+        not (target / "07_validation" / "fig2.png").exists()
+        and (target / "07_validation" / "scatter.png").is_file()
+    )
+    assert (
+        why in report
+        and why in index
+        and "fig2.png" not in re.sub(r"<code>fig2.png|fig2', x", "", report).replace("&#39;", "'")
+    )
     assert report.count("<img") == 1 and 'src="scatter.png"' in report and "base64" not in report
 
 
@@ -100,7 +118,9 @@ def test_a_picture_of_validation_cases_goes_by_the_licences_of_their_folder(proj
     """A case of the same name is open in the data folder."""
     public = project / "public"
     public.mkdir()
-    public.joinpath("SOURCES.md").write_text(pack.joinpath("SOURCES.md").read_text().replace("CC BY 3.0 (README)", stated))
+    public.joinpath("SOURCES.md").write_text(
+        pack.joinpath("SOURCES.md").read_text().replace("CC BY 3.0 (README)", stated)
+    )
     publish(make_run(project, pack, validation=public), project / "reference")
     assert (project / "reference" / "07_validation" / "fig2.png").exists() == (stated == "CC BY 4.0")
 
@@ -143,7 +163,9 @@ def test_unfinished_or_altered_runs_are_refused_and_the_former_copy_stays(projec
 
 
 def test_a_leak_is_refused_and_leaves_nothing_behind(project):
-    with pytest.raises(PublishError, match=r"07_validation/report.html: names a path of this machine, /home/somebody/x"):
+    with pytest.raises(
+        PublishError, match=r"07_validation/report.html: names a path of this machine, /home/somebody/x"
+    ):
         publish(make_run(project, leak="/home/somebody/x"), project / "shared" / "reference")
     assert list((project / "shared").iterdir()) == []
 
@@ -162,13 +184,18 @@ def test_a_target_that_holds_other_things_is_refused(project):
 
 
 def test_machine_names():
-    machine = MachineNames(Params(data_root="/srv/hospital/pack", testing_root="/srv/hidden"), Path("/opt/study/outputs/smoke-pack"))
+    machine = MachineNames(
+        Params(data_root="/srv/hospital/pack", testing_root="/srv/hidden"),
+        Path("/opt/study/outputs/smoke-pack"),
+    )
     said = "from /srv/hidden/x, /srv/hospital/pack/CT and '/srv/hospital/packed', /opt/study/outputs/x, see https://a.org/opt/study Linux-6.18.44-fc-v669-x86_64-with-glibc2.36"
     assert machine.without(said) == (
         "from hidden/x, pack/CT and '/srv/hospital/packed', outputs/x, see https://a.org/opt/study Linux-6.18.44-x86_64-with-glibc2.36"
     )
     assert machine.without_in({"a": ["/opt/study/b", 1, None]}) == {"a": ["./b", 1, None]}
-    assert left_over("a /home/u/x.npz, base64,AA/home/u/ and <br/>/ 3/data/x outputs/tmp/y (C:\\Users\\u)") == ["/home/u/x.npz", "C:\\Users"]
+    assert left_over(
+        "a /home/u/x.npz, base64,AA/home/u/ and <br/>/ 3/data/x outputs/tmp/y (C:\\Users\\u)"
+    ) == ["/home/u/x.npz", "C:\\Users"]
 
 
 def test_pictures_of_256_colours():
@@ -198,7 +225,11 @@ def test_a_thin_coloured_line_on_a_grey_picture_keeps_its_colour():
 
 def test_every_figure_of_the_notebooks_is_named_where_publishing_looks_for_it():
     for book in find_notebooks(PROJECT / "notebooks"):
-        source = "\n".join("".join(cell["source"]) for cell in json.loads(book.path.read_text())["cells"] if cell["cell_type"] == "code")
+        source = "\n".join(
+            "".join(cell["source"])
+            for cell in json.loads(book.path.read_text())["cells"]
+            if cell["cell_type"] == "code"
+        )
         assert source.count("run.figure(") == len(FIGURE.findall(source)), book.name
 
 

@@ -14,22 +14,22 @@ from brevitas.core.stats import AbsPercentile
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 
+from qmsam_core.deploy.engines import open_engine
+from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.parity import relative_error
 from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
 from qmsam_core.quant import (
     RECIPES,
     QuantMatMul,
     calibrate,
     describe_model,
+    fake_quant,
     fold_batch_norm,
     load_model,
     quantize,
     save_model,
     scale_parameters,
 )
-from qmsam_core.deploy.engines import open_engine
-from qmsam_core.deploy.export import export_model
-from qmsam_core.deploy.parity import relative_error
-from qmsam_core.quant import fake_quant
 from qmsam_core.quant.fake_quant import FusedIntQuant
 from qmsam_core.quant.recipes import Recipe, TopPercentile
 
@@ -63,14 +63,18 @@ def warmed_up():
 
 def test_every_matrix_multiplication_of_encoder_and_decoder_is_quantised_and_nothing_else():
     model = quantize(build_model("litemedsam"), "paper")
-    left = [n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, MatMul)]
+    left = [
+        n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, MatMul)
+    ]
     assert all(n.startswith("prompt_encoder.") or "iou_prediction_head" in n for n in left)
     encoder = [m for m in model.image_encoder.modules() if isinstance(m, QUANTISED)]
     decoder = [m for m in model.mask_decoder.modules() if isinstance(m, QUANTISED)]
     # 69 weight layers and two products in each of 10 attentions; 28 + 4 linears, 2 transposed convolutions, 12 hypernetwork linears, 7 x 2 products, the mask product
     assert len(encoder) == 69 + 20
     assert len(decoder) == 32 + 2 + 12 + 14 + 1
-    assert all(m.bias is None or type(m.bias) is nn.Parameter for m in encoder if not isinstance(m, QuantMatMul))
+    assert all(
+        m.bias is None or type(m.bias) is nn.Parameter for m in encoder if not isinstance(m, QuantMatMul)
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,9 +95,16 @@ def test_only_the_named_parts_change_and_the_original_never(parts, touched):
 
 @pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
 def test_quantisers_lie_where_the_model_does(recipe):
-    model = quantize(build_model("narrow").to("meta"), recipe)  # made on the CPU, they would end calibration on a GPU
+    model = quantize(
+        build_model("narrow").to("meta"), recipe
+    )  # made on the CPU, they would end calibration on a GPU
     tensors = {name: t for name, t in (*model.named_parameters(), *model.named_buffers())}
-    tensors |= {f"{name}.{key}": t for name, module in model.named_modules() for key, t in vars(module).items() if isinstance(t, torch.Tensor)}
+    tensors |= {
+        f"{name}.{key}": t
+        for name, module in model.named_modules()
+        for key, t in vars(module).items()
+        if isinstance(t, torch.Tensor)
+    }
     assert not [name for name, tensor in tensors.items() if tensor.device.type != "meta"]
 
 
@@ -201,7 +212,10 @@ def test_values_and_gradients_are_brevitas_own_in_any_memory_layout(layout, per_
 @pytest.mark.parametrize("signed, narrow", [(True, False), (True, True), (False, False)])
 def test_values_and_gradients_are_brevitas_own_at_any_bit_width(bits, signed, narrow):
     x, scale = torch.linspace(-3, 3, 4001), torch.tensor(2.0 / 2**bits)
-    for ours, theirs in zip(through(FusedIntQuant, x, scale, bits, signed, narrow), through(IntQuant, x, scale, bits, signed, narrow)):
+    for ours, theirs in zip(
+        through(FusedIntQuant, x, scale, bits, signed, narrow),
+        through(IntQuant, x, scale, bits, signed, narrow),
+    ):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
@@ -257,7 +271,9 @@ def test_unsigned_codes_are_used_where_inputs_cannot_be_negative_and_nowhere_els
     smallest = {}
     for name, module in model.named_modules():
         if name.endswith(("input_quant", "act_quant")) and module.is_quant_enabled:
-            module.register_forward_pre_hook(lambda m, inputs, name=name: smallest.__setitem__(name, (inputs[0].min().item(), m.is_signed)))
+            module.register_forward_pre_hook(
+                lambda m, inputs, name=name: smallest.__setitem__(name, (inputs[0].min().item(), m.is_signed))
+            )
     run(model, images)
     unsigned = {name for name, (_, signed) in smallest.items() if not signed}
     assert all(smallest[name][0] >= 0 for name in unsigned)
@@ -297,7 +313,12 @@ def test_fewer_bits_stray_further(images, bits, largest):
 
 @pytest.mark.parametrize(
     "name, parts",
-    [("unsigned", ("encoder", "decoder")), ("folded, unsigned, channels", ("encoder", "decoder")), ("channels", ("encoder",)), ("channels", ("decoder",))],
+    [
+        ("unsigned", ("encoder", "decoder")),
+        ("folded, unsigned, channels", ("encoder", "decoder")),
+        ("channels", ("encoder",)),
+        ("channels", ("decoder",)),
+    ],
 )
 def test_eight_bit_recipes_export(tmp_path, images, name, parts):
     model = quantised(images, replace(RECIPES["paper"], name=name, **COMBINATIONS[name]), parts=parts)
@@ -325,7 +346,19 @@ with torch.no_grad():
     masks = load_model(sys.argv[1] + "/model.safetensors")(expected["images"], boxes)[0]
 sys.exit(not torch.equal(masks, expected["masks"]))
 """
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path), str(torch.get_num_threads()), str(Path(__file__).parent)]).returncode == 0
+    assert (
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                script,
+                str(tmp_path),
+                str(torch.get_num_threads()),
+                str(Path(__file__).parent),
+            ]
+        ).returncode
+        == 0
+    )
 
 
 # Layers -------------------------------------------------------------------------------------------------------------------------------------
@@ -346,8 +379,15 @@ def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
 
 def test_attention_over_the_image_stays_in_float_in_our_recipe(images):
     decoder = quantised(images, "deploy").mask_decoder.transformer
-    over_image = [*(block.cross_attn_token_to_image for block in decoder.layers), decoder.final_attn_token_to_image]
-    others = [attention for block in decoder.layers for attention in (block.self_attn, block.cross_attn_image_to_token)]
+    over_image = [
+        *(block.cross_attn_token_to_image for block in decoder.layers),
+        decoder.final_attn_token_to_image,
+    ]
+    others = [
+        attention
+        for block in decoder.layers
+        for attention in (block.self_attn, block.cross_attn_image_to_token)
+    ]
     assert {type(attention.av_product) for attention in over_image} == {MatMul}
     assert {type(attention.av_product) for attention in others} == {QuantMatMul}
 
@@ -357,11 +397,15 @@ def test_modules_stay_in_float_that_a_recipe_leaves_there(images, tmp_path):
     recipe = replace(RECIPES["paper"], name="spared", in_float=left)
     model = quantised(images, recipe)
     inside = [layer for name in left for layer in model.mask_decoder.get_submodule(name).modules()]
-    assert any(type(layer) is nn.Linear for layer in inside) and any(type(layer) is MatMul for layer in inside)
+    assert any(type(layer) is nn.Linear for layer in inside) and any(
+        type(layer) is MatMul for layer in inside
+    )
     fewer = {id(layer) for layer in model.modules() if isinstance(layer, QUANTISED)}
     all_of_them = {name for name, layer in quantised(images).named_modules() if isinstance(layer, QUANTISED)}
     assert not fewer & {id(layer) for layer in inside}
-    assert {name for name, layer in model.named_modules() if id(layer) in fewer} == {n for n in all_of_them if not n.startswith(tuple(f"mask_decoder.{l}." for l in left))}
+    assert {name for name, layer in model.named_modules() if id(layer) in fewer} == {
+        n for n in all_of_them if not n.startswith(tuple(f"mask_decoder.{l}." for l in left))
+    }
     save_model(model.eval(), tmp_path / "spared.safetensors")
     loaded = load_model(tmp_path / "spared.safetensors")
     assert loaded.recipe == recipe and torch.equal(run(loaded, images), run(model, images))
@@ -386,14 +430,22 @@ def test_calibration_without_a_batch_is_refused():
         calibrate(quantize(build_model("narrow"), "paper"), run, [])
 
 
-@pytest.mark.parametrize("recipe, parts", [("float", ()), ("paper", ("encoder",)), ("deploy", ("encoder", "decoder"))])
+@pytest.mark.parametrize(
+    "recipe, parts", [("float", ()), ("paper", ("encoder",)), ("deploy", ("encoder", "decoder"))]
+)
 def test_saved_and_loaded_models_give_the_same_output(tmp_path, images, recipe, parts):
     model = quantize(build_model("narrow"), recipe, parts)
     if parts:
         calibrate(model, run, [images])
     save_model(model, tmp_path / "model.safetensors", stage=1)
     facts = describe_model(tmp_path / "model.safetensors")
-    assert facts == {"model": "narrow", "image_size": 64, "recipe": recipe, "parts": sorted(parts), "stage": 1}
+    assert facts == {
+        "model": "narrow",
+        "image_size": 64,
+        "recipe": recipe,
+        "parts": sorted(parts),
+        "stage": 1,
+    }
     assert torch.equal(run(load_model(tmp_path / "model.safetensors"), images), run(model, images))
 
 
@@ -409,7 +461,10 @@ def test_weights_that_cannot_be_written_are_one_error_and_leave_what_was_there(t
     before = path.read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))  # as a full disk
     try:
-        with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be written \(.*expected a writable folder with space left"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"model.safetensors: cannot be written \(.*expected a writable folder with space left",
+        ):
             save_model(build_model("narrow", seed=1), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)

@@ -1,6 +1,5 @@
 """Tables made to fit a page: what wraps, what does not, and how headers are grouped."""
 
-
 import pandas as pd
 import pytest
 

@@ -17,7 +17,16 @@ SUMMARY = pd.DataFrame(
         ("int8, calibrated", 0.85, -0.05, -0.06, -0.035, 0.7, 0.91, 100.4),
         ("ellipse in the box", 0.8, -0.1, NAN, NAN, 0.6, 0.7, NAN),
     ],
-    columns=["model", "dsc", "difference to float", "difference low", "difference high", "nsd", "agreement with float", "ms"],
+    columns=[
+        "model",
+        "dsc",
+        "difference to float",
+        "difference low",
+        "difference high",
+        "nsd",
+        "agreement with float",
+        "ms",
+    ],
 )
 GAIN = pd.DataFrame(
     {
@@ -52,7 +61,10 @@ def test_the_table_and_what_it_was_measured_on(published):
     assert update_readme(published) and not update_readme(published)
     text = (published / "README.md").read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "**Profile smoke, pack, litemedsam at 64 px, recipe paper**, on A CPU (avx2, vnni), 2 threads;" in text
+    assert (
+        "**Profile smoke, pack, litemedsam at 64 px, recipe paper**, on A CPU (avx2, vnni), 2 threads;"
+        in text
+    )
     assert "[the whole run on one page](outputs/reference/smoke-pack/index.html)" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:] == [
@@ -60,7 +72,9 @@ def test_the_table_and_what_it_was_measured_on(published):
         "| int8, calibrated | 85.0 | -5.00 (-6.00 to -3.50) | 70.0 | 91.0 | 100 |",
         "| ellipse in the box | 80.0 | -10.00 | 60.0 | 70.0 | – |",
     ]
-    assert "2.50 times as fast as on the best float arm of this CPU (OpenVINO, rewritten) and 3.00 times" in text
+    assert (
+        "2.50 times as fast as on the best float arm of this CPU (OpenVINO, rewritten) and 3.00 times" in text
+    )
     assert "0.98 times" in text
 
 
@@ -74,4 +88,6 @@ def test_without_runs_and_without_a_place_for_results(project):
 
 def test_readme_stands_as_generated():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text.split(BEGIN)[1].split(END)[0] == f"\n{results(PROJECT)}", "run python -m qmsam_core.study.publish --readme"
+    assert text.split(BEGIN)[1].split(END)[0] == f"\n{results(PROJECT)}", (
+        "run python -m qmsam_core.study.publish --readme"
+    )

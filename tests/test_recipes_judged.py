@@ -28,7 +28,13 @@ def batches():
     truth[:, 0, 5:15, 0:10] = 1
     names = [["2DBox_US_1:0:1", "2DBox_US_2:0:1"], ["3DBox_CT_1:3:1", "3DBox_CT_1:4:1"]]
     return [
-        {"image": torch.zeros(2, 3, 8, 8), "box": torch.zeros(2, 4), "mask": truth, "modality": [m] * 2, "name": name}
+        {
+            "image": torch.zeros(2, 3, 8, 8),
+            "box": torch.zeros(2, 4),
+            "mask": truth,
+            "modality": [m] * 2,
+            "name": name,
+        }
         for m, name in zip(("US", "CT"), names)
     ]
 
@@ -46,4 +52,6 @@ def test_one_row_an_arm_with_the_weakest_modality_and_an_interval(batches):
     table = judged(scores).set_index("name")
     assert table.loc["float", ["agreement", "dsc", "difference"]].tolist() == [1, 1, 0]
     assert table.loc["int8", "agreement"] == pytest.approx(0.45) and table.loc["int8", "weakest"] == "CT"
-    assert table.loc["int8", ["difference", "difference low", "difference high"]].tolist() == pytest.approx([-0.5] * 3)
+    assert table.loc["int8", ["difference", "difference low", "difference high"]].tolist() == pytest.approx(
+        [-0.5] * 3
+    )

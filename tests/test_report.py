@@ -179,10 +179,17 @@ def test_index_opens_with_where_paper_and_run_part(project):
             ["lost", "Table 9", "1", "not shown", "yes", "not shown"],
         ],
     )
-    assert "Of 3 claims of the paper that this run can judge, 2 hold here too; in 2 statements paper and run part." in page
+    assert (
+        "Of 3 claims of the paper that this run can judge, 2 hold here too; in 2 statements paper and run part."
+        in page
+    )
     parting, untold = page.split("<h3>Where they part</h3>")[1].split("<h3>Cannot be told here</h3>")
     untold = untold.split("<figure")[0]
-    assert parting.count("<li>") == 2 and "<li>quick: paper 4.16x, here 0.90x" in parting and "<li>fast: paper 0.98x" in parting
+    assert (
+        parting.count("<li>") == 2
+        and "<li>quick: paper 4.16x, here 0.90x" in parting
+        and "<li>fast: paper 0.98x" in parting
+    )
     assert untold.count("<li>") == 2 and "<li>enough: paper" in untold and "<li>lost: paper" in untold
     assert page.count('class="parts"') == 2
     assert page.index("quick") < page.index("Notebooks</h2>") < page.index("The run</h2>")
@@ -191,9 +198,18 @@ def test_index_opens_with_where_paper_and_run_part(project):
 @pytest.mark.parametrize(
     ("here", "summary"),
     [
-        ("yes", "Of 1 claim of the paper that this run can judge, 1 holds here too; in no statements paper and run part."),
-        ("no", "Of 1 claim of the paper that this run can judge, 0 hold here too; in 1 statement paper and run part."),
-        ("cannot be told", "Of 0 claims of the paper that this run can judge, 0 hold here too; in no statements"),
+        (
+            "yes",
+            "Of 1 claim of the paper that this run can judge, 1 holds here too; in no statements paper and run part.",
+        ),
+        (
+            "no",
+            "Of 1 claim of the paper that this run can judge, 0 hold here too; in 1 statement paper and run part.",
+        ),
+        (
+            "cannot be told",
+            "Of 0 claims of the paper that this run can judge, 0 hold here too; in no statements",
+        ),
     ],
 )
 def test_one_claim(project, here, summary):

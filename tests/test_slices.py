@@ -20,10 +20,14 @@ def index(tmp_path_factory):
     for k in range(2):
         mask = np.zeros((6, 40, 30), np.uint8)
         mask[1:5, 5:20, 4:25], mask[2:4, 25:35, 10:20] = 1, 2
-        Case("v", rng.integers(0, 256, mask.shape, dtype=np.uint8), None, mask, np.ones(3)).save(root / f"CT/3DBox_CT_{k}.npz")
+        Case("v", rng.integers(0, 256, mask.shape, dtype=np.uint8), None, mask, np.ones(3)).save(
+            root / f"CT/3DBox_CT_{k}.npz"
+        )
     mask = np.zeros((50, 60), np.uint8)
     mask[5:20, 5:30], mask[42, 52] = 1, 2  # the second vanishes at 16 px
-    Case("i", rng.integers(0, 256, (50, 60, 3), dtype=np.uint8), None, mask, np.ones(3)).save(root / "US/2DBox_US_0.npz")
+    Case("i", rng.integers(0, 256, (50, 60, 3), dtype=np.uint8), None, mask, np.ones(3)).save(
+        root / "US/2DBox_US_0.npz"
+    )
     return SliceIndex.build(root)
 
 
@@ -33,7 +37,17 @@ def made_up(counts, empty_every=0):
     for modality, count in counts.items():
         for k in range(count):
             ids = np.zeros(0, np.uint16) if empty_every and k % empty_every == 0 else np.ones(1, np.uint16)
-            records.append(FileRecord(f"{modality}/{k}.npz", 1, 1, n_slices=1, scanned=True, label_counts=np.array([len(ids)], np.uint16), label_ids=ids))
+            records.append(
+                FileRecord(
+                    f"{modality}/{k}.npz",
+                    1,
+                    1,
+                    n_slices=1,
+                    scanned=True,
+                    label_counts=np.array([len(ids)], np.uint16),
+                    label_ids=ids,
+                )
+            )
     return SliceIndex("root", records)
 
 
@@ -48,7 +62,9 @@ def test_sample_shapes_and_ranges(index):
 
 def test_draws_depend_on_seed_epoch_and_slice_only(index):
     def names_and_boxes(dataset):
-        loader = torch.utils.data.DataLoader(dataset, batch_size=2, sampler=[2, 3, 8, 9, 12] * 3, num_workers=workers)
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=2, sampler=[2, 3, 8, 9, 12] * 3, num_workers=workers
+        )
         batches = list(loader)
         return [n for b in batches for n in b["name"]], torch.cat([b["box"] for b in batches])
 
@@ -79,7 +95,10 @@ def test_all_labels_are_drawn_in_time_and_vanishing_ones_skipped(index):
         dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=0, epoch=epoch)
         names |= {dataset[2]["name"]}
     assert names == {"3DBox_CT_0:2:1", "3DBox_CT_0:2:2"}
-    drawn = {SliceDataset(index, TrainTransform(16, 16, box_jitter=0.3), 0, epoch)[12]["name"] for epoch in range(20)}
+    drawn = {
+        SliceDataset(index, TrainTransform(16, 16, box_jitter=0.3), 0, epoch)[12]["name"]
+        for epoch in range(20)
+    }
     assert drawn == {"2DBox_US_0:0:1"}
 
 
@@ -91,7 +110,12 @@ def test_empty_slice_is_refused(index):
 def test_object_dataset_lists_every_label_once(index):
     objects = ObjectDataset(index, EvalTransform(32, 32))
     names = [objects[k]["name"] for k in range(len(objects))]
-    expected = [f"{ref.path.stem}:{ref.z}:{label}" for i in range(len(index)) for ref in [index[i]] for label in index.labels_on(i)]
+    expected = [
+        f"{ref.path.stem}:{ref.z}:{label}"
+        for i in range(len(index))
+        for ref in [index[i]]
+        for label in index.labels_on(i)
+    ]
     assert names == expected and len(set(names)) == len(names) == 14
     np.testing.assert_array_equal(objects[0]["box"], [3, 4, 19, 15])  # x 4..24, y 5..19 at 32/40
     for k in (-1, len(objects)):
@@ -119,7 +143,17 @@ def test_a_share_draws_no_less_than_it_is_told():
     assert samples_per_modality({"CT": 100, "US": 5}, 0.02, least=1) == {"CT": 2, "US": 1}
 
 
-@pytest.mark.parametrize("counts, strategy", [({"CT": 5}, "most"), ({"CT": 5}, 0), ({"CT": 5}, True), ({"CT": 5}, 1.5), ({"CT": 0}, "min"), ({}, "min")])
+@pytest.mark.parametrize(
+    "counts, strategy",
+    [
+        ({"CT": 5}, "most"),
+        ({"CT": 5}, 0),
+        ({"CT": 5}, True),
+        ({"CT": 5}, 1.5),
+        ({"CT": 0}, "min"),
+        ({}, "min"),
+    ],
+)
 def test_impossible_sampling_is_refused(counts, strategy):
     with pytest.raises(ValueError):
         samples_per_modality(counts, strategy)
@@ -179,7 +213,9 @@ def test_reader_equals_numpy_load_in_any_order(tmp_path, cache_bytes, order):
     paths = []
     for k in range(4):
         paths.append(tmp_path / f"{k}.npz")
-        np.savez_compressed(paths[-1], imgs=np.asarray(rng.integers(0, 9, (9, 21, 23), dtype=np.uint8), order=order))
+        np.savez_compressed(
+            paths[-1], imgs=np.asarray(rng.integers(0, 9, (9, 21, 23), dtype=np.uint8), order=order)
+        )
     reader = SliceReader(cache_bytes)
     for _ in range(60):
         path, z = paths[rng.integers(4)], int(rng.integers(9))

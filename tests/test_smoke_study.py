@@ -59,7 +59,9 @@ def test_every_notebook_leaves_what_it_declares(run):
     folder, _ = run
     assert NOTEBOOKS == sorted(path.parent.name for path in folder.glob("*/run.json"))
     for name in NOTEBOOKS:
-        declared = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["metadata"]["qmsam"]["outputs"]
+        declared = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["metadata"]["qmsam"][
+            "outputs"
+        ]
         assert all((folder / name / output).exists() for output in declared)
         assert (folder / name / "report.html").stat().st_size > 10_000
 
@@ -67,7 +69,9 @@ def test_every_notebook_leaves_what_it_declares(run):
 def test_all_ten_tables_and_three_figures_are_there_with_the_paper_beside(run):
     folder, _ = run
     tables = {
-        f"table{n}" for path in folder.glob("*/table*.csv") for n in [path.stem.split("_")[0].removeprefix("table")]
+        f"table{n}"
+        for path in folder.glob("*/table*.csv")
+        for n in [path.stem.split("_")[0].removeprefix("table")]
     }
     assert tables == {f"table{n}" for n in range(1, 11)}
     assert {path.stem for path in folder.glob("*/fig*.png")} == {"fig1", "fig2", "fig3"}
@@ -79,10 +83,21 @@ def test_all_ten_tables_and_three_figures_are_there_with_the_paper_beside(run):
 def test_the_ellipse_and_post_training_quantisation_stand_beside_the_stages(run):
     folder, _ = run
     scores = pd.read_csv(folder / "07_validation" / "scores.csv")
-    assert set(scores["arm"]) == {"Baseline", "Baseline, own order", "Stage 1", "Stage 2", "Stage 3", "Calibrated", "NNCF", "Ellipse"}
+    assert set(scores["arm"]) == {
+        "Baseline",
+        "Baseline, own order",
+        "Stage 1",
+        "Stage 2",
+        "Stage 3",
+        "Calibrated",
+        "NNCF",
+        "Ellipse",
+    }
     assert scores["modality"].nunique() == 11
     given = {path.stem for path in (folder.parent / "public").rglob("*.npz")}
-    assert set(scores["case"]) == given and not given & set(pd.read_csv(folder / "09_testing" / "scores.csv")["case"])
+    assert set(scores["case"]) == given and not given & set(
+        pd.read_csv(folder / "09_testing" / "scores.csv")["case"]
+    )
     assert scores[["dsc", "nsd"]].stack().between(0, 1).all()
 
 
@@ -138,5 +153,7 @@ def test_bad_input_gets_one_line_and_leaves_earlier_outputs_alone(run, tmp_path,
         make(tmp_path / "data")
     done = study(*options, "--set", setting.format(folder=tmp_path / "data"))
     assert done.returncode == 2
-    assert words in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        words in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    )
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

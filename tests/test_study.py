@@ -29,7 +29,9 @@ def small_study(project, write_notebook, monkeypatch):
     write_notebook("00_make", [MAKE], [], ["made.txt"])
     write_notebook("01_read", [READ], ["00_make/made.txt"], ["read.txt"])
     (project / "weights.pth").touch()
-    (project / "smoke.yaml").write_text(yaml.safe_dump(Params(float_checkpoint="weights.pth").model_dump(mode="json")))
+    (project / "smoke.yaml").write_text(
+        yaml.safe_dump(Params(float_checkpoint="weights.pth").model_dump(mode="json"))
+    )
     return project
 
 
@@ -58,7 +60,11 @@ def in_process(monkeypatch):
 
 
 def snapshot(folder):
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(folder).rglob("*") if path.is_file()}
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
 
 
 def run(*arguments):
@@ -75,7 +81,10 @@ def test_by_papermill_and_a_real_kernel(small_study, write_notebook, monkeypatch
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     settings = "sys.prefix, os.environ['MALLOC_TRIM_THRESHOLD_'], os.environ['OMP_NUM_THREADS']"
     write_notebook(
-        "00_make", [f"import os, sys\nrun.output('made.txt').write_text(' '.join([{settings}]))"], [], ["made.txt"]
+        "00_make",
+        [f"import os, sys\nrun.output('made.txt').write_text(' '.join([{settings}]))"],
+        [],
+        ["made.txt"],
     )
     assert run("--set", "threads=1", "--set", "outputs_root=here") == 0
     folder = small_study / "here" / "smoke"
@@ -162,14 +171,19 @@ def test_stale_inputs_are_told(small_study, in_process, capsys, write_notebook):
     run()
     write_notebook("00_make", [MAKE, "1"], [], ["made.txt"])
     assert run("--only", "01") == 0
-    assert "00_make, whose files are read here, is not up to date (notebook changed)" in capsys.readouterr().err
+    assert (
+        "00_make, whose files are read here, is not up to date (notebook changed)" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "told"),
     [
         ("pass", "made.txt is missing"),
-        (f"import os; {MAKE}; os.utime(run.dir / 'made.txt', (1, 1))", "made.txt was not written by this run"),
+        (
+            f"import os; {MAKE}; os.utime(run.dir / 'made.txt', (1, 1))",
+            "made.txt was not written by this run",
+        ),
         (f"{MAKE}; run.finish = lambda: None", "run.json is missing"),
         (f"from qmsam_core.params import Params; run.params = Params(seed=9); {MAKE}", "other parameters"),
     ],
@@ -185,16 +199,22 @@ def test_declared_outputs_must_be_there_and_new(small_study, in_process, write_n
 
 
 @pytest.mark.parametrize(("arguments", "runs"), [([], 3), (["--force"], 5)], ids=["up to date", "run again"])
-def test_failure_keeps_the_last_good_notebook_and_a_good_study_clears_it(small_study, in_process, write_notebook, arguments, runs):
+def test_failure_keeps_the_last_good_notebook_and_a_good_study_clears_it(
+    small_study, in_process, write_notebook, arguments, runs
+):
     run()
-    kept = {name: Path("outputs/smoke/01_read", name).read_bytes() for name in ("executed.ipynb", "report.html")}
+    kept = {
+        name: Path("outputs/smoke/01_read", name).read_bytes() for name in ("executed.ipynb", "report.html")
+    }
     write_notebook("01_read", ["1 / 0"], ["00_make/made.txt"], ["read.txt"])
     assert run() == 1
     assert {name: Path("outputs/smoke/01_read", name).read_bytes() for name in kept} == kept
     assert Path("outputs/smoke/01_read/failed.ipynb").exists()
     write_notebook("01_read", [READ], ["00_make/made.txt"], ["read.txt"])
     assert run(*arguments) == 0 and not Path("outputs/smoke/01_read/failed.ipynb").exists()
-    assert len(in_process) == runs and {name: Path("outputs/smoke/01_read", name).exists() for name in kept} == dict.fromkeys(kept, True)
+    assert len(in_process) == runs and {
+        name: Path("outputs/smoke/01_read", name).exists() for name in kept
+    } == dict.fromkeys(kept, True)
 
 
 def bad_cases(root):
@@ -216,7 +236,11 @@ def bad_cases(root):
         (["--set", "data_root=nowhere"], 1, ["nowhere"]),
         (["--set", "data_root=empty"], 1, ["empty"]),
         (["--set", "data_root=bad"], 1, ["no usable case (2 files", "2DBox_a.npz"]),
-        (["--set", "testing_root=nowhere", "--set", "validation_root=bad"], 2, ["nowhere", "no usable case (2 files"]),
+        (
+            ["--set", "testing_root=nowhere", "--set", "validation_root=bad"],
+            2,
+            ["nowhere", "no usable case (2 files"],
+        ),
         (["--set", "testing_root=bare"], 1, ["none of its 1 cases has labels"]),
         (["--set", "float_checkpoint=gone.pth"], 1, ["float_checkpoint", "gone.pth"]),
         (["--set", "profile=paper"], 1, ["data_root", "DATA="]),
@@ -226,7 +250,11 @@ def test_refused_before_anything_starts(small_study, in_process, capsys, argumen
     run()
     (small_study / "empty").mkdir()
     (small_study / "bare" / "CT").mkdir(parents=True)
-    np.savez(small_study / "bare" / "CT" / "2DBox_a.npz", imgs=np.zeros((4, 4, 3), np.uint8), boxes=np.array([[0, 0, 2, 2]]))
+    np.savez(
+        small_study / "bare" / "CT" / "2DBox_a.npz",
+        imgs=np.zeros((4, 4, 3), np.uint8),
+        boxes=np.array([[0, 0, 2, 2]]),
+    )
     bad_cases(small_study)
     before = snapshot(small_study)
     capsys.readouterr()
@@ -239,7 +267,9 @@ def test_refused_before_anything_starts(small_study, in_process, capsys, argumen
 
 
 @pytest.mark.parametrize(("more", "counted"), [(0, []), (12, ["5 more; 1 cases can be used"])])
-def test_a_case_that_cannot_be_used_is_told_and_the_others_are_used(small_study, in_process, capsys, more, counted):
+def test_a_case_that_cannot_be_used_is_told_and_the_others_are_used(
+    small_study, in_process, capsys, more, counted
+):
     folder = bad_cases(small_study)
     np.savez(folder / "2DBox_c.npz", imgs=np.zeros((4, 4, 3), np.uint8), gts=np.ones((4, 4), np.uint8))
     (folder.parent / "Twice").mkdir()
@@ -248,7 +278,9 @@ def test_a_case_that_cannot_be_used_is_told_and_the_others_are_used(small_study,
         (folder / f"2DBox_d{number:02d}.npz").touch()
     assert run("--set", "data_root=bad") == 0 and in_process == ["00_make", "01_read"]
     told = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("note: left out: ") for line in told) and len(told) == min(3 + more, 10) + len(counted)
+    assert all(line.startswith("note: left out: ") for line in told) and len(told) == min(3 + more, 10) + len(
+        counted
+    )
     for part in ("2DBox_a.npz", "2DBox_b.npz", "2DBox_d07.npz" if more else "same file name", *counted):
         assert sum(part in line for line in told) == 1
 
@@ -281,16 +313,46 @@ def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
         ([], ["params/laptop.yaml"]),
         (
             ["DATA=/d", "VALIDATION=/the public", "TESTING=/t", "SET=seed=1"],
-            ["params/laptop.yaml", "--set", "data_root=/d", "--set", "validation_root=/the public", "--set", "testing_root=/t", "--set", "seed=1"],
+            [
+                "params/laptop.yaml",
+                "--set",
+                "data_root=/d",
+                "--set",
+                "validation_root=/the public",
+                "--set",
+                "testing_root=/t",
+                "--set",
+                "seed=1",
+            ],
         ),
-        (["PROFILE=paper", "DATA=/the pack", "ONLY=00"], ["params/paper.yaml", "--set", "data_root=/the pack", "--only", "00"]),
         (
-            ["ONLY=00 07", 'SET=recipe=deploy batch_size=[1,2,1]'],
-            ["params/laptop.yaml", "--only", "00", "--only", "07", "--set", "recipe=deploy", "--set", 'batch_size=[1,2,1]'],
+            ["PROFILE=paper", "DATA=/the pack", "ONLY=00"],
+            ["params/paper.yaml", "--set", "data_root=/the pack", "--only", "00"],
+        ),
+        (
+            ["ONLY=00 07", "SET=recipe=deploy batch_size=[1,2,1]"],
+            [
+                "params/laptop.yaml",
+                "--only",
+                "00",
+                "--only",
+                "07",
+                "--set",
+                "recipe=deploy",
+                "--set",
+                "batch_size=[1,2,1]",
+            ],
         ),
     ],
 )
 def test_make_passes_on_what_it_is_given(given, expected):
     path = {"PATH": os.environ["PATH"]}  # without what a make around this test hands down
-    shown = subprocess.run(["make", "-n", "study", *given], cwd=Path(__file__).parents[1], env=path, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "-n", "study", *given],
+        cwd=Path(__file__).parents[1],
+        env=path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert shlex.split(shown.splitlines()[-1])[3:] == expected

@@ -11,8 +11,14 @@ from qmsam_core.timing.table8_cases import running_time_table, side_by_side, sta
 def test_the_cases_have_the_paper_s_sizes_and_objects():
     cases = table8_cases().set_index("case")
     assert len(cases) == 14
-    assert tuple(cases.loc["2DBox_Microscope_0016", ["shape", "objects", "slices"]]) == ((1920, 2560, 3), 241, 1)
-    assert cases.loc["3DBox_MR_0121", "slices"] == 64  # the most seconds for a box and a slice: crossed from end to end
+    assert tuple(cases.loc["2DBox_Microscope_0016", ["shape", "objects", "slices"]]) == (
+        (1920, 2560, 3),
+        241,
+        1,
+    )
+    assert (
+        cases.loc["3DBox_MR_0121", "slices"] == 64
+    )  # the most seconds for a box and a slice: crossed from end to end
     volumes = cases[cases.index.str.startswith("3D")]
     assert (volumes["slices"] <= volumes["shape"].str[0]).all() and (volumes["slices"] > 20).all()
 
@@ -23,7 +29,9 @@ def test_runs_are_kept_short():
     assert "2DBox_US_0525" in set(small) and "2DBox_Microscope_0016" not in set(small)
 
 
-@pytest.mark.parametrize("row", list(table8_cases(3).query("case.str.contains('PET|US|X-Ray|MR_0121')").itertuples(index=False)))
+@pytest.mark.parametrize(
+    "row", list(table8_cases(3).query("case.str.contains('PET|US|X-Ray|MR_0121')").itertuples(index=False))
+)
 def test_stand_ins_are_valid_cases(row, tmp_path):
     stand_in(*row).save(tmp_path / f"{row.case}.npz")
     case = Case.load(tmp_path / f"{row.case}.npz")
@@ -32,7 +40,9 @@ def test_stand_ins_are_valid_cases(row, tmp_path):
         assert (case.boxes[:, 5] - case.boxes[:, 2] + 1 == row.slices).all()
 
 
-@pytest.mark.parametrize("objects, shape", [(1, (10, 10)), (34, (320, 640)), (241, (1920, 2560)), (6, (400, 400))])
+@pytest.mark.parametrize(
+    "objects, shape", [(1, (10, 10)), (34, (320, 640)), (241, (1920, 2560)), (6, (400, 400))]
+)
 def test_boxes_lie_side_by_side(objects, shape):
     boxes, seen = side_by_side(objects, *shape), np.zeros(shape, int)
     for x0, y0, x1, y1 in boxes:
@@ -42,11 +52,20 @@ def test_boxes_lie_side_by_side(objects, shape):
 
 
 def test_every_row_of_the_paper_stays_and_the_speed_up_is_the_ratio():
-    rows = [("3DBox_CT_0566", way, seconds) for way, seconds in (("baseline", 40.0), ("authors", 4.0), ("ours", 2.0))]
-    measured = pd.DataFrame(rows, columns=["case", "way", "seconds"]).assign(slices=12, peak_mb=[900.0, 700.0, 500.0])
+    rows = [
+        ("3DBox_CT_0566", way, seconds)
+        for way, seconds in (("baseline", 40.0), ("authors", 4.0), ("ours", 2.0))
+    ]
+    measured = pd.DataFrame(rows, columns=["case", "way", "seconds"]).assign(
+        slices=12, peak_mb=[900.0, 700.0, 500.0]
+    )
     table = running_time_table(measured).set_index("case")
     assert len(table) == 14
     row = table.loc["3DBox_CT_0566"]
-    assert (row["slices here"], row["speed-up over baseline here"], row["speed-up over authors here"]) == (12, 20, 2)
+    assert (row["slices here"], row["speed-up over baseline here"], row["speed-up over authors here"]) == (
+        12,
+        20,
+        2,
+    )
     assert row["speed-up paper"] == pytest.approx(591.1 / 142.1) and row["peak MB ours here"] == 500
     assert pd.isna(table.loc["2DBox_US_0525", "seconds baseline here"])

@@ -52,7 +52,9 @@ def test_the_only_averages_that_rounding_the_rows_moved():
 
 
 def test_table_9_repeats_the_averages_of_table_7():
-    seven = PAPER["table7"].query("modality == 'Average' and arm != 'Baseline'").set_index("arm")[["dsc", "nsd"]]
+    seven = (
+        PAPER["table7"].query("modality == 'Average' and arm != 'Baseline'").set_index("arm")[["dsc", "nsd"]]
+    )
     nine = PAPER["table9"].query("modality == 'Proposed'").set_index("arm")[["dsc", "nsd"]]
     pd.testing.assert_frame_equal(seven, nine)
 
@@ -106,7 +108,9 @@ def test_per_modality_keeps_arms_apart():
 
 def test_spread_shows_what_the_mean_hides():
     table = spread_per_modality(cases().drop(columns="arm")).set_index("modality")
-    assert table.loc["CT", ["mean", "median", "worst", "worst_case"]].tolist() == pytest.approx([0.7, 0.7, 0.6, "c"])
+    assert table.loc["CT", ["mean", "median", "worst", "worst_case"]].tolist() == pytest.approx(
+        [0.7, 0.7, 0.6, "c"]
+    )
     assert table.loc["CT", "low"] <= 0.7 <= table.loc["CT", "high"]
     assert table["missed"].to_dict() == {"CT": 0, "OCT": 1, "Average": 1}
     assert table.loc["Average", "mean"] == pytest.approx(0.6)
@@ -135,8 +139,15 @@ def test_beside_keeps_an_arm_of_ours_by_its_modality():
 
 
 def test_across_has_a_pair_of_columns_an_arm():
-    wide = across(beside("table7", per_modality(cases()), on=["modality", "arm"]), "dsc", ["Stage 3", "Baseline"])
-    assert wide.columns.tolist() == ["modality", "Stage 3 dsc paper", "Stage 3 dsc here", "Baseline dsc paper"]
+    wide = across(
+        beside("table7", per_modality(cases()), on=["modality", "arm"]), "dsc", ["Stage 3", "Baseline"]
+    )
+    assert wide.columns.tolist() == [
+        "modality",
+        "Stage 3 dsc paper",
+        "Stage 3 dsc here",
+        "Baseline dsc paper",
+    ]
     assert wide["modality"].tolist()[-1] == "Average" and len(wide) == 11
 
 
@@ -156,9 +167,14 @@ def test_beside_refuses_what_it_cannot_lay_out():
 
 
 def test_caption_says_where_numbers_come_from():
-    params = SimpleNamespace(profile="smoke", data_description="phantoms", model="litemedsam", image_size=64, recipe="paper")
+    params = SimpleNamespace(
+        profile="smoke", data_description="phantoms", model="litemedsam", image_size=64, recipe="paper"
+    )
     assert caption(params) == "Profile smoke, phantoms, litemedsam at 64 px, recipe paper"
-    assert caption(params, "Table 7", "2 runs") == "Table 7 (profile smoke, phantoms, litemedsam at 64 px, recipe paper; 2 runs)"
+    assert (
+        caption(params, "Table 7", "2 runs")
+        == "Table 7 (profile smoke, phantoms, litemedsam at 64 px, recipe paper; 2 runs)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +204,10 @@ def test_styled_is_html_with_caption_and_bold_average():
         beside("table10", per_modality(cases("Proposed")), on=["modality", "arm"]), "Table 10 (profile smoke)"
     ).to_html()
     assert (
-        "Table 10 (profile smoke)" in html and "DSC paper" in html and "69.74 %" in html and "font-weight: bold" in html
+        "Table 10 (profile smoke)" in html
+        and "DSC paper" in html
+        and "69.74 %" in html
+        and "font-weight: bold" in html
     )
 
 

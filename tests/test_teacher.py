@@ -66,7 +66,9 @@ def test_the_oldest_are_removed_first_and_the_bound_holds(tmp_path):
 def test_the_bound_is_the_folder_s_whoever_writes(tmp_path):
     one = torch.zeros(4, 8, 8, dtype=torch.float16)
     size = one.numel() * 2 + 128
-    caches = [EmbeddingCache(tmp_path, limit=10 * size) for _ in range(2)]  # as in two processes that train together
+    caches = [
+        EmbeddingCache(tmp_path, limit=10 * size) for _ in range(2)
+    ]  # as in two processes that train together
     for k in range(40):
         caches[k % 2].put(f"{k:02d}", one)
         assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 10 * size
@@ -102,7 +104,9 @@ def test_a_damaged_file_counts_as_absent(tmp_path, images):
 
 def test_a_full_disk_ends_the_keeping_but_not_the_training(tmp_path, images, monkeypatch):
     encoder = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))
-    monkeypatch.setattr(np, "save", lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        np, "save", lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.warns(UserWarning, match="no longer kept .*No space left.*computes them anew"):
         assert encoder(images).isfinite().all()
 
@@ -111,7 +115,10 @@ def test_a_second_run_finds_all_embeddings_in_the_cache(tmp_path):
     data = write_indices(write_data(tmp_path / "cases"), tmp_path / "prepared")
     parent = tmp_path / "float.safetensors"
     save_model(build_model("narrow", 32), parent)
-    setup = Params.check(dict(image_size=32, warmup_epochs=1, annealing_epochs=2, samples_per_modality=2, threads=1), "test")
+    setup = Params.check(
+        dict(image_size=32, warmup_epochs=1, annealing_epochs=2, samples_per_modality=2, threads=1), "test"
+    )
+
     def run(number, folder):
         return run_stage(setup, number, data, tmp_path / folder, parent=parent, float_model=parent)[0]
 

@@ -54,7 +54,6 @@ from qmsam_core.train.fingerprint import fingerprint
 from qmsam_core.train.loading import quiet_worker
 from qmsam_core.train.trainer import Job, freeze_all_but
 
-
 TESTS = str(Path(__file__).parent)
 
 
@@ -151,7 +150,9 @@ def test_frozen_means_frozen(data, float_model, tmp_path, number):
     stage = STAGES[number]
     parent = float_model
     if number > 1:
-        parent, _ = run_stage(params(), 1, data, tmp_path / "one", parent=float_model, float_model=float_model)
+        parent, _ = run_stage(
+            params(), 1, data, tmp_path / "one", parent=float_model, float_model=float_model
+        )
     path, _ = run_stage(params(), number, data, tmp_path / "stage", parent=parent, float_model=float_model)
     before, after = load_model(parent), load_model(path)
     for name in ("image_encoder", "prompt_encoder", "mask_decoder"):
@@ -175,10 +176,14 @@ def test_the_best_epoch_goes_on_or_the_last_as_released(data, float_model, tmp_p
     monkeypatch.setattr(loop, "evaluate", lambda *a: next(scores))
     longer = dict(annealing_epochs=3)
     best, history = run_stage(params(**longer), 3, data, tmp_path / "best", parent=float_model)
-    last, _ = run_stage(params(released=["checkpoint"], **longer), 3, data, tmp_path / "last", parent=float_model)
+    last, _ = run_stage(
+        params(released=["checkpoint"], **longer), 3, data, tmp_path / "last", parent=float_model
+    )
     assert describe_model(best)["epoch"] == 1 and describe_model(last)["epoch"] == 2
     assert history["best"].tolist() == [True, True, False]
-    assert history["learning_rate"].tolist() == [schedule_of(params(**longer)).rate(epoch) for epoch in range(3)]
+    assert history["learning_rate"].tolist() == [
+        schedule_of(params(**longer)).rate(epoch) for epoch in range(3)
+    ]
     assert pd.read_csv(tmp_path / "best" / "history.csv")["epoch"].tolist() == [0, 1, 2]
 
 
@@ -195,7 +200,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
             raise Killed
 
     with pytest.raises(Killed):
-        run_stage(setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=killer)
+        run_stage(
+            setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=killer
+        )
     lines = []
     resumed, history = run_stage(
         setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append
@@ -243,12 +250,18 @@ def test_a_run_killed_inside_epochs_resumes_bit_by_bit(data, float_model, tmp_pa
     setup = params(samples_per_modality=4, released=["checkpoint"], learning_rate=0.01, model="litemedsam")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    whole, whole_history = run_stage(setup, 1, data, tmp_path / "whole", parent=float_model, float_model=float_model)
+    whole, whole_history = run_stage(
+        setup, 1, data, tmp_path / "whole", parent=float_model, float_model=float_model
+    )
     torch.set_num_threads(threads)
 
     def train(moment=None):
-        argument = repr((setup.model_dump(mode="json"), str(data), str(tmp_path / "killed"), str(float_model), moment))
-        return subprocess.run([sys.executable, "-u", "-c", KILLED, argument, TESTS], capture_output=True, text=True)
+        argument = repr(
+            (setup.model_dump(mode="json"), str(data), str(tmp_path / "killed"), str(float_model), moment)
+        )
+        return subprocess.run(
+            [sys.executable, "-u", "-c", KILLED, argument, TESTS], capture_output=True, text=True
+        )
 
     assert train(2).returncode == -signal.SIGKILL  # in the third step of the first epoch
     saving = train(-4)  # while the progress is saved that the second step of the second epoch made
@@ -280,10 +293,14 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
     with pytest.raises(TrainingError, match=words):
         run_stage(setup, 1, data, tmp_path, parent=float_model, float_model=float_model, log=fill_the_disk)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    assert describe_model(tmp_path / "model.safetensors")["epoch"] == (0 if file == "model.safetensors" else 1)
+    assert describe_model(tmp_path / "model.safetensors")["epoch"] == (
+        0 if file == "model.safetensors" else 1
+    )
     load_model(tmp_path / "model.safetensors")
     assert len(lines) == 1 and not partial.is_symlink()
-    _, history = run_stage(setup, 1, data, tmp_path, parent=float_model, float_model=float_model, log=lines.append)
+    _, history = run_stage(
+        setup, 1, data, tmp_path, parent=float_model, float_model=float_model, log=lines.append
+    )
     assert "resumed after epoch 1" in lines[1] and history["epoch"].tolist() == [0, 1, 2]
 
 
@@ -297,7 +314,9 @@ def small_files():
 
 
 def test_a_full_disk_is_told_of_a_given_checkpoint_too(data, float_model, tmp_path, small_files):
-    with pytest.raises(TrainingError, match=r"model.safetensors: cannot be written \(.*make space and start again"):
+    with pytest.raises(
+        TrainingError, match=r"model.safetensors: cannot be written \(.*make space and start again"
+    ):
         make_float_baseline(params(float_checkpoint=str(float_model)), data, tmp_path / "float")
     assert not list((tmp_path / "float").iterdir())
 
@@ -307,17 +326,33 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(data, float_mod
     with pytest.raises(TrainingError, match=r"file/stage/trial-0: cannot be written \(.*Not a directory"):
         run_stage(params(), 3, data, tmp_path / "file" / "stage", parent=float_model)
     (tmp_path / "p.yaml").write_text("threads: 1")
-    code = train_command([str(tmp_path / "p.yaml"), "--stage", "1", "--data", str(data), "--parent", str(float_model), "-o", str(tmp_path / "file" / "stage")])
+    code = train_command(
+        [
+            str(tmp_path / "p.yaml"),
+            "--stage",
+            "1",
+            "--data",
+            str(data),
+            "--parent",
+            str(float_model),
+            "-o",
+            str(tmp_path / "file" / "stage"),
+        ]
+    )
     assert code == 1 and capsys.readouterr().err.startswith("train: ")
 
 
 def test_progress_of_other_work_is_not_taken_up(data, float_model, tmp_path):
     with pytest.raises(Killed):
-        run_stage(params(), 3, data, tmp_path, parent=float_model, log=lambda line: (_ for _ in ()).throw(Killed))
+        run_stage(
+            params(), 3, data, tmp_path, parent=float_model, log=lambda line: (_ for _ in ()).throw(Killed)
+        )
     lines = []
     run_stage(params(seed=1), 3, data, tmp_path, parent=float_model, log=lines.append)
     assert not any("resumed" in line for line in lines)
-    assert [line for line in lines if "progress of other work" in line] == lines[:1]  # told before it is overwritten
+    assert [line for line in lines if "progress of other work" in line] == lines[
+        :1
+    ]  # told before it is overwritten
 
 
 # Work that is done --------------------------------------------------------------------------------------------------------------------------
@@ -327,7 +362,11 @@ def test_progress_of_other_work_is_not_taken_up(data, float_model, tmp_path):
 def trainings(monkeypatch):
     """The stages that were really trained, one number each."""
     numbers, fit = [], pipeline.fit
-    monkeypatch.setattr(pipeline, "fit", lambda model, data, job, *rest: (numbers.append(job.stage.number), fit(model, data, job, *rest))[1])
+    monkeypatch.setattr(
+        pipeline,
+        "fit",
+        lambda model, data, job, *rest: (numbers.append(job.stage.number), fit(model, data, job, *rest))[1],
+    )
     return numbers
 
 
@@ -346,14 +385,18 @@ def test_a_finished_stage_is_taken_as_it_is(data, float_model, tmp_path, trainin
     assert trainings == [number] and again == path and path.read_bytes() == before
     pd.testing.assert_frame_equal(told, history)
     assert len(lines) == 1 and "finished before" in lines[0]
-    assert min(file.stat().st_mtime for file in (path, tmp_path / "history.csv")) >= started  # as the study's check of a notebook's outputs wants it
+    assert (
+        min(file.stat().st_mtime for file in (path, tmp_path / "history.csv")) >= started
+    )  # as the study's check of a notebook's outputs wants it
     run(params(seed=1))
     assert trainings == [number] * 2  # other work
     run()
     assert trainings == [number] * 3 and digest(load_model(path)) == weights
 
 
-def test_what_was_changed_or_trained_by_other_code_is_not_taken_for_finished(data, float_model, tmp_path, trainings, monkeypatch):
+def test_what_was_changed_or_trained_by_other_code_is_not_taken_for_finished(
+    data, float_model, tmp_path, trainings, monkeypatch
+):
     def run():
         return run_stage(params(), 3, data, tmp_path, parent=float_model)
 
@@ -377,7 +420,14 @@ def test_what_was_changed_or_trained_by_other_code_is_not_taken_for_finished(dat
 def test_a_stage_that_begins_anew_is_not_finished_before_its_end(data, float_model, tmp_path, trainings):
     run_stage(params(), 3, data, tmp_path, parent=float_model)
     with pytest.raises(Killed):
-        run_stage(params(seed=1), 3, data, tmp_path, parent=float_model, log=lambda line: (_ for _ in ()).throw(Killed))
+        run_stage(
+            params(seed=1),
+            3,
+            data,
+            tmp_path,
+            parent=float_model,
+            log=lambda line: (_ for _ in ()).throw(Killed),
+        )
     assert not (tmp_path / progress.MARK).exists() and (tmp_path / "progress.pt").exists()
     progress.forget(tmp_path)
     assert (tmp_path / "progress.pt").exists()  # of a training that broke off
@@ -385,7 +435,17 @@ def test_a_stage_that_begins_anew_is_not_finished_before_its_end(data, float_mod
 
 def test_the_command_line_trains_anew_when_it_is_told_to(data, float_model, tmp_path, trainings):
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(params(model="litemedsam").model_dump(mode="json")))
-    command = [str(tmp_path / "p.yaml"), "--stage", "3", "--data", str(data), "--parent", str(float_model), "-o", str(tmp_path / "out")]
+    command = [
+        str(tmp_path / "p.yaml"),
+        "--stage",
+        "3",
+        "--data",
+        str(data),
+        "--parent",
+        str(float_model),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     assert [train_command(command) for _ in range(2)] == [0, 0] and trainings == [3]
     assert train_command([*command, "--force"]) == 0 and trainings == [3, 3]
 
@@ -395,7 +455,11 @@ OTHER = {
     "epoch_slices": 2, "recipe": "deploy", "batch_size": [1, 4, 2], "model": "litemedsam", "float_checkpoint": "other.pth",
 }  # fmt: skip
 UNREAD = {"model", "float_checkpoint"}  # they are the parent's
-READ = {1: set(OTHER) - UNREAD, 2: set(OTHER) - UNREAD - {"batch_size"}, 3: set(OTHER) - UNREAD - {"batch_size", "recipe"}}
+READ = {
+    1: set(OTHER) - UNREAD,
+    2: set(OTHER) - UNREAD - {"batch_size"},
+    3: set(OTHER) - UNREAD - {"batch_size", "recipe"},
+}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -403,15 +467,32 @@ def test_a_stage_s_identity_is_what_it_reads_and_no_more(data, float_model, monk
     def identity(setup=params(), parent=float_model, float_model=float_model):
         return fingerprint(setup, number, parent, None, data, float_model)
 
-    assert {name for name, value in OTHER.items() if identity(params(**{name: value})) != identity()} == READ[number]
-    unread = dict(profile="other", outputs_root="there", threads=3, phantom_cases=99, eval_fraction=0.2, device="auto", decode_block=8, benchmark_runs=9)
+    assert {name for name, value in OTHER.items() if identity(params(**{name: value})) != identity()} == READ[
+        number
+    ]
+    unread = dict(
+        profile="other",
+        outputs_root="there",
+        threads=3,
+        phantom_cases=99,
+        eval_fraction=0.2,
+        device="auto",
+        decode_block=8,
+        benchmark_runs=9,
+    )
     for name, value in unread.items():
-        assert identity(params(**{name: value})) == identity(), name  # cuda is no part of the machine that tests this
+        assert identity(params(**{name: value})) == identity(), (
+            name
+        )  # cuda is no part of the machine that tests this
     assert identity(parent=data / "index_train.npz") != identity()
     assert (identity(float_model=data / "index_train.npz") != identity()) == (number == 1)
-    assert identity(params(teacher=str(data / "index_train.npz"))) == identity(float_model=data / "index_train.npz")
+    assert identity(params(teacher=str(data / "index_train.npz"))) == identity(
+        float_model=data / "index_train.npz"
+    )
     released = params(released=["distillation"])
-    assert (identity(released, float_model=data / "index_train.npz") != identity(released)) == (number in (1, 3))
+    assert (identity(released, float_model=data / "index_train.npz") != identity(released)) == (
+        number in (1, 3)
+    )
     alone = identity()
     monkeypatch.setattr("qmsam_core.train.fingerprint.world_size", lambda: 2)
     assert identity() != alone
@@ -492,7 +573,9 @@ def test_readers_beside_a_gpu_leave_ctrl_c_and_threads_alone(data, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(data, float_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "segmentation_loss", lambda released: lambda logits, masks: logits.sum() * float("nan"))
+    monkeypatch.setattr(
+        trainer, "segmentation_loss", lambda released: lambda logits, masks: logits.sum() * float("nan")
+    )
     with pytest.raises(TrainingError, match=r"stage 3, epoch 0, step 0: loss is nan on \dDBox_"):
         run_stage(params(), 3, data, tmp_path, parent=float_model)
 
@@ -523,18 +606,33 @@ def test_training_fits_a_few_rectangles(data, float_model, tmp_path):
     assert history["loss"].iloc[-1] < 0.9 * history["loss"].iloc[0] and history["eval_dsc"].iloc[-1] > 0.3
 
 
-
-@pytest.mark.parametrize("number, recipe", [(1, "deploy")])  # without batch norms that look at their own process's images only
-def test_two_processes_are_one_with_the_doubled_batch(data, float_model, tmp_path, number, recipe, monkeypatch):
+@pytest.mark.parametrize(
+    "number, recipe", [(1, "deploy")]
+)  # without batch norms that look at their own process's images only
+def test_two_processes_are_one_with_the_doubled_batch(
+    data, float_model, tmp_path, number, recipe, monkeypatch
+):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {TESTS!r}); import narrow")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # the processes know the narrow network, whatever the parameters call it
+    monkeypatch.setenv(
+        "PYTHONPATH", str(tmp_path)
+    )  # the processes know the narrow network, whatever the parameters call it
     common = dict(recipe=recipe, samples_per_modality=4, learning_rate=0.01, model="litemedsam")
     setups = params(**common, batch_size=[4, 4, 4]), params(**common, batch_size=[2, 2, 2], processes=2)
     (_, one), (path, two) = (
-        launch_stage(setup, number, data, tmp_path / str(setup.processes), parent=float_model, float_model=float_model, log=lambda line: None)
+        launch_stage(
+            setup,
+            number,
+            data,
+            tmp_path / str(setup.processes),
+            parent=float_model,
+            float_model=float_model,
+            log=lambda line: None,
+        )
         for setup in setups
     )
-    assert two["samples"].tolist() == one["samples"].tolist() == [8, 8]  # of two modalities, 4 each, whatever the number of processes
+    assert (
+        two["samples"].tolist() == one["samples"].tolist() == [8, 8]
+    )  # of two modalities, 4 each, whatever the number of processes
     losses = [c for c in one if c.endswith("loss")]
     assert len(losses) == (3 if number == 1 else 2)
     for loss in losses:
@@ -550,7 +648,9 @@ def test_the_epoch_draws_as_many_of_each_modality(data):
 
 def test_epochs_are_judged_by_as_many_slices_as_the_parameters_say(data):
     def number(slices=None, **changes):
-        return len(evaluation_batches(params(**changes), data, 32, 32, *([] if slices is None else [slices])).sampler)
+        return len(
+            evaluation_batches(params(**changes), data, 32, 32, *([] if slices is None else [slices])).sampler
+        )
 
     every = number(epoch_slices=0)
     assert number() == number(epoch_slices=4) <= every
@@ -567,14 +667,21 @@ def test_a_teacher_of_another_shape_is_refused(float_model):
 
 def test_a_file_that_is_not_medsam_s_is_told_with_where_to_get_it(tmp_path):
     setup = params(model="litemedsam", image_size=256, teacher=str(tmp_path / "medsam_vit_b.pth"))
-    with pytest.raises(CheckpointError, match=r"medsam_vit_b.pth: no such file.*README of the official MedSAM repository"):
+    with pytest.raises(
+        CheckpointError, match=r"medsam_vit_b.pth: no such file.*README of the official MedSAM repository"
+    ):
         make_teacher(setup, None)
     torch.save(build_model("narrow").state_dict(), setup.teacher)  # another network's
-    with pytest.raises(CheckpointError, match=r"does not fit Sam \(314 keys\): \d+ missing: .*; \d+ not of this model: .*; \d+ wrong shape: .* expected .*README"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not fit Sam \(314 keys\): \d+ missing: .*; \d+ not of this model: .*; \d+ wrong shape: .* expected .*README",
+    ):
         make_teacher(setup, None)
     whole = (tmp_path / "medsam_vit_b.pth").read_bytes()
     (tmp_path / "medsam_vit_b.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"is the download complete\?; the README of the official MedSAM"):
+    with pytest.raises(
+        CheckpointError, match=r"is the download complete\?; the README of the official MedSAM"
+    ):
         make_teacher(setup, None)
 
 
@@ -583,7 +690,9 @@ def test_the_float_parent_teaches_where_no_other_is_named(float_model):
     images, boxes = torch.rand(2, 3, 32, 32), torch.tensor([[2.0, 2, 20, 20]] * 2)
     embeddings, none = teacher(images, None)
     assert name == "the float parent" and none is None
-    torch.testing.assert_close(embeddings, load_model(float_model).image_encoder(images), rtol=1e-3, atol=1e-3)  # float16
+    torch.testing.assert_close(
+        embeddings, load_model(float_model).image_encoder(images), rtol=1e-3, atol=1e-3
+    )  # float16
     assert teacher(images, boxes)[1].shape == (2, 1, 32, 32)
 
 
@@ -619,10 +728,21 @@ def test_a_stage_s_summary_counts_all_epochs_and_shows_the_best():
 
 
 def test_budgets_account_alike_for_every_strategy_and_stage():
-    rows = [("min", 1, 0, 10, 36.0), ("min", 1, 1, 10, 36.0), ("min", 2, 0, 20, 36.0), ("tenth", 1, 0, 40, 36.0)]
+    rows = [
+        ("min", 1, 0, 10, 36.0),
+        ("min", 1, 1, 10, 36.0),
+        ("min", 2, 0, 20, 36.0),
+        ("tenth", 1, 0, 40, 36.0),
+    ]
     histories = pd.DataFrame(rows, columns=["strategy", "stage", "epoch", "samples", "seconds"])
     budgets = stage_budgets(histories).set_index(["strategy", "stage"])
-    assert budgets["samples"].to_dict() == {("min", "1"): 20, ("min", "2"): 20, ("min", "all"): 40, ("tenth", "1"): 40, ("tenth", "all"): 40}
+    assert budgets["samples"].to_dict() == {
+        ("min", "1"): 20,
+        ("min", "2"): 20,
+        ("min", "all"): 40,
+        ("tenth", "1"): 40,
+        ("tenth", "all"): 40,
+    }
     assert budgets.loc[("min", "all")].tolist() == pytest.approx([3, 40, 0.03, 2700.0])
 
 
@@ -635,10 +755,11 @@ def test_a_given_checkpoint_is_the_float_baseline_as_it_is(data, tmp_path):
     assert describe_model(path)["origin_sha256"] == sha256(tmp_path / "given.pth")
 
 
-
 @pytest.mark.parametrize("size, pixels", [(32, 1.0), (64, 2.0)])
 def test_boxes_move_in_training_by_what_the_parameters_say_and_never_in_evaluation(data, size, pixels):
     """In pixels of 256, whatever the input's size."""
     setup = params(box_jitter=8.0, image_size=size)
     made = make_data(setup, data, build_model("narrow", size))
-    assert made.train.transform.box_jitter == pixels and not hasattr(made.evaluation.dataset.transform, "box_jitter")
+    assert made.train.transform.box_jitter == pixels and not hasattr(
+        made.evaluation.dataset.transform, "box_jitter"
+    )

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmsam_core.data.transforms import EvalTransform, Geometry, TrainTransform, flip_sample, jitter_box, mask_box, min_max
+from qmsam_core.data.transforms import (
+    EvalTransform,
+    Geometry,
+    TrainTransform,
+    flip_sample,
+    jitter_box,
+    mask_box,
+    min_max,
+)
 
 SIDE = st.integers(1, 300)
 SIZE = st.sampled_from([32, 48, 64, 96, 256])
@@ -64,7 +72,10 @@ def test_same_size_is_the_identity(height, width, seed):
     np.testing.assert_array_equal(g.mask_to_image((g.mask(mask) * 2.0 - 1)[None])[0], mask)
 
 
-@pytest.mark.parametrize("height, width, size, side", [(100, 77, 256, 64), (767, 1024, 1024, 256), (50, 50, 64, 16), (33, 64, 64, 64), (480, 640, 128, 128)])
+@pytest.mark.parametrize(
+    "height, width, size, side",
+    [(100, 77, 256, 64), (767, 1024, 1024, 256), (50, 50, 64, 16), (33, 64, 64, 64), (480, 640, 128, 128)],
+)
 def test_half_plane_keeps_its_edge(height, width, size, side):
     """A vertical edge in the logits lands on the same share of the image's width, whatever the sizes."""
     g = Geometry.of(height, width, size)
@@ -107,7 +118,14 @@ def test_constant_image_is_zero():
     assert not min_max(np.full((3, 3, 3), 9, np.uint8)).any()
 
 
-@pytest.mark.parametrize("call", [lambda g: g.image(np.zeros((8, 8, 3), np.uint8), "bilinear"), lambda g: g.image(np.zeros((8, 8, 3), np.uint8), order="first"), lambda g: g.mask_to_image(np.zeros((8, 8)))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda g: g.image(np.zeros((8, 8, 3), np.uint8), "bilinear"),
+        lambda g: g.image(np.zeros((8, 8, 3), np.uint8), order="first"),
+        lambda g: g.mask_to_image(np.zeros((8, 8))),
+    ],
+)
 def test_wrong_arguments_are_named(call):
     with pytest.raises(ValueError, match="expected"):
         call(Geometry.of(8, 8, 32))
@@ -133,7 +151,9 @@ def test_jitter_only_grows_the_box_and_stays_inside(seed, amount):
 
 
 @settings(max_examples=40)
-@given(st.integers(8, 200), st.integers(8, 200), st.sampled_from([(64, 64), (64, 16)]), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(8, 200), st.integers(8, 200), st.sampled_from([(64, 64), (64, 16)]), st.integers(0, 2**32 - 1)
+)
 def test_samples_never_lose_their_object(height, width, sizes, seed):
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), np.uint8)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterator, Mapping
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +24,15 @@ MAX_ARRAY_BYTES = 8 * 1024**3
 """Default limit on the bytes an array may declare: a 2000 x 2048 x 2048 uint8 volume fits, a corrupt header does not."""
 
 _SKIP_BYTES = 1 << 20  # what is inflated at a time while skipping forward; bounds memory, not speed
-_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+_READ_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class CaseError(ValueError):
@@ -69,7 +78,9 @@ class CaseArchive:
         try:
             self._zip = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
-            raise self._error(f"is no complete npz (zip) archive ({error}); download or write it again") from error
+            raise self._error(
+                f"is no complete npz (zip) archive ({error}); download or write it again"
+            ) from error
         except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
             raise self._error(f"cannot be opened ({error.__class__.__name__}: {error})") from error
 
@@ -147,9 +158,13 @@ class CaseArchive:
         except _READ_ERRORS as error:
             raise self._error(f"array '{key}' has no readable npy header ({error})") from error
         if header.dtype.hasobject:
-            raise self._error(f"array '{key}' holds Python objects (dtype {header.dtype}), which are never unpickled; expected numbers")
+            raise self._error(
+                f"array '{key}' holds Python objects (dtype {header.dtype}), which are never unpickled; expected numbers"
+            )
         if header.nbytes > self.max_bytes:
-            raise self._error(f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); the limit is {self.max_bytes:,}")
+            raise self._error(
+                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); the limit is {self.max_bytes:,}"
+            )
         self._check_size(header, stream, key)
         return header
 
@@ -157,7 +172,9 @@ class CaseArchive:
         """Refuse a header that promises more or less than the archive says the member holds, before memory is taken."""
         available = self._zip.getinfo(f"{key}.npy").file_size - stream.tell()
         if available != header.nbytes:
-            raise self._error(f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}) but the file holds {available:,}")
+            raise self._error(
+                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}) but the file holds {available:,}"
+            )
 
     def _room_for(self, header: ArrayHeader, key: str) -> np.ndarray:
         try:

@@ -28,7 +28,12 @@ def disk_cost(index: SliceIndex, index_bytes: int = 0) -> pd.DataFrame:
         index_bytes: size of the saved index, all that reading on demand adds to the stored cases.
     """
     cases = index.cases.assign(unpacked=lambda c: c.n_slices * c.height * c.width * UNPACKED_BYTES)
-    table = cases.groupby("modality").agg(cases=("path", "size"), slices=("n_slices", "sum"), stored=("bytes", "sum"), unpacked=("unpacked", "sum"))
+    table = cases.groupby("modality").agg(
+        cases=("path", "size"),
+        slices=("n_slices", "sum"),
+        stored=("bytes", "sum"),
+        unpacked=("unpacked", "sum"),
+    )
     table.loc["All"] = table.sum()
     table["ratio"] = table.unpacked / table.stored
     table["index"] = pd.array([pd.NA] * (len(table) - 1) + [index_bytes], dtype="Int64")
@@ -71,7 +76,10 @@ def faults(index: SliceIndex, size: int | None = None) -> pd.DataFrame:
     rows += [(str(path), "odd", message) for path, message in index.remarks]
     if size is not None:
         lost = lost_labels(index, size)
-        rows += [(row.path, f"loses objects at {size} px", f"{row.lost} of {row.objects} objects on its slices") for row in lost.itertuples()]
+        rows += [
+            (row.path, f"loses objects at {size} px", f"{row.lost} of {row.objects} objects on its slices")
+            for row in lost.itertuples()
+        ]
     return pd.DataFrame(rows, columns=["path", "fault", "detail"])
 
 

@@ -54,7 +54,10 @@ def case_layout(archive: CaseArchive) -> CaseLayout:
     """
     images = archive.header("imgs")
     if images.dtype != np.uint8:
-        raise CaseError(archive.path, f"'imgs' is {images.dtype}; expected uint8 0..255 (window or rescale the image first)")
+        raise CaseError(
+            archive.path,
+            f"'imgs' is {images.dtype}; expected uint8 0..255 (window or rescale the image first)",
+        )
     labels = archive.header("gts") if "gts" in archive else None
     is_volume = _is_volume(archive.path, images.shape, labels)
     slices, height, width = images.shape if is_volume else (1, *images.shape[:2])
@@ -69,7 +72,9 @@ def _is_volume(path: Path, shape: tuple[int, ...], labels: ArrayHeader | None) -
     if len(shape) == 2:
         return False
     if len(shape) != 3:
-        raise CaseError(path, f"'imgs' has shape {shape}; expected (H,W,3) or (H,W) for an image, (D,H,W) for a volume")
+        raise CaseError(
+            path, f"'imgs' has shape {shape}; expected (H,W,3) or (H,W) for an image, (D,H,W) for a volume"
+        )
     if labels is not None and len(labels.shape) in (2, 3):
         volume = len(labels.shape) == 3
     elif path.name.startswith(("2DBox", "3DBox")):
@@ -83,9 +88,14 @@ def _is_volume(path: Path, shape: tuple[int, ...], labels: ArrayHeader | None) -
 
 def _check_labels(path: Path, labels: ArrayHeader, expected: tuple[int, ...]) -> None:
     if labels.dtype.kind not in "uib":
-        raise CaseError(path, f"'gts' is {labels.dtype}; expected integer labels 0..{MAX_LABEL} (round and cast it first)")
+        raise CaseError(
+            path, f"'gts' is {labels.dtype}; expected integer labels 0..{MAX_LABEL} (round and cast it first)"
+        )
     if labels.shape != expected:
-        raise CaseError(path, f"'gts' has shape {labels.shape}, 'imgs' needs {expected}: image and mask do not belong together")
+        raise CaseError(
+            path,
+            f"'gts' has shape {labels.shape}, 'imgs' needs {expected}: image and mask do not belong together",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +186,10 @@ class Case:
         if self.boxes is not None:
             return self
         if self.labels is None:
-            raise CaseError(self.name, "has neither 'boxes' nor 'gts'; boxes can be read or derived from labels, not guessed")
+            raise CaseError(
+                self.name,
+                "has neither 'boxes' nor 'gts'; boxes can be read or derived from labels, not guessed",
+            )
         ids, boxes = tight_boxes(self.labels)
         return replace(self, boxes=boxes, labels=renumbered(self.labels, ids))
 
@@ -199,7 +212,9 @@ def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = ndimage.find_objects(labels.astype(np.int32, copy=False))
     present = [(number, where) for number, where in enumerate(found, start=1) if where is not None]
     ids = np.array([number for number, _ in present], dtype=np.int64)
-    boxes = [[s.start for s in reversed(where)] + [s.stop - 1 for s in reversed(where)] for _, where in present]
+    boxes = [
+        [s.start for s in reversed(where)] + [s.stop - 1 for s in reversed(where)] for _, where in present
+    ]
     return ids, np.array(boxes, dtype=np.int64).reshape(len(present), 2 * labels.ndim)
 
 
@@ -209,7 +224,11 @@ def write_segmentation(path: str | os.PathLike, segs: np.ndarray) -> None:
     top = int(segs.max(initial=0))
     if segs.dtype.kind not in "uib" or segs.min(initial=0) < 0 or top > MAX_LABEL:
         raise CaseError(path, f"'segs' is {segs.dtype} up to {top}; expected integer labels 0..{MAX_LABEL}")
-    write_archive(path, {"segs": segs.astype(np.uint8 if top <= 255 else np.uint16, copy=False)}, level=SEGMENTATION_LEVEL)
+    write_archive(
+        path,
+        {"segs": segs.astype(np.uint8 if top <= 255 else np.uint16, copy=False)},
+        level=SEGMENTATION_LEVEL,
+    )
 
 
 def read_segmentation(path: str | os.PathLike) -> np.ndarray:
@@ -217,7 +236,9 @@ def read_segmentation(path: str | os.PathLike) -> np.ndarray:
     with CaseArchive(path) as archive:
         segs = archive.array("segs")
     if segs.dtype.kind not in "uib" or segs.ndim not in (2, 3):
-        raise CaseError(path, f"'segs' is {segs.dtype} of shape {segs.shape}; expected integers (H,W) or (D,H,W)")
+        raise CaseError(
+            path, f"'segs' is {segs.dtype} of shape {segs.shape}; expected integers (H,W) or (D,H,W)"
+        )
     return segs
 
 
@@ -253,7 +274,9 @@ def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
     if boxes.size == 0:
         boxes = np.zeros((0, columns))
     if boxes.dtype.kind not in "uif" or boxes.ndim != 2 or boxes.shape[1] != columns:
-        raise CaseError(path, f"'boxes' is {boxes.dtype} of shape {boxes.shape}; expected numbers of shape (N,{columns})")
+        raise CaseError(
+            path, f"'boxes' is {boxes.dtype} of shape {boxes.shape}; expected numbers of shape (N,{columns})"
+        )
     if not np.isfinite(boxes).all() or (boxes != np.round(boxes)).any():
         raise CaseError(path, "'boxes' holds NaN, infinite or fractional coordinates; expected whole pixels")
     sides = np.array([layout.width, layout.height, layout.n_slices][: columns // 2])
@@ -263,7 +286,10 @@ def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
         if (first > last).any():
             raise CaseError(path, f"box {number} {boxes[number].tolist()} has a minimum above its maximum")
         if (first < 0).any() or (first >= sides).any() or (last > sides).any():
-            raise CaseError(path, f"box {number} {boxes[number].tolist()} leaves the image of (x,y,z) size {sides.tolist()}")
+            raise CaseError(
+                path,
+                f"box {number} {boxes[number].tolist()} leaves the image of (x,y,z) size {sides.tolist()}",
+            )
     boxes[:, columns // 2 :] = np.minimum(high, sides - 1)
     return boxes
 
@@ -271,13 +297,22 @@ def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
 def check_box_count(path: str | os.PathLike, top_label: int, n_boxes: int) -> None:
     """Raise `CaseError` where labels go beyond the boxes, so that box i cannot stand for label i+1."""
     if top_label > n_boxes:
-        raise CaseError(path, f"'gts' goes up to label {top_label} but there are {n_boxes} boxes; expected box i for label i+1")
+        raise CaseError(
+            path,
+            f"'gts' goes up to label {top_label} but there are {n_boxes} boxes; expected box i for label i+1",
+        )
 
 
 def _load_spacing(archive: CaseArchive, is_volume: bool) -> np.ndarray:
     if not is_volume or "spacing" not in archive:
         return np.ones(3)
     spacing = archive.array("spacing")
-    if spacing.shape != (3,) or spacing.dtype.kind not in "uif" or not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise CaseError(archive.path, f"'spacing' is {spacing.tolist()}; expected three positive numbers, mm as (x,y,z)")
+    if (
+        spacing.shape != (3,)
+        or spacing.dtype.kind not in "uif"
+        or not (np.isfinite(spacing).all() and (spacing > 0).all())
+    ):
+        raise CaseError(
+            archive.path, f"'spacing' is {spacing.tolist()}; expected three positive numbers, mm as (x,y,z)"
+        )
     return spacing.astype(np.float64)

@@ -59,7 +59,12 @@ def source_of(name: str, sources: pd.DataFrame) -> pd.Series | None:
     """
     modality, _, below = name.partition("/")
     rows = sources[sources["modality"] == modality]
-    rows = rows.loc[[_covers(pattern, below) or ("/" not in below and _covers(_file_pattern(pattern, modality), below)) for pattern in rows["pattern"]]]
+    rows = rows.loc[
+        [
+            _covers(pattern, below) or ("/" not in below and _covers(_file_pattern(pattern, modality), below))
+            for pattern in rows["pattern"]
+        ]
+    ]
     if rows.empty:
         return None
     if not rows["open"].all():
@@ -71,7 +76,11 @@ def _covers(pattern: str, name: str) -> bool:
     """Whether a name begins with a pattern that is not cut off within a word or number; an empty pattern covers nothing."""
     if pattern.endswith(("*", "_", "-", "/")):
         return fnmatchcase(name, f"{pattern}*")
-    return any(fnmatchcase(name[:end], pattern) for end in range(1, len(name) + 1) if not name[end : end + 1].isalnum())
+    return any(
+        fnmatchcase(name[:end], pattern)
+        for end in range(1, len(name) + 1)
+        if not name[end : end + 1].isalnum()
+    )
 
 
 def _file_pattern(pattern: str, modality: str) -> str:

@@ -5,7 +5,8 @@ Source: paper section 3.1 (random sampling of Ns slices a modality in each epoch
 
 from __future__ import annotations
 
-from typing import Iterator, Literal, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -15,7 +16,9 @@ from .index import SliceIndex
 Strategy = Literal["min", "all"] | int | float
 
 
-def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min", least: int | None = None) -> dict[str, int]:
+def samples_per_modality(
+    counts: Mapping[str, int], strategy: Strategy = "min", least: int | None = None
+) -> dict[str, int]:
     """Number of slices an epoch draws from each modality.
 
     Args:
@@ -31,7 +34,9 @@ def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min", 
     counts = {modality: int(count) for modality, count in counts.items()}
     empty = [modality for modality, count in counts.items() if count < 1]
     if empty or not counts:
-        raise ValueError(f"no slices to sample from in {', '.join(empty) or 'an empty index'}; leave such modalities out")
+        raise ValueError(
+            f"no slices to sample from in {', '.join(empty) or 'an empty index'}; leave such modalities out"
+        )
     smallest = min(counts.values())
     if strategy == "min":
         return dict.fromkeys(counts, smallest)
@@ -41,7 +46,9 @@ def samples_per_modality(counts: Mapping[str, int], strategy: Strategy = "min", 
         return counts
     if isinstance(strategy, int) and not isinstance(strategy, bool) and strategy >= 1:
         return dict.fromkeys(counts, strategy)
-    raise ValueError(f"strategy {strategy!r}: expected 'min', 'all', a whole number of at least 1 or a share between 0 and 1")
+    raise ValueError(
+        f"strategy {strategy!r}: expected 'min', 'all', a whole number of at least 1 or a share between 0 and 1"
+    )
 
 
 class ModalityBalancedSampler(Sampler[int]):
@@ -71,9 +78,13 @@ class ModalityBalancedSampler(Sampler[int]):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self._epoch = 0
         codes, filled = index.modality_codes(), index.objects_on() > 0
-        slices = {name: np.flatnonzero((codes == code) & filled) for code, name in enumerate(index.modalities)}
+        slices = {
+            name: np.flatnonzero((codes == code) & filled) for code, name in enumerate(index.modalities)
+        }
         self._slices = {name: rows for name, rows in slices.items() if len(rows)}
-        self.samples = samples_per_modality({name: len(rows) for name, rows in self._slices.items()}, strategy, least)
+        self.samples = samples_per_modality(
+            {name: len(rows) for name, rows in self._slices.items()}, strategy, least
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose draw the next iteration gives."""

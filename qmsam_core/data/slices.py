@@ -31,7 +31,14 @@ class SliceDataset(Dataset):
         cache_bytes: memory for recently inflated volumes, in each worker process.
     """
 
-    def __init__(self, index: SliceIndex, transform: EvalTransform, rng_seed: int = 0, epoch: int = 0, cache_bytes: int = DEFAULT_CACHE_BYTES):
+    def __init__(
+        self,
+        index: SliceIndex,
+        transform: EvalTransform,
+        rng_seed: int = 0,
+        epoch: int = 0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ):
         self.index, self.transform, self.rng_seed = index, transform, rng_seed
         self._epoch = torch.tensor(epoch).share_memory_()  # persistent workers see `set_epoch`
         self._reader = SliceReader(cache_bytes)
@@ -54,9 +61,14 @@ class SliceDataset(Dataset):
         ref = self.index[i]
         ids = self.index.labels_on(i)
         if not ids:
-            raise CaseError(ref.path, f"slice {ref.z} holds no object; sample with ModalityBalancedSampler, which leaves such slices out")
+            raise CaseError(
+                ref.path,
+                f"slice {ref.z} holds no object; sample with ModalityBalancedSampler, which leaves such slices out",
+            )
         label = _choose_label(ids, labels, self.transform, rng)
-        return _sample(self.transform, image, labels == label, rng, ref.modality, f"{ref.path.stem}:{ref.z}:{label}")
+        return _sample(
+            self.transform, image, labels == label, rng, ref.modality, f"{ref.path.stem}:{ref.z}:{label}"
+        )
 
 
 class ObjectDataset(Dataset):
@@ -85,7 +97,9 @@ class ObjectDataset(Dataset):
         label = ids[k - (int(self._ends[i]) - len(ids))]
         image, labels = read_labelled_slice(self.index, i, self._reader)
         ref = self.index[i]
-        return _sample(self.transform, image, labels == label, None, ref.modality, f"{ref.path.stem}:{ref.z}:{label}")
+        return _sample(
+            self.transform, image, labels == label, None, ref.modality, f"{ref.path.stem}:{ref.z}:{label}"
+        )
 
 
 def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +112,9 @@ def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple
     return (np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image), labels
 
 
-def _choose_label(ids: tuple[int, ...], labels: np.ndarray, transform: EvalTransform, rng: np.random.Generator) -> int:
+def _choose_label(
+    ids: tuple[int, ...], labels: np.ndarray, transform: EvalTransform, rng: np.random.Generator
+) -> int:
     """A label at random among those that survive at the masks' size; where none does, the one of most pixels."""
     small = transform.geometry(labels).mask(labels, transform.mask_size)
     surviving = [label for label in np.unique(small).tolist() if label]

@@ -54,9 +54,13 @@ def make_parts(
             parts[name] = _labelled(SliceIndex.build(other, cache=folder / f"index_cache_{name}.npz"), name)
             _refuse_shared(parts[name], rest)
     if eval_cases:
-        parts = {name: part if name == "train" else _at_most(eval_cases, part) for name, part in parts.items()}
+        parts = {
+            name: part if name == "train" else _at_most(eval_cases, part) for name, part in parts.items()
+        }
     for name, part in parts.items():
-        part.save(folder / f"index_{name}.npz", times=False)  # what is made from a part stays up to date when the data are copied
+        part.save(
+            folder / f"index_{name}.npz", times=False
+        )  # what is made from a part stays up to date when the data are copied
     return index, parts
 
 
@@ -64,16 +68,27 @@ def _labelled(index: SliceIndex, purpose: str) -> SliceIndex:
     """The cases that have labels; the others are added to the problems. Raises `DataFolderError` where none has."""
     with_labels = index.cases["has_labels"]
     if not with_labels.any():
-        raise DataFolderError(index.root, f"none of its {len(index.cases)} cases has labels ('gts'), which {purpose} needs")
+        raise DataFolderError(
+            index.root, f"none of its {len(index.cases)} cases has labels ('gts'), which {purpose} needs"
+        )
     part = index.subset(index.cases.index[with_labels])
-    part.problems = sorted([*index.problems, *((Path(path), "has no labels ('gts')") for path in index.cases["path"][~with_labels])])
+    part.problems = sorted(
+        [
+            *index.problems,
+            *((Path(path), "has no labels ('gts')") for path in index.cases["path"][~with_labels]),
+        ]
+    )
     return part
 
 
 def _refuse_shared(part: SliceIndex, learned_from: SliceIndex) -> None:
     """Raise `ValueError` where a file of a part is one of those that are trained or chosen on, by name and size: its score would be no news."""
     known = set(zip(map(os.path.basename, learned_from.cases["path"]), learned_from.cases["bytes"]))
-    shared = [path for path, size in zip(part.cases["path"], part.cases["bytes"]) if (os.path.basename(path), size) in known]
+    shared = [
+        path
+        for path, size in zip(part.cases["path"], part.cases["bytes"])
+        if (os.path.basename(path), size) in known
+    ]
     if shared:
         raise ValueError(
             f"{part.root}: {len(shared)} of its cases are also among those of {learned_from.root} that are trained and chosen on, {os.path.basename(shared[0])} for one; "
@@ -83,7 +98,10 @@ def _refuse_shared(part: SliceIndex, learned_from: SliceIndex) -> None:
 
 def _at_most(count: int, part: SliceIndex) -> SliceIndex:
     """At most `count` cases a modality, in index order. By a hash: the first by name would come from one data set."""
-    hashes = [hashlib.sha256(Path(path).relative_to(part.root).as_posix().encode()).hexdigest() for path in part.cases["path"]]
+    hashes = [
+        hashlib.sha256(Path(path).relative_to(part.root).as_posix().encode()).hexdigest()
+        for path in part.cases["path"]
+    ]
     drawn = part.cases.assign(hash=hashes).sort_values("hash").groupby("modality").head(count)
     smaller = part.subset(sorted(drawn.index))
     smaller.problems = part.problems

@@ -52,9 +52,13 @@ class Geometry:
         if min(height, width, size) < 1:
             raise ValueError(f"height {height}, width {width}, size {size}: expected all at least 1")
         scale = size / max(height, width)
-        return cls(height, width, size, scale, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+        return cls(
+            height, width, size, scale, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        )
 
-    def image(self, image: np.ndarray, interpolation: Interpolation = "area", order: Order = "pad_then_normalise") -> np.ndarray:
+    def image(
+        self, image: np.ndarray, interpolation: Interpolation = "area", order: Order = "pad_then_normalise"
+    ) -> np.ndarray:
         """Network input of a slice.
 
         Args:
@@ -68,7 +72,9 @@ class Geometry:
         """
         if order not in ORDERS:
             raise ValueError(f"order {order!r}: expected one of {', '.join(ORDERS)}")
-        content = cv2.resize(image, (self.new_width, self.new_height), interpolation=_interpolation(interpolation))
+        content = cv2.resize(
+            image, (self.new_width, self.new_height), interpolation=_interpolation(interpolation)
+        )
         if order == "pad_then_normalise":
             square = min_max(self._pad(content))
         else:
@@ -92,7 +98,10 @@ class Geometry:
         if not square.any():
             rows, columns = np.nonzero(mask)
             factor = self.scale * out / self.size
-            square[np.minimum((rows * factor).astype(int), out - 1), np.minimum((columns * factor).astype(int), out - 1)] = 1
+            square[
+                np.minimum((rows * factor).astype(int), out - 1),
+                np.minimum((columns * factor).astype(int), out - 1),
+            ] = 1
         return square
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
@@ -102,7 +111,9 @@ class Geometry:
     def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N,4) from model to image pixels, float32 (N,4), not rounded, clipped to the image."""
         limits = np.array([self.width, self.height, self.width, self.height]) - 1
-        return np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / self.scale, 0, limits).astype(np.float32)
+        return np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / self.scale, 0, limits).astype(
+            np.float32
+        )
 
     def mask_to_image(self, logits: np.ndarray) -> np.ndarray:
         """Masks at the slice's own size: crop the padding, resize the logits linearly, binarise at 0 (paper section 2.3).
@@ -119,14 +130,21 @@ class Geometry:
         masks = np.empty((len(logits), self.height, self.width), dtype=bool)
         for number, square in enumerate(logits):
             content = self.content(square)
-            np.greater(cv2.resize(content, (self.width, self.height), interpolation=cv2.INTER_LINEAR), 0, out=masks[number])
+            np.greater(
+                cv2.resize(content, (self.width, self.height), interpolation=cv2.INTER_LINEAR),
+                0,
+                out=masks[number],
+            )
         return masks
 
     def content(self, square: np.ndarray) -> np.ndarray:
         """The unpadded corner of a mask; enlarged first where the corner's edge would cut through a mask pixel."""
         side = square.shape[0]
         if (self.new_height * side) % self.size or (self.new_width * side) % self.size:
-            square, side = cv2.resize(square, (self.size, self.size), interpolation=cv2.INTER_LINEAR), self.size
+            square, side = (
+                cv2.resize(square, (self.size, self.size), interpolation=cv2.INTER_LINEAR),
+                self.size,
+            )
         return square[: self.new_height * side // self.size, : self.new_width * side // self.size]
 
     def _pad(self, content: np.ndarray) -> np.ndarray:
@@ -148,16 +166,27 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
-def flip_sample(image: np.ndarray, mask: np.ndarray, horizontal: bool, vertical: bool) -> tuple[np.ndarray, np.ndarray]:
+def flip_sample(
+    image: np.ndarray, mask: np.ndarray, horizontal: bool, vertical: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Image (H,W,3) and mask (H,W) mirrored left-right and/or up-down, before resizing, so padding stays at the bottom and right."""
     rows, columns = slice(None, None, -1 if vertical else 1), slice(None, None, -1 if horizontal else 1)
     return np.ascontiguousarray(image[rows, columns]), np.ascontiguousarray(mask[rows, columns])
 
 
-def jitter_box(box: np.ndarray, amount: float, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+def jitter_box(
+    box: np.ndarray, amount: float, width: int, height: int, rng: np.random.Generator
+) -> np.ndarray:
     """Box (4,) with each side moved outwards by a uniform 0..`amount` pixels, kept inside `width` x `height`; float32."""
-    x_min, y_min, x_max, y_max = np.asarray(box, dtype=np.float64) + rng.uniform(0, amount, 4) * (-1, -1, 1, 1)
-    return np.array([max(x_min, 0), max(y_min, 0), min(x_max, width - 1), min(y_max, height - 1)], dtype=np.float32)
+    x_min, y_min, x_max, y_max = np.asarray(box, dtype=np.float64) + rng.uniform(0, amount, 4) * (
+        -1,
+        -1,
+        1,
+        1,
+    )
+    return np.array(
+        [max(x_min, 0), max(y_min, 0), min(x_max, width - 1), min(y_max, height - 1)], dtype=np.float32
+    )
 
 
 @dataclass(frozen=True)
@@ -179,7 +208,9 @@ class EvalTransform:
         """Where a slice of this shape lies in the input."""
         return Geometry.of(image.shape[0], image.shape[1], self.size)
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A slice and the mask of one object on it, ready for the network.
 
         Args:
@@ -211,7 +242,9 @@ class TrainTransform(EvalTransform):
     flips: bool = True
     box_jitter: float = 0.0
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `EvalTransform`, flipped and jittered by draws from `rng` (required)."""
         if rng is None:
             raise ValueError("training samples draw flips and jitter: pass a numpy Generator as rng")
@@ -219,7 +252,11 @@ class TrainTransform(EvalTransform):
             image, mask = flip_sample(image, mask, *(rng.random(2) < 0.5))
         image_in, box, mask_in = super().__call__(image, mask)
         geometry = self.geometry(image)
-        return image_in, jitter_box(box, self.box_jitter, geometry.new_width, geometry.new_height, rng), mask_in
+        return (
+            image_in,
+            jitter_box(box, self.box_jitter, geometry.new_width, geometry.new_height, rng),
+            mask_in,
+        )
 
 
 def _nearest(side: int, new_side: int, size: int, out: int) -> np.ndarray:

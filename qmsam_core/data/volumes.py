@@ -161,5 +161,7 @@ def _stamp(path: str | os.PathLike) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise CaseError(path, f"cannot be read ({error.strerror}); was it moved since the index was built?") from error
+        raise CaseError(
+            path, f"cannot be read ({error.strerror}); was it moved since the index was built?"
+        ) from error
     return status.st_size, status.st_mtime_ns

@@ -32,7 +32,11 @@ class OutputError(OSError):
 
 
 def predict_folder(
-    predictor: Predictor, cases: Iterable[Path], output: Path, log: Callable[[str], None] = print, done: Callable[[], None] = lambda: None
+    predictor: Predictor,
+    cases: Iterable[Path],
+    output: Path,
+    log: Callable[[str], None] = print,
+    done: Callable[[], None] = lambda: None,
 ) -> list[dict]:
     """Segment many cases; one that fails is reported and the rest goes on. Finished outputs are kept, so a second call resumes.
 
@@ -70,7 +74,9 @@ def predict_folder(
 
     try:
         with Writing(output, settle) as writing:
-            for path, case, seconds in run_ahead(lambda path: load(path, output / path.name, made), cases, int(predictor.ahead > 0)):
+            for path, case, seconds in run_ahead(
+                lambda path: load(path, output / path.name, made), cases, int(predictor.ahead > 0)
+            ):
                 if case is None:
                     settle(table.kept(path.name))
                     continue
@@ -91,7 +97,9 @@ def predict_folder(
     return sorted(table.rows, key=lambda row: order[row["case"]])
 
 
-def prepare_output(output: Path, cases: list[Path], predictor: Predictor, log: Callable[[str], None]) -> "Made":
+def prepare_output(
+    output: Path, cases: list[Path], predictor: Predictor, log: Callable[[str], None]
+) -> "Made":
     """Make the folder, try that it can be written to, clear what a killed run left half-written under hidden names; returns what is finished there."""
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -100,13 +108,17 @@ def prepare_output(output: Path, cases: list[Path], predictor: Predictor, log: C
         (output / ".writable").unlink()
         made = Made(output / MADE, predictor)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be written to ({error.strerror or error}); give another folder with -o") from error
+        raise OutputError(
+            f"{output}: cannot be written to ({error.strerror or error}); give another folder with -o"
+        ) from error
     names = {TIMING, MADE, *(path.name for path in cases)}
     for part in output.glob(".*.part"):
         if part.name[1:].rsplit(".", 2)[0] in names:
             part.unlink(missing_ok=True)
     if not made.known and (count := sum((output / path.name).exists() for path in cases)):
-        log(f"{output}: {count} segmentations there are of another model or other settings, or of unknown origin; they are made again")
+        log(
+            f"{output}: {count} segmentations there are of another model or other settings, or of unknown origin; they are made again"
+        )
     return made
 
 
@@ -160,7 +172,11 @@ class Writing:
     def start(self, name: str, segs: np.ndarray, timing: Timing) -> None:
         """Begin to write `segs` as `name`."""
         self.wait()
-        self._running = name, timing, self._pool.submit(timing.timed, "write", write_segmentation, self._output / name, segs)
+        self._running = (
+            name,
+            timing,
+            self._pool.submit(timing.timed, "write", write_segmentation, self._output / name, segs),
+        )
 
     def wait(self) -> None:
         """Until the file that was begun is written or reported. Raises `OutputError` when nothing can be written any more."""

@@ -77,7 +77,9 @@ class PreparingEngine(ABC):
 
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         ready = getattr(embedding, "maker", None) is self
-        return self.decode_prepared(embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes)
+        return self.decode_prepared(
+            embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes
+        )
 
 
 class PyTorchEngine(PreparingEngine):
@@ -121,13 +123,19 @@ class OnnxRuntimeEngine(PreparingEngine):
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # idle threads that spin would slow whatever runs next to them
-        options.log_severity_level = 3  # a QCDQ file as released lists its initialisers as inputs, one warning each
+        options.log_severity_level = (
+            3  # a QCDQ file as released lists its initialisers as inputs, one warning each
+        )
         started = time.perf_counter()
         sessions = {
-            name: onnxruntime.InferenceSession(Path(folder) / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
+            name: onnxruntime.InferenceSession(
+                Path(folder) / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+            )
             for name in parts_in(facts)
         }
-        self.encoder, self.decoder, self.preparer = (sessions.get(name) for name in ("encoder", "decoder", "prepare"))
+        self.encoder, self.decoder, self.preparer = (
+            sessions.get(name) for name in ("encoder", "decoder", "prepare")
+        )
         self.inputs = [i.name for i in self.decoder.get_inputs()]
         self.compile_seconds = time.perf_counter() - started
 
@@ -183,12 +191,16 @@ class OpenVinoEngine(PreparingEngine):
             for name in self.parts
         }
         self.compile_seconds = time.perf_counter() - started
-        self.encoder, self.decoder, self.preparer = (requests.get(name) for name in ("encoder", "decoder", "prepare"))
+        self.encoder, self.decoder, self.preparer = (
+            requests.get(name) for name in ("encoder", "decoder", "prepare")
+        )
         self.one_at_a_time = facts["style"] == "fast"
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         step = 1 if self.one_at_a_time else len(images)
-        return np.concatenate([self.encoder.infer([images[i : i + step]])[0] for i in range(0, len(images), step)])
+        return np.concatenate(
+            [self.encoder.infer([images[i : i + step]])[0] for i in range(0, len(images), step)]
+        )
 
     def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.preparer is None:
@@ -198,7 +210,9 @@ class OpenVinoEngine(PreparingEngine):
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
         if not self.one_at_a_time:
             return self.decoder.infer([*prepared, boxes])[0].copy()
-        boxes = np.ascontiguousarray(boxes, np.float32)  # inputs are shared with the engine, not copied: cells and keys are 10 MB
+        boxes = np.ascontiguousarray(
+            boxes, np.float32
+        )  # inputs are shared with the engine, not copied: cells and keys are 10 MB
         logits = np.empty((len(boxes), self.mask_size, self.mask_size), np.float32)
         for i in range(len(boxes)):
             logits[i] = self.decoder.infer([*prepared, boxes[i : i + 1]], share_inputs=True)[0][0]

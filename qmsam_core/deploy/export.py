@@ -24,9 +24,9 @@ import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
-from ..provenance.imported_modules import modules_reached
 from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path
 from ..provenance.files import sha256
+from ..provenance.imported_modules import modules_reached
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .graphs import STYLES, Part, clean, parts_of
 
@@ -44,7 +44,9 @@ class ExportError(ValueError):
     """An export that cannot be made or cannot be used; the message says which file and why."""
 
 
-def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | None = None, qonnx: bool = False) -> dict:
+def export_model(
+    model: Sam, folder: str | Path, origin: str = "", style: str | None = None, qonnx: bool = False
+) -> dict:
     """Write the parts as `<part>.onnx/.xml/.bin`, `model.safetensors` and `export.json`; the last is written last.
 
     Args:
@@ -84,7 +86,10 @@ def export_model(model: Sam, folder: str | Path, origin: str = "", style: str | 
 
 def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
     """Move finished files from `work` to `folder`, each at once, `export.json` with the facts and every file's bytes and SHA-256 last; returns the facts."""
-    facts = {**facts, "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())}}
+    facts = {
+        **facts,
+        "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())},
+    }
     (work / "export.json").write_text(json.dumps(facts, indent=2))
     for name in [*facts["files"], "export.json"]:
         os.replace(work / name, folder / name)
@@ -98,7 +103,11 @@ def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str
         facts = read_export(folder)
     except ExportError:
         return export_model(model, folder, origin, style)
-    return facts if made_from(model, origin, style).items() <= facts.items() else export_model(model, folder, origin, style)
+    return (
+        facts
+        if made_from(model, origin, style).items() <= facts.items()
+        else export_model(model, folder, origin, style)
+    )
 
 
 def recipe_of(model: Sam) -> Recipe:
@@ -128,8 +137,13 @@ def exporter() -> dict[str, str]:
 
 def modules_digest(library: Path) -> str:
     """SHA-256 over names and content of the modules that shape an export (`SHAPING`); `library` is the package's folder."""
-    reached = {path.relative_to(library).as_posix(): path for path in modules_reached(f"import {library.name}.deploy.export", library)}
-    listing = "".join(f"{name} {sha256(path)}\n" for name, path in reached.items() if name.startswith(SHAPING))
+    reached = {
+        path.relative_to(library).as_posix(): path
+        for path in modules_reached(f"import {library.name}.deploy.export", library)
+    }
+    listing = "".join(
+        f"{name} {sha256(path)}\n" for name, path in reached.items() if name.startswith(SHAPING)
+    )
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
@@ -160,7 +174,9 @@ def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
         if style == "fast":
             torch.onnx.export(part.graph.eval(), tuple(part.inputs.values()), str(path), **options)
         else:
-            export_onnx_qcdq(part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(path), **options)
+            export_onnx_qcdq(
+                part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(path), **options
+            )
     model = onnx.load(path)
     removed = {} if style == "released" else clean(model)
     onnx.checker.check_model(model)
@@ -173,7 +189,12 @@ def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
     cannot do for shapes it does not know, and a block of boxes gains nothing, because a single box already fills the linear layers."""
     model = openvino.convert_model(folder / f"{part.name}.onnx")
     if one_at_a_time:
-        model.reshape({port: [d.get_length() if d.is_static else 1 for d in port.partial_shape] for port in model.inputs})
+        model.reshape(
+            {
+                port: [d.get_length() if d.is_static else 1 for d in port.partial_shape]
+                for port in model.inputs
+            }
+        )
     openvino.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)
 
 
@@ -209,7 +230,9 @@ def read_export(folder: str | Path) -> dict:
     folder = Path(folder)
     path = folder / "export.json"
     if not path.is_file():
-        raise ExportError(f"{path}: no such file; expected a folder written by `python -m qmsam_core.deploy.export`")
+        raise ExportError(
+            f"{path}: no such file; expected a folder written by `python -m qmsam_core.deploy.export`"
+        )
     try:
         facts = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -227,7 +250,9 @@ def export_digest(facts: dict) -> str:
 
     OpenVINO numbers the nodes of an `.xml` anew at every conversion, so the graphs count by their `.onnx`, and where there is none by the constants in `.bin`.
     """
-    files = {name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))}
+    files = {
+        name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))
+    }
     return hashlib.sha256(json.dumps([facts["weights"], files], sort_keys=True).encode()).hexdigest()
 
 
@@ -250,7 +275,9 @@ def model_to_export(
     model = build_model(name, checkpoint=path, seed=seed, depth=depth)
     if path is None:
         open_residuals(model)
-    origin = f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"
+    origin = (
+        f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"
+    )
     if depth is not None:
         origin += f"; {depth} of {CONFIGS[name].encoder.depth} blocks"
     if recipe.quantised:
@@ -258,7 +285,9 @@ def model_to_export(
         box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.image_size
         model = quantize(model, recipe)
         calibrate(
-            model, lambda m, x: m(x, box), [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)]
+            model,
+            lambda m, x: m(x, box),
+            [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)],
         )
         origin += "; activation scales from one image of noise: for speed and size only"
     return model.eval(), origin
@@ -293,13 +322,19 @@ def main(arguments: list[str] | None = None) -> int:
         "a quantised checkpoint of this study keeps its own recipe",
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
-    parser.add_argument("--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items()))
-    parser.add_argument("--qonnx", action="store_true", help="also write <part>.qonnx, Brevitas' dialect for FINN")
+    parser.add_argument(
+        "--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items())
+    )
+    parser.add_argument(
+        "--qonnx", action="store_true", help="also write <part>.qonnx, Brevitas' dialect for FINN"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path)
     options = parser.parse_args(arguments)
     try:
         checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else RANDOM)
-        model, origin = model_to_export(options.model, None if checkpoint == RANDOM else checkpoint, options.recipe)
+        model, origin = model_to_export(
+            options.model, None if checkpoint == RANDOM else checkpoint, options.recipe
+        )
         facts = export_model(model, options.output, origin, options.style, options.qonnx)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)

@@ -57,7 +57,9 @@ def parts_of(model: Sam, style: str) -> list[Part]:
             Part("prepare", prepare, embedding, PREPARED, ()),
             Part("decoder", BoxesGraph(model), {**prepared, "boxes": boxes}, ("masks",), ("boxes", "masks")),
         ]
-    outputs, decoder = (("masks",), DecoderGraph) if style == "clean" else (("masks", "iou"), ReleasedDecoderGraph)
+    outputs, decoder = (
+        (("masks",), DecoderGraph) if style == "clean" else (("masks", "iou"), ReleasedDecoderGraph)
+    )
     return [
         Part("encoder", EncoderGraph(model), image, ("embeddings",), ("images", "embeddings")),
         Part("decoder", decoder(model), {**embedding, "boxes": boxes}, outputs, ("boxes", *outputs)),
@@ -108,7 +110,9 @@ class ReleasedDecoderGraph(nn.Module):
         tokens, image = decoder.transform(image, positions, sparse)
         upscaled = decoder.output_upscaling(image)
         weights = [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
-        masks = decoder.mask_product(torch.stack(weights, 1), upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        masks = decoder.mask_product(torch.stack(weights, 1), upscaled.flatten(2)).unflatten(
+            2, upscaled.shape[2:]
+        )
         return masks[:, 0], decoder.iou_prediction_head(tokens[:, 0])[:, :1]
 
 
@@ -167,7 +171,9 @@ def shield_norms(graph: onnx.ModelProto) -> int:
     return shielded
 
 
-def needless_clips(graph: onnx.ModelProto, initialisers: dict[str, onnx.TensorProto]) -> Iterator[onnx.NodeProto]:
+def needless_clips(
+    graph: onnx.ModelProto, initialisers: dict[str, onnx.TensorProto]
+) -> Iterator[onnx.NodeProto]:
     """The `Clip` nodes whose input is a constant that lies inside their bounds."""
     constants = {name: numpy_helper.to_array(tensor) for name, tensor in initialisers.items()}
     for node in graph.graph.node:

@@ -42,7 +42,9 @@ class MaskPainter:
             return None
         (top, bottom), (left, right) = (
             reached(first, last, small, large)
-            for (first, last), small, large in zip(region, content.shape, (self.geometry.height, self.geometry.width))
+            for (first, last), small, large in zip(
+                region, content.shape, (self.geometry.height, self.geometry.width)
+            )
         )
         positive = self._enlarged(content, region[0], (left, right))[top:bottom]
         window = segs[top:bottom, left:right]
@@ -52,13 +54,20 @@ class MaskPainter:
     def _enlarged(self, content: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         """The columns wanted at full height, uint8 255 where positive; right in the rows that `rows` of the content reach, empty elsewhere."""
         (first, last), (left, right) = rows, columns
-        first, last = max(first - 1, 0), min(last + 2, len(content))  # the neighbours take part in the interpolation
+        first, last = (
+            max(first - 1, 0),
+            min(last + 2, len(content)),
+        )  # the neighbours take part in the interpolation
         if min(*content.shape, self.geometry.width, self.geometry.height) < LEAST:
-            whole = cv2.resize(content, (self.geometry.width, self.geometry.height), interpolation=cv2.INTER_LINEAR)
+            whole = cv2.resize(
+                content, (self.geometry.width, self.geometry.height), interpolation=cv2.INTER_LINEAR
+            )
             return np.where(whole[:, left:right] > 0, np.uint8(255), np.uint8(0))
         first = min(first, len(content) - LEAST)
         last = max(last, first + LEAST)
-        wide = cv2.resize(content[first:last], (self.geometry.width, last - first), interpolation=cv2.INTER_LINEAR)
+        wide = cv2.resize(
+            content[first:last], (self.geometry.width, last - first), interpolation=cv2.INTER_LINEAR
+        )
         start = min(left, self.geometry.width - LEAST)
         stop = max(right, start + LEAST)
         strip = np.full((len(content), stop - start), -1, np.float32)

@@ -14,14 +14,18 @@ from .volume_traversal import boxes_on_slice
 Key = TypeVar("Key", bound=Hashable)
 
 
-def network_inputs(cases: Sequence[Case], size: int, interpolation: str = "area") -> tuple[np.ndarray, np.ndarray]:
+def network_inputs(
+    cases: Sequence[Case], size: int, interpolation: str = "area"
+) -> tuple[np.ndarray, np.ndarray]:
     """The first slice with a box of each case as the network takes it: images (n, 3, size, size) float32 in 0..1, one box each (n, 4) in model px."""
     images, boxes = [], []
     for case in cases:
         geometry = Geometry.of(*case.plane_shape, size)
         z = int(case.boxes[0, 2]) if case.is_volume else 0
         images.append(geometry.image(case.slice_image(z), interpolation))
-        boxes.append(geometry.boxes(boxes_on_slice(case.boxes, z)[1][:1] if case.is_volume else case.boxes[:1])[0])
+        boxes.append(
+            geometry.boxes(boxes_on_slice(case.boxes, z)[1][:1] if case.is_volume else case.boxes[:1])[0]
+        )
     return np.stack(images), np.stack(boxes)
 
 
@@ -29,7 +33,9 @@ def low_res_masks(
     engine: Engine, case: Case, slices: int = 4, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (n, C, g, g) and low-res logits (boxes, M, M) of at most `slices` evenly spaced slices of a case that a box crosses."""
-    crossed = {z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)}
+    crossed = {
+        z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)
+    }
     crossed = {z: boxes for z, boxes in crossed.items() if len(boxes)}
     chosen = np.unique(np.linspace(0, len(crossed) - 1, slices).round().astype(int))
     embeddings, masks = [], []
@@ -40,7 +46,9 @@ def low_res_masks(
     return np.concatenate(embeddings), np.concatenate(masks)
 
 
-def parity(reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 2) -> dict[Key, pd.DataFrame]:
+def parity(
+    reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 2
+) -> dict[Key, pd.DataFrame]:
     """Compare engines with the reference, case by case, on at most `slices` slices of a volume.
 
     Returns:
@@ -71,7 +79,10 @@ def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
         row = {"model": model, "engine": engine, "masks": table["masks"].sum()}
         row["equal pixels"] = np.average(table["pixels_equal"], weights=table["masks"])
         row["equal pixels, worst case"] = table["pixels_equal"].min()
-        row["embedding error"], row["logit error"] = table["embedding_error"].max(), table["logit_error"].max()
+        row["embedding error"], row["logit error"] = (
+            table["embedding_error"].max(),
+            table["logit_error"].max(),
+        )
         rows.append(row)
     return pd.DataFrame(rows)
 

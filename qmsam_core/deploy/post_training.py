@@ -27,7 +27,9 @@ def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxe
     try:
         import nncf
     except ImportError as error:
-        raise ExportError("nncf is not installed, so its arm cannot be made; expected `pip install nncf==3.4.0`") from error
+        raise ExportError(
+            "nncf is not installed, so its arm cannot be made; expected `pip install nncf==3.4.0`"
+        ) from error
     source, folder = Path(source), Path(folder)
     facts = read_export(source)
     if facts["recipe"] != "float":
@@ -40,10 +42,22 @@ def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxe
         work = Path(scratch)
         for name in parts_in(facts):
             model = core.read_model(source / f"{name}.xml")
-            given = [(*values, box[None]) for values, box in zip(inputs, boxes)] if name == "decoder" else inputs
+            given = (
+                [(*values, box[None]) for values, box in zip(inputs, boxes)] if name == "decoder" else inputs
+            )
             dataset = nncf.Dataset([list(values) for values in given])
-            made = nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given))
+            made = nncf.quantize(
+                model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given)
+            )
             openvino.save_model(made, work / f"{name}.xml", compress_to_fp16=False)
             run = core.compile_model(model, "CPU")
-            inputs = [tuple(output.copy() for output in run(list(values)).to_tuple()) for values in given] if name != "decoder" else []
-        return put_in_place(work, folder, {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}})
+            inputs = (
+                [tuple(output.copy() for output in run(list(values)).to_tuple()) for values in given]
+                if name != "decoder"
+                else []
+            )
+        return put_in_place(
+            work,
+            folder,
+            {**facts, "recipe": f"NNCF {nncf.__version__}", "parts": ["decoder", "encoder"], "removed": {}},
+        )

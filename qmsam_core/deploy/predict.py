@@ -56,21 +56,46 @@ class Progress:
 def command_line() -> argparse.ArgumentParser:
     """The options; see the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.deploy.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m qmsam_core.deploy.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("-i", "--input", required=True, type=Path, help="folder of npz cases; boxes are derived from labels where a case has none")
-    option("-o", "--output", required=True, type=Path, help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them")
+    option(
+        "-i",
+        "--input",
+        required=True,
+        type=Path,
+        help="folder of npz cases; boxes are derived from labels where a case has none",
+    )
+    option(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them",
+    )
     option("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine")
-    option("--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory")
+    option(
+        "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
+    )
     option(
         "--memory-limit", "--memory-limit-mb", type=memory_size, metavar="SIZE",
         help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): fewer boxes are decoded at once to stay within it",
     )  # fmt: skip
-    option("--order", default=ORDERS[0], choices=ORDERS, help="padding before normalising, as the paper, or after it, as the challenge's baseline")
-    option("--propagate", action="store_true", help="in volumes take each box from the mask on the neighbouring slice, as the challenge's baseline does")
+    option(
+        "--order",
+        default=ORDERS[0],
+        choices=ORDERS,
+        help="padding before normalising, as the paper, or after it, as the challenge's baseline",
+    )
+    option(
+        "--propagate",
+        action="store_true",
+        help="in volumes take each box from the mask on the neighbouring slice, as the challenge's baseline does",
+    )
     return parser
 
 
@@ -79,14 +104,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = command_line().parse_args(arguments)
     for name in ("threads", "decode_block"):
         if getattr(options, name) < 1:
-            print(f"predict: --{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more", file=sys.stderr)
+            print(
+                f"predict: --{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more",
+                file=sys.stderr,
+            )
             return 2
     cases = sorted(options.input.glob("*.npz"))
     if not cases:
         print(f"predict: {options.input}: no .npz files; expected a folder of cases", file=sys.stderr)
         return 2
     if options.output.resolve() == options.input.resolve():
-        print(f"predict: {options.output}: is the input folder; give another with -o, or the cases would be replaced", file=sys.stderr)
+        print(
+            f"predict: {options.output}: is the input folder; give another with -o, or the cases would be replaced",
+            file=sys.stderr,
+        )
         return 2
     progress = None
     try:
@@ -96,21 +127,32 @@ def main(arguments: list[str] | None = None) -> int:
                 f"predict: the model alone takes {resident_bytes() >> 20} MB of --memory-limit {options.memory_limit >> 20} MB; "
                 "boxes are decoded one by one", file=sys.stderr,
             )  # fmt: skip
-        predictor = Predictor(engine, options.decode_block, order=options.order, propagate=options.propagate, memory_limit=options.memory_limit)
+        predictor = Predictor(
+            engine,
+            options.decode_block,
+            order=options.order,
+            propagate=options.propagate,
+            memory_limit=options.memory_limit,
+        )
         progress = Progress(len(cases))
         rows = predict_folder(predictor, cases, options.output, progress.log, progress.done)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("predict: stopped; finished cases are kept, the same command goes on with the rest", file=sys.stderr)
+        print(
+            "predict: stopped; finished cases are kept, the same command goes on with the rest",
+            file=sys.stderr,
+        )
         return 130
     finally:
         if progress:
             progress.close()
     failed = sum(row["status"].startswith("failed") for row in rows)
     kept = sum(row["status"] == "kept" for row in rows)
-    print(f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; timing in {options.output / TIMING}")
+    print(
+        f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; timing in {options.output / TIMING}"
+    )
     return 1 if failed else 0
 
 

@@ -102,15 +102,21 @@ class Predictor:
                 for block in equal_blocks(len(visit.ids), self.timing.block):
                     logits = self.timing.timed("decode", self.engine.decode, embedding, own[block])
                     painting.wait()
-                    painting.start(self._paint, painter, visit, visit.ids[block], logits, segs[visit.z], found)
+                    painting.start(
+                        self._paint, painter, visit, visit.ids[block], logits, segs[visit.z], found
+                    )
                 if visit.before is not None:
                     painting.wait()
             painting.wait()
 
-    def _embedding(self, case: Case, geometry: Geometry, kept: dict[int, np.ndarray], visit: Visit) -> np.ndarray:
+    def _embedding(
+        self, case: Case, geometry: Geometry, kept: dict[int, np.ndarray], visit: Visit
+    ) -> np.ndarray:
         if visit.z in kept:
             return kept.pop(visit.z)
-        image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z), self.interpolation, self.order)
+        image = self.timing.timed(
+            "prepare", geometry.image, case.slice_image(visit.z), self.interpolation, self.order
+        )
         embedding = self.timing.timed("encode", self.engine.encode, image[None])
         self.timing.slices += 1
         if visit.again and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():
@@ -118,7 +124,13 @@ class Predictor:
         return embedding
 
     def _paint(
-        self, painter: MaskPainter, visit: Visit, ids: np.ndarray, logits: np.ndarray, segs: np.ndarray, found: dict
+        self,
+        painter: MaskPainter,
+        visit: Visit,
+        ids: np.ndarray,
+        logits: np.ndarray,
+        segs: np.ndarray,
+        found: dict,
     ) -> None:
         started = time.perf_counter()
         for i, mask in zip(ids, logits):
@@ -134,7 +146,9 @@ class Predictor:
         pixels = case.plane_shape[0] * case.plane_shape[1]
         held = case.images.nbytes + case.n_slices * pixels
         self._base = self._base or resident_bytes() - held
-        most = block_within(self.memory_limit, self._base + 2 * held, embedding_bytes, pixels)  # the next case is being read, the last one written
+        most = block_within(
+            self.memory_limit, self._base + 2 * held, embedding_bytes, pixels
+        )  # the next case is being read, the last one written
         return min(self.decode_block, max(1, most))
 
     def _room_for_embeddings(self) -> int:
@@ -197,5 +211,6 @@ def check_boxes(case: Case) -> None:
         raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
     if len(case.boxes) > MOST_BOXES:
         raise CaseError(
-            case.name, f"has {len(case.boxes)} boxes; expected at most {MOST_BOXES}, the most that uint8 labels can name"
+            case.name,
+            f"has {len(case.boxes)} boxes; expected at most {MOST_BOXES}, the most that uint8 labels can name",
         )

@@ -24,12 +24,24 @@ from .tables import per_modality, rendered
 def command_line() -> argparse.ArgumentParser:
     """The options; see the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m qmsam_core.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option("-i", "--input", required=True, type=Path, help="cases with labels, <name>.npz in this folder or below")
+    option(
+        "-i",
+        "--input",
+        required=True,
+        type=Path,
+        help="cases with labels, <name>.npz in this folder or below",
+    )
     option("-s", "--segmentations", required=True, type=Path, help="folder of <same name>.npz with 'segs'")
-    option("--agree-with", type=Path, help="another folder of segmentations: adds their agreement, the mean Dice between the two")
+    option(
+        "--agree-with",
+        type=Path,
+        help="another folder of segmentations: adds their agreement, the mean Dice between the two",
+    )
     option("-o", "--output", type=Path, help="CSV, one row a case")
     option("--processes", type=int, default=os.cpu_count(), help="cases scored at once")
     return parser
@@ -47,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     for line in problems:
         print(f"evaluate: left out: {line}", file=sys.stderr)
     if not pairs:
-        print(f"evaluate: {options.input}: no case with labels has a prediction in {options.segmentations}", file=sys.stderr)
+        print(
+            f"evaluate: {options.input}: no case with labels has a prediction in {options.segmentations}",
+            file=sys.stderr,
+        )
         return 2
     scores = score_cases(pairs, processes=max(1, options.processes))
     if options.agree_with:
@@ -80,7 +95,9 @@ def _modality(path: Path, root: Path) -> str:
 
 def _agreement(case: Path, segs: Path, others: Path) -> float:
     objects = Case.load(case).with_boxes().boxes
-    return agreement(read_segmentation(others / segs.name), read_segmentation(segs), len(np.atleast_2d(objects)))
+    return agreement(
+        read_segmentation(others / segs.name), read_segmentation(segs), len(np.atleast_2d(objects))
+    )
 
 
 if __name__ == "__main__":

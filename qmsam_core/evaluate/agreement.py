@@ -55,4 +55,6 @@ def agreement_by_arm(
         Values in the order of the cases, by arm.
     """
     counts = list(objects)
-    return {arm: [agreement(*case) for case in zip(masks[reference], segs, counts)] for arm, segs in masks.items()}
+    return {
+        arm: [agreement(*case) for case in zip(masks[reference], segs, counts)] for arm, segs in masks.items()
+    }

@@ -46,7 +46,13 @@ class QualitativeRow:
         planes = {"ground truth": case.labels, **masks}
         cut = {name: mask if z is None else mask[z] for name, mask in planes.items()}
         image = case.images if z is None else case.images[z]
-        return cls(title or case.name.removeprefix("2DBox_").removeprefix("3DBox_"), image, boxes_on(case, z), cut, dsc)
+        return cls(
+            title or case.name.removeprefix("2DBox_").removeprefix("3DBox_"),
+            image,
+            boxes_on(case, z),
+            cut,
+            dsc,
+        )
 
 
 def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
@@ -57,7 +63,11 @@ def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
     panels = ["image and box", *rows[0].masks]
     cell = WIDTH / 4
     figure, grid = new_figure(
-        len(rows), len(panels), width=cell * len(panels) + 0.2, height=(cell + 0.28) * len(rows) + 0.25, squeeze=False
+        len(rows),
+        len(panels),
+        width=cell * len(panels) + 0.2,
+        height=(cell + 0.28) * len(rows) + 0.25,
+        squeeze=False,
     )
     for axes, row in zip(grid, rows):
         _draw_row(axes, row)
@@ -72,7 +82,11 @@ def gallery_figure(rows: Sequence[QualitativeRow]) -> Figure:
     panels = ["image and box", *rows[0].masks]
     cell = max(WIDTH / len(rows), 1.3)
     figure, grid = new_figure(
-        len(panels), len(rows), width=cell * len(rows) + 0.2, height=(cell + 0.1) * len(panels) + 0.25, squeeze=False
+        len(panels),
+        len(rows),
+        width=cell * len(rows) + 0.2,
+        height=(cell + 0.1) * len(panels) + 0.25,
+        squeeze=False,
     )
     for axes, row in zip(grid.T, rows):
         _draw_row(axes, row)
@@ -102,7 +116,8 @@ def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] 
     """
     titles = list(titles) if titles is not None else [harmonised(modality_of(case.name)) for case in cases]
     order = sorted(
-        range(len(cases)), key=lambda i: MODALITIES.index(titles[i]) if titles[i] in MODALITIES else len(MODALITIES)
+        range(len(cases)),
+        key=lambda i: MODALITIES.index(titles[i]) if titles[i] in MODALITIES else len(MODALITIES),
     )
     lines = -(-len(cases) // columns)
     figure, grid = new_figure(lines, columns, height=lines * (WIDTH / columns + 0.28), squeeze=False)
@@ -120,7 +135,11 @@ def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] 
 
 def fullest_slice(case: Any) -> int | None:
     """The slice of a volume to show: most labelled voxels, or the middle one without labels; None for an image."""
-    if case.images.ndim == 3 and case.images.shape[-1] == 3 and (case.labels is None or case.labels.ndim == 2):
+    if (
+        case.images.ndim == 3
+        and case.images.shape[-1] == 3
+        and (case.labels is None or case.labels.ndim == 2)
+    ):
         return None
     if case.labels is None or not case.labels.any():
         return case.images.shape[0] // 2
@@ -151,7 +170,12 @@ def draw_slice(
     rows, columns = view or (slice(0, image.shape[0]), slice(0, image.shape[1]))
     extent = (columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5)
     axes.imshow(
-        _thinned(image[rows, columns]), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="antialiased"
+        _thinned(image[rows, columns]),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=extent,
+        interpolation="antialiased",
     )
     thickness = 0.6 if len(boxes) > _MANY else 1.1
     for x_min, y_min, x_max, y_max in boxes:
@@ -179,7 +203,9 @@ def _objects(axes: Axes, labels: np.ndarray) -> None:
         whole = labels[window] == label
         step = max(1, max(whole.shape) // _SHOWN_PX)
         mask = np.pad(whole[::step, ::step], 1).astype(float)
-        rows, columns = (part.start + step * np.arange(-1, size - 1) for part, size in zip(window, mask.shape))
+        rows, columns = (
+            part.start + step * np.arange(-1, size - 1) for part, size in zip(window, mask.shape)
+        )
         colour = _OBJECTS[(label - 1) % len(_OBJECTS)]
         axes.contourf(columns, rows, mask, levels=[0.5, 2], colors=[colour], alpha=0.22)
         axes.contour(columns, rows, mask, levels=[0.5], colors=[colour], linewidths=thickness)
@@ -189,7 +215,9 @@ def _square(axes: Axes, image: np.ndarray) -> None:
     """Give the picture the room of a square, so that pictures of all shapes stand in one grid."""
     height, width = image.shape[:2]
     side = max(height, width)
-    axes.set(xlim=(width / 2 - side / 2, width / 2 + side / 2), ylim=(height / 2 + side / 2, height / 2 - side / 2))
+    axes.set(
+        xlim=(width / 2 - side / 2, width / 2 + side / 2), ylim=(height / 2 + side / 2, height / 2 - side / 2)
+    )
 
 
 def _close_up(row: QualitativeRow) -> tuple[slice, slice] | None:
@@ -201,7 +229,9 @@ def _close_up(row: QualitativeRow) -> tuple[slice, slice] | None:
     side = int(max(1.5 * (high - low + 1).max(), 24))
     if side > 0.75 * min(height, width):
         return None
-    x, y = (int(np.clip((a + b - side) // 2, 0, size - side)) for a, b, size in zip(low, high, (width, height)))
+    x, y = (
+        int(np.clip((a + b - side) // 2, 0, size - side)) for a, b, size in zip(low, high, (width, height))
+    )
     return slice(y, y + side), slice(x, x + side)
 
 

@@ -54,7 +54,9 @@ def _average(table: pd.DataFrame, column: str, row: str = "Average") -> float:
     return float(table.set_index("modality").loc[row, column])
 
 
-def _difference(name: str, first: str, second: str, metric: str = "dsc") -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+def _difference(
+    name: str, first: str, second: str, metric: str = "dsc"
+) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
     """First arm minus second on average, in points, of a table written by `across`."""
 
     def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
@@ -62,7 +64,11 @@ def _difference(name: str, first: str, second: str, metric: str = "dsc") -> Call
         for source in ("paper", "here"):
             columns = [f"{arm} {metric} {source}" for arm in (first, second)]
             known = all(column in tables[name] for column in columns)
-            pairs.append(100 * float(np.subtract(*(_average(tables[name], c) for c in columns))) if known else float("nan"))
+            pairs.append(
+                100 * float(np.subtract(*(_average(tables[name], c) for c in columns)))
+                if known
+                else float("nan")
+            )
         return pairs[0], pairs[1]
 
     return numbers
@@ -80,7 +86,11 @@ def _spread(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 def _long(table: pd.DataFrame) -> pd.DataFrame:
     """Arms below each other again, our values only: modality, arm, dsc."""
     columns = {c: c.removesuffix(" dsc here") for c in table if c.endswith(" dsc here")}
-    return table[["modality", *columns]].rename(columns=columns).melt("modality", var_name="arm", value_name="dsc")
+    return (
+        table[["modality", *columns]]
+        .rename(columns=columns)
+        .melt("modality", var_name="arm", value_name="dsc")
+    )
 
 
 BEST = "the fastest"
@@ -93,7 +103,10 @@ def _gain(name: str, over: str = "OpenVINO") -> Callable[[Mapping[str, pd.DataFr
         seconds = tables[name].set_index(["precision", "engine"])
         engine = seconds.loc["float", "seconds here"].idxmin() if over == BEST else over
         paper, here = (
-            float(seconds.loc[("float", engine), f"seconds {s}"] / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"])
+            float(
+                seconds.loc[("float", engine), f"seconds {s}"]
+                / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"]
+            )
             for s in ("paper", "here")
         )
         return (float("nan") if over == BEST else paper), here
@@ -103,12 +116,15 @@ def _gain(name: str, over: str = "OpenVINO") -> Callable[[Mapping[str, pd.DataFr
 
 def _speed_up(tables: Mapping[str, pd.DataFrame]) -> Numbers:
     """Median speed-up of single cases."""
-    return tuple(float(tables["table8"][f"speed-up {column}"].median()) for column in ("paper", "over baseline here"))
+    return tuple(
+        float(tables["table8"][f"speed-up {column}"].median()) for column in ("paper", "over baseline here")
+    )
 
 
 def _testing_time(tables: Mapping[str, pd.DataFrame]) -> Numbers:
     return tuple(
-        _average(tables["table10_seconds"], f"Baseline seconds {source}") / _average(tables["table10_seconds"], f"Proposed seconds {source}")
+        _average(tables["table10_seconds"], f"Baseline seconds {source}")
+        / _average(tables["table10_seconds"], f"Proposed seconds {source}")
         for source in ("paper", "here")
     )
 
@@ -116,7 +132,11 @@ def _testing_time(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 def _more_samples(tables: Mapping[str, pd.DataFrame]) -> Numbers:
     """The paper's sampling minus the ablation's, stage 3."""
     return tuple(
-        100 * (_average(tables["table9"], f"Stage 3 dsc {source}", "Proposed") - _average(tables["table9"], f"Stage 3 dsc {source}"))
+        100
+        * (
+            _average(tables["table9"], f"Stage 3 dsc {source}", "Proposed")
+            - _average(tables["table9"], f"Stage 3 dsc {source}")
+        )
         for source in ("paper", "here")
     )
 
@@ -126,7 +146,9 @@ def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
     return unpacked / stored, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
 
 
-def _interval(first: tuple[str, str], second: tuple[str, str], of_spread: bool = False) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+def _interval(
+    first: tuple[str, str], second: tuple[str, str], of_spread: bool = False
+) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
     """95 % interval, in points, of the first arm's mean DSC minus the second's, or of their spread over modalities; arms as (table of scores, arm)."""
 
     def interval(tables: Mapping[str, pd.DataFrame]) -> Numbers:
@@ -134,7 +156,11 @@ def _interval(first: tuple[str, str], second: tuple[str, str], of_spread: bool =
         if of_spread:
             low, high = spread_interval(a, b)
         else:
-            low, high = paired_differences(a, b).set_index("modality").loc["Average", ["difference_low", "difference_high"]]
+            low, high = (
+                paired_differences(a, b)
+                .set_index("modality")
+                .loc["Average", ["difference_low", "difference_high"]]
+            )
         return 100 * low, 100 * high
 
     return interval
@@ -143,7 +169,14 @@ def _interval(first: tuple[str, str], second: tuple[str, str], of_spread: bool =
 def _compared(says: str, where: str, name: str, first: str, second: str, holds_above: float = 0.0) -> Claim:
     """A claim about the difference of two arms in table `name`."""
     scores = name.replace("table", "scores")
-    return Claim(says, where, "points", _difference(name, first, second), holds_above, interval=_interval((scores, first), (scores, second)))
+    return Claim(
+        says,
+        where,
+        "points",
+        _difference(name, first, second),
+        holds_above,
+        interval=_interval((scores, first), (scores, second)),
+    )
 
 
 CLAIMS = (
@@ -197,7 +230,9 @@ def _unsure(claim: Claim, tables: Mapping[str, pd.DataFrame]) -> bool:
 def _verdict(claim: Claim, number: float) -> str:
     if np.isnan(number):
         return "not shown"
-    return "yes" if (number < claim.holds_above) == claim.less_is_more and number != claim.holds_above else "no"
+    return (
+        "yes" if (number < claim.holds_above) == claim.less_is_more and number != claim.holds_above else "no"
+    )
 
 
 def _text(number: float, unit: str) -> str:

@@ -46,6 +46,7 @@ __all__ = [
     "training_curves",
 ]
 
+
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
     """Samples per modality on a logarithmic axis (Table 2).
 
@@ -59,8 +60,12 @@ def imbalance_figure(counts: pd.DataFrame) -> Figure:
             axes.hlines(rows.index, rows[name].min() / 3, rows[name], color=colour, linewidth=1.5, alpha=0.5)
         axes.scatter(rows[name], rows.index, s=60, color=colour, marker=marker, label=_words(name), zorder=3)
         for y, value in rows[name].dropna().items():
-            axes.annotate(f"{value:,.0f}", (value, y), (8, 0), textcoords="offset points", va="center", fontsize=10)
-    axes.set(xscale="log", xlabel="2-D samples (a slice each)", yticks=rows.index, yticklabels=rows["modality"])
+            axes.annotate(
+                f"{value:,.0f}", (value, y), (8, 0), textcoords="offset points", va="center", fontsize=10
+            )
+    axes.set(
+        xscale="log", xlabel="2-D samples (a slice each)", yticks=rows.index, yticklabels=rows["modality"]
+    )
     axes.set_xlim(rows[series].min().min() / 2.5, rows[series].max().max() * 8)
     axes.tick_params(axis="y", length=0)
     quiet_grid(axes, "x")
@@ -78,7 +83,9 @@ def speed_figure(timings: pd.DataFrame, unit: str = "ms") -> Figure:
     timings = timings if "group" in timings else timings.assign(group="")
     scale = {"ms": 1.0, "s": 1e-3}[unit]
     groups, arms = list(dict.fromkeys(timings["group"])), list(dict.fromkeys(timings["arm"]))
-    paper = timings.drop_duplicates("arm").set_index("arm")["paper_ms"] * scale if "paper_ms" in timings else {}
+    paper = (
+        timings.drop_duplicates("arm").set_index("arm")["paper_ms"] * scale if "paper_ms" in timings else {}
+    )
     widest = scale * timings["p95_ms"].max()
     figure, axes = new_figure(height=0.34 * len(timings) + 0.12 * len(arms) + 1.3)
     thickness = 0.8 / len(groups)
@@ -154,7 +161,13 @@ def layer_types_figure(layers: pd.DataFrame, top: int = 10) -> Figure:
     arms, precisions = list(dict.fromkeys(layers["arm"])), sorted(set(layers["precision"]), reverse=True)
     width = WIDTH if len(arms) > 1 else 0.8 * WIDTH
     figure, panels = new_figure(
-        1, len(arms), width=width, height=0.36 * len(operations) + 1.6, sharey=True, sharex=True, squeeze=False
+        1,
+        len(arms),
+        width=width,
+        height=0.36 * len(operations) + 1.6,
+        sharey=True,
+        sharex=True,
+        squeeze=False,
     )
     for axes, arm in zip(panels[0], arms):
         rows = layers[layers["arm"] == arm]
@@ -173,7 +186,9 @@ def layer_types_figure(layers: pd.DataFrame, top: int = 10) -> Figure:
         quiet_grid(axes, "x")
     panels[0, 0].invert_yaxis()
     figure.supxlabel("time in the engine (ms)", fontsize=12)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(precisions))
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(precisions)
+    )
     return figure
 
 
@@ -190,7 +205,9 @@ def scatter_float_vs_int8(
     x, y = f"{metric}_first", f"{metric}_second"
     lowest = float(np.floor(10 * min(both[x].min(), both[y].min(), 0.9)) / 10)
     axes.plot([lowest, 1], [lowest, 1], color=QUIET, linewidth=1.2, linestyle="--", zorder=1)
-    present = [m for m in MODALITIES if m in set(both["modality"])] + sorted(set(both["modality"]) - set(MODALITIES))
+    present = [m for m in MODALITIES if m in set(both["modality"])] + sorted(
+        set(both["modality"]) - set(MODALITIES)
+    )
     for modality in present:
         place = MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES) - 1
         rows = both[both["modality"] == modality]
@@ -222,7 +239,9 @@ def difference_figure(
     rows = differences.reset_index(drop=True)
     colours = [INK if m == "Average" else COLOURS[0] for m in rows["modality"]]
     axes.axvline(0, color=QUIET, linewidth=1.2, linestyle="--")
-    axes.hlines(rows.index, 100 * rows["difference_low"], 100 * rows["difference_high"], color=colours, linewidth=2.5)
+    axes.hlines(
+        rows.index, 100 * rows["difference_low"], 100 * rows["difference_high"], color=colours, linewidth=2.5
+    )
     axes.scatter(100 * rows["difference"], rows.index, color=colours, s=55, zorder=3)
     labels = [f"{m} ({n})" for m, n in zip(rows["modality"], rows["cases"])]
     xlabel = f"{_words(metric)}, {names[0]} minus {names[1]} (points; 95 % interval)"
@@ -236,7 +255,9 @@ def difference_figure(
 def _arm_colour(arm: str) -> str:
     """Green for what is quantised, grey for floating point: the question every speed figure asks."""
     return (
-        COLOURS[2] if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage")) else COLOURS[7]
+        COLOURS[2]
+        if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage"))
+        else COLOURS[7]
     )
 
 
@@ -245,4 +266,6 @@ def _short(value: float) -> str:
 
 
 def _words(name: str) -> str:
-    return " ".join({"dsc": "DSC", "nsd": "NSD"}.get(word, word) for word in str(name).replace("_", " ").split())
+    return " ".join(
+        {"dsc": "DSC", "nsd": "NSD"}.get(word, word) for word in str(name).replace("_", " ").split()
+    )

@@ -13,7 +13,11 @@ RESAMPLES = 2000
 
 
 def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, groups: Sequence | None = None
+    values: Sequence[float],
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: Sequence | None = None,
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when fewer than two groups are left: one shows no spread.
 
@@ -26,7 +30,11 @@ def bootstrap_interval(
 
 
 def average_interval(
-    modalities: Sequence[Sequence[float]], level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0, groups: Sequence[Sequence] | None = None
+    modalities: Sequence[Sequence[float]],
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: Sequence[Sequence] | None = None,
 ) -> tuple[float, float]:
     """Interval of the unweighted mean of the modalities' means, groups of cases resampled within each modality.
 
@@ -49,12 +57,20 @@ def average_interval(
 
 
 def spread_interval(
-    first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    metric: str = "dsc",
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Interval of the standard deviation over modalities (population) of `first` minus that of `second`, on the cases both have; as `average_interval`."""
     both = _paired(first, second, metric)
     columns = [f"{metric}_first", f"{metric}_second"]
-    pairs = [(rows[columns].to_numpy(), rows["group"].to_numpy()) for _, rows in both.groupby("modality", sort=False)]
+    pairs = [
+        (rows[columns].to_numpy(), rows["group"].to_numpy())
+        for _, rows in both.groupby("modality", sort=False)
+    ]
     spread = _resampled_means(pairs, resamples, seed).std(axis=1)
     return _quantiles(spread[:, 0] - spread[:, 1], level) if spread.size else _quantiles(spread, level)
 
@@ -99,7 +115,9 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFr
     first, second = (
         frame[[*keys, metric]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
     )
-    both = first.assign(group=groups).merge(second, on=keys, suffixes=("_first", "_second"), validate="one_to_one")
+    both = first.assign(group=groups).merge(
+        second, on=keys, suffixes=("_first", "_second"), validate="one_to_one"
+    )
     both = both.dropna(subset=[f"{metric}_first", f"{metric}_second"])
     if both.empty:
         raise ValueError(
@@ -113,7 +131,9 @@ def _present(values: Sequence[float], groups: Sequence) -> tuple[np.ndarray, np.
     return array[there], np.asarray(groups)[there]
 
 
-def _resampled_means(modalities: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int) -> np.ndarray:
+def _resampled_means(
+    modalities: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
+) -> np.ndarray:
     """Means of modalities under resampling of their groups: (resamples, modalities) or (resamples, modalities, arms); empty where none has two groups.
 
     Args:

@@ -135,7 +135,9 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
             rows = list(pool.map(_score_job, jobs, chunksize=max(1, len(jobs) // (4 * processes))))
     else:
         rows = [_score_job(job) for job in jobs]
-    return pd.DataFrame(rows, columns=["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"])
+    return pd.DataFrame(
+        rows, columns=["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
+    )
 
 
 def modality_of(name: str) -> str:
@@ -174,7 +176,11 @@ def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
                     f"{path}: found {', '.join(file.files)}, expected gts; a case without labels cannot be scored"
                 )
             gt, boxed = _labels(file["gts"], f"{path}: gts"), "boxes" in file
-            return path.stem, gt if boxed else _without_gaps(gt), file["spacing"] if gt.ndim == 3 and "spacing" in file else None
+            return (
+                path.stem,
+                gt if boxed else _without_gaps(gt),
+                file["spacing"] if gt.ndim == 3 and "spacing" in file else None,
+            )
     if case.labels is None:
         raise ValueError(f"{case.name}: found no labels; a case without ground truth cannot be scored")
     gt, boxed = _labels(case.labels, f"{case.name}: labels"), getattr(case, "boxes", None) is not None

@@ -10,7 +10,19 @@ from __future__ import annotations
 import pandas as pd
 
 # The order of Table 7, then the modalities only Table 10 or Table 2 has.
-MODALITIES = ("CT", "MR", "PET", "US", "X-Ray", "Dermoscopy", "Endoscopy", "Fundus", "Microscopy", "OCT", "Mammography")
+MODALITIES = (
+    "CT",
+    "MR",
+    "PET",
+    "US",
+    "X-Ray",
+    "Dermoscopy",
+    "Endoscopy",
+    "Fundus",
+    "Microscopy",
+    "OCT",
+    "Mammography",
+)
 
 _TABLE_1 = """
 LiteMedSAM | 5.7e6  | 6.2e3 | 4.1e6
@@ -164,7 +176,10 @@ def _protocols() -> pd.DataFrame:
         "annealing_epochs": 10,
     }
     return pd.DataFrame(
-        [{"stage": int(s), "batch_size": int(b), **shared, "training_hours": float(h)} for s, b, h in _rows(_TABLE_3)]
+        [
+            {"stage": int(s), "batch_size": int(b), **shared, "training_hours": float(h)}
+            for s, b, h in _rows(_TABLE_3)
+        ]
     )
 
 
@@ -199,7 +214,9 @@ _DISK = [("compressed cases", 160e9), ("unpacked slices", 10e12)]
 
 PAPER: dict[str, pd.DataFrame] = {
     "table1": _parameters(),
-    "table2": pd.DataFrame([{"modality": m, "dimensions": d, "samples": int(n)} for m, d, n in _rows(_TABLE_2)]),
+    "table2": pd.DataFrame(
+        [{"modality": m, "dimensions": d, "samples": int(n)} for m, d, n in _rows(_TABLE_2)]
+    ),
     "table3": _protocols(),
     "table4": pd.DataFrame(_rows(_TABLE_4), columns=["item", "value"]),
     "table5": _engine_speed("LiteMedSAM", 0),

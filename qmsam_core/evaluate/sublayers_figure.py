@@ -81,7 +81,9 @@ def _frame(axes: Axes, title: str, width: float) -> None:
 
 def _quantiser(axes: Axes, x: float, y: float, text: str) -> None:
     wide = _WIDE if len(text) < 9 else 1.25 * _WIDE
-    shape = FancyBboxPatch((x - wide / 2, y - _HIGH / 2), wide, _HIGH, boxstyle="round,pad=0,rounding_size=0.25")
+    shape = FancyBboxPatch(
+        (x - wide / 2, y - _HIGH / 2), wide, _HIGH, boxstyle="round,pad=0,rounding_size=0.25"
+    )
     shape.set(facecolor=COLOURS[2], edgecolor=INK, linewidth=1.2, alpha=0.9)
     axes.add_patch(shape)
     axes.text(x, y, text, ha="center", va="center", color="white", weight="bold", fontsize=11)
@@ -98,7 +100,9 @@ def _plain(axes: Axes, x: float, y: float, text: str) -> None:
 
 
 def _compute(axes: Axes, x: float, y: float, text: str, quantised: bool = True) -> None:
-    axes.add_patch(Circle((x, y), _RADIUS, facecolor=COLOURS[1] if quantised else PALE, edgecolor=INK, linewidth=1.2))
+    axes.add_patch(
+        Circle((x, y), _RADIUS, facecolor=COLOURS[1] if quantised else PALE, edgecolor=INK, linewidth=1.2)
+    )
     axes.text(x, y, text, ha="center", va="center", weight="bold", fontsize=13)
 
 
@@ -110,7 +114,10 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     dx, dy = (1 if e > s else -1 if e < s else 0 for s, e in zip(start, end))
     tip = (end[0] - dx * _GAP, end[1] - dy * _GAP)
     axes.annotate(
-        "", tip, start, arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.4}
+        "",
+        tip,
+        start,
+        arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.4},
     )
 
 

@@ -86,7 +86,9 @@ def _offsets_within(spacing: Spacing, tolerance: float) -> np.ndarray | None:
     reach = [int(np.ceil(tolerance / step)) for step in spacing]
     if np.prod([2.0 * r + 1 for r in reach]) > MOST_OFFSETS:
         return None
-    grid = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )
     length = np.sqrt(np.square(grid * np.array(spacing)).sum(axis=1))  # rounds as scipy's distance map does
     order = np.argsort(length, kind="stable")
     return grid[order[length[order] <= tolerance]]

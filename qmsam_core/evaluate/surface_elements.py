@@ -43,4 +43,6 @@ def surface_areas(spacing: tuple[float, float, float]) -> np.ndarray:
 def _area(triangles: str, faces: np.ndarray) -> float:
     if triangles == "-":
         return 0.0
-    return sum(float(np.linalg.norm(faces * [int(digit) for digit in normal])) for normal in triangles.split("+"))
+    return sum(
+        float(np.linalg.norm(faces * [int(digit) for digit in normal])) for normal in triangles.split("+")
+    )

@@ -41,7 +41,8 @@ def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
     """
     if "arm" in scores:
         arms = [
-            per_modality(rows.drop(columns="arm")).assign(arm=arm) for arm, rows in scores.groupby("arm", sort=False)
+            per_modality(rows.drop(columns="arm")).assign(arm=arm)
+            for arm, rows in scores.groupby("arm", sort=False)
         ]
         table = pd.concat(arms, ignore_index=True)
         return table[["arm", *table.columns.drop("arm")]]
@@ -56,7 +57,9 @@ def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
     return table[["modality", "cases", *metrics]].astype({"cases": int})
 
 
-def spread_per_modality(scores: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def spread_per_modality(
+    scores: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
     """What a mean hides: per modality the mean with its bootstrap interval, median, worst case and failures.
 
     Returns modality, cases, mean, low, high, median, worst, worst_case, missed (objects of DSC 0, where known).
@@ -68,11 +71,15 @@ def spread_per_modality(scores: pd.DataFrame, metric: str = "dsc", level: float 
         for name in _in_order(scores["modality"].map(harmonised))
     }
     rows = [
-        _spread_row(name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed, groups=rows["group"]))
+        _spread_row(
+            name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed, groups=rows["group"])
+        )
         for name, rows in modalities.items()
     ]
     values, groups = ([rows[column] for rows in modalities.values()] for column in (metric, "group"))
-    overall = _spread_row("Average", scores, metric, average_interval(values, level, seed=seed, groups=groups))
+    overall = _spread_row(
+        "Average", scores, metric, average_interval(values, level, seed=seed, groups=groups)
+    )
     overall["mean"] = float(np.mean([row["mean"] for row in rows]))
     return pd.DataFrame([*rows, overall])
 
@@ -131,7 +138,9 @@ def beside(
     paper = PAPER[paper] if isinstance(paper, str) else paper
     on = [on] if isinstance(on, str) else list(on)
     if metrics is None:
-        metrics = [c for c in paper.select_dtypes("number") if c in ours.select_dtypes("number") and c not in on]
+        metrics = [
+            c for c in paper.select_dtypes("number") if c in ours.select_dtypes("number") and c not in on
+        ]
     left, right = (_keyed(frame, on, metrics, name) for frame, name in ((paper, "paper"), (ours, "ours")))
     order = _grouped(left.index.append(right.index.difference(left.index, sort=False)))
     table = pd.DataFrame(index=order)
@@ -175,7 +184,11 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     """`rendered` for a notebook: caption above, numbers to the right, summary rows in bold."""
     text = rendered(table)
     numeric = [_heading(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
-    style = text.style.hide(axis="index").set_caption(caption).set_properties(subset=numeric, **{"text-align": "right"})
+    style = (
+        text.style.hide(axis="index")
+        .set_caption(caption)
+        .set_properties(subset=numeric, **{"text-align": "right"})
+    )
     bold = [text.iloc[i, 0] in _SUMMARIES for i in range(len(text))]
     style = style.apply(lambda row: ["font-weight: bold" if bold[row.name] else ""] * len(row), axis=1)
     rules = [("text-align", "left"), ("font-weight", "600"), ("padding-bottom", "0.5em")]
@@ -247,7 +260,9 @@ _SHARES = {"dsc", "nsd", "agreement", "mean", "median", "worst", "low", "high", 
 
 def _column_text(name: str, values: pd.Series) -> list[str]:
     show = _number_format(set(name.lower().replace("_", " ").split()), values)
-    return [DASH if pd.isna(v) else show(v) if isinstance(v, (float, np.floating)) else _plain(v) for v in values]
+    return [
+        DASH if pd.isna(v) else show(v) if isinstance(v, (float, np.floating)) else _plain(v) for v in values
+    ]
 
 
 def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]:
@@ -268,4 +283,6 @@ def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]
 
 
 def _plain(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else str(value)
+    return (
+        f"{value:,}" if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else str(value)
+    )

@@ -41,7 +41,10 @@ def tradeoff_figure(ways: pd.DataFrame) -> Figure:
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
     ways = ways.assign(shown=ways["agreement"].clip(lower=ways["agreement"].max() - DEEPEST))
-    for axes, column, label in ((left, "mb", "size of the weights (MB)"), (right, "ms", "one image, one box (ms)")):
+    for axes, column, label in (
+        (left, "mb", "size of the weights (MB)"),
+        (right, "ms", "one image, one box (ms)"),
+    ):
         _points(axes, ways.dropna(subset=[column, "agreement"]), column)
         axes.set(xlabel=label, xscale="log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -51,7 +54,13 @@ def tradeoff_figure(ways: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_locator(_round_numbers(*axes.get_xlim()))
         quiet_grid(axes, "y")
     left.set_ylabel("agreement with float masks (%)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8.5, labelspacing=0.6, handletextpad=0.2)
+    figure.legend(
+        *left.get_legend_handles_labels(),
+        loc="outside right center",
+        fontsize=8.5,
+        labelspacing=0.6,
+        handletextpad=0.2,
+    )
     figure.draw_without_rendering()  # where points lie on paper is known only now
     for axes, column in ((left, "mb"), (right, "ms")):
         _numbers(axes, ways.dropna(subset=[column, "agreement"]), column)
@@ -72,7 +81,16 @@ def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
         place = families.index(row["family"])
         colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
         face = colour if row["shown"] == row["agreement"] else "none"
-        axes.scatter(row[column], 100 * row["shown"], edgecolor=colour, facecolor=face, marker=marker, s=46, label=f"{number}  {row['name']}", zorder=3)
+        axes.scatter(
+            row[column],
+            100 * row["shown"],
+            edgecolor=colour,
+            facecolor=face,
+            marker=marker,
+            s=46,
+            label=f"{number}  {row['name']}",
+            zorder=3,
+        )
 
 
 def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
@@ -88,7 +106,15 @@ def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
         text = joined(members.index + 1)
         if (members["shown"] > members["agreement"]).all():
             text += f" ({', '.join(f'{100 * value:.0f}' for value in members['agreement'])} %)"
-        label = axes.annotate(text, (top[column], 100 * top["shown"]), (0, 0), textcoords="offset points", fontsize=8, color=INK, zorder=4)
+        label = axes.annotate(
+            text,
+            (top[column], 100 * top["shown"]),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            zorder=4,
+        )
         crossed = []
         for offset, across, up in SIDES:
             label.set(position=offset, ha=across, va=up)

@@ -47,11 +47,23 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 def unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
     """The weights within what a `.pth` file holds, see `read_state`."""
     told = []
-    wrapper = next((name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), None)
+    wrapper = next(
+        (name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), None
+    )
     state = content[wrapper] if wrapper else content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        found = f"a dict with {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: holds {found}; expected tensors by key, or such a dict as {' or '.join(map(repr, WRAPPERS))}")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
+        found = (
+            f"a dict with {', '.join(map(str, list(content)[:6]))}"
+            if isinstance(content, dict)
+            else type(content).__name__
+        )
+        raise CheckpointError(
+            f"{path}: holds {found}; expected tensors by key, or such a dict as {' or '.join(map(repr, WRAPPERS))}"
+        )
     if wrapper:
         others = ", ".join(str(name) for name in content if name != wrapper)
         told.append(f"weights taken from {wrapper!r}" + (f"; {others} beside it not used" if others else ""))
@@ -82,10 +94,15 @@ def load_checkpoint(module: nn.Module, path: str | Path) -> None:
         for k in own.keys() & state.keys()
         if state[k].shape != own[k].shape
     ]
-    faults = [some("missing", missing), some("not of this model", foreign), some("wrong shape", sorted(shapes))]
+    faults = [
+        some("missing", missing),
+        some("not of this model", foreign),
+        some("wrong shape", sorted(shapes)),
+    ]
     if any(faults):
         raise CheckpointError(
-            f"{path}: does not fit {type(module).__name__} ({len(own)} keys): " + "; ".join(f for f in faults if f)
+            f"{path}: does not fit {type(module).__name__} ({len(own)} keys): "
+            + "; ".join(f for f in faults if f)
         )
     module.load_state_dict(state)
 
@@ -110,7 +127,9 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str
         with atomic_path(path) as part:
             save_file(state, part, metadata)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left"
+        ) from error
     return sha256(path)
 
 

@@ -17,7 +17,9 @@ class RandomPositions(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """(..., 2) x, y in 0..1 -> (..., 2 * features)."""
-        with torch.autocast(coordinates.device.type, enabled=False):  # bf16 cannot tell neighbouring pixels apart
+        with torch.autocast(
+            coordinates.device.type, enabled=False
+        ):  # bf16 cannot tell neighbouring pixels apart
             angles = 2 * math.pi * ((2 * coordinates - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([angles.sin(), angles.cos()], -1)
 
@@ -49,7 +51,9 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, dim)
 
     def forward(self, boxes: Tensor) -> Tensor:
-        corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.image_size  # half a pixel: to the centre of the corner's pixel
+        corners = (
+            boxes.reshape(-1, 2, 2) + 0.5
+        ) / self.image_size  # half a pixel: to the centre of the corner's pixel
         kinds = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
         return self.pe_layer(corners) + kinds
 

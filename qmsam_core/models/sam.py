@@ -62,7 +62,9 @@ class Sam(nn.Module):
         if size % 16 or size < 32:
             raise ValueError(f"image_size = {size}; expected a multiple of 16, at least 32 px")
         if isinstance(self.config.encoder, ViTConfig) and size != self.config.image_size:
-            raise ValueError(f"image_size = {size}; {self.config.name} has positions for {self.config.image_size} px only")
+            raise ValueError(
+                f"image_size = {size}; {self.config.name} has positions for {self.config.image_size} px only"
+            )
         self.config = replace(self.config, image_size=size)
         self.image_size = size
         self.embedding_size = size // self.config.encoder.stride
@@ -86,7 +88,11 @@ class Sam(nn.Module):
 
 
 def build_model(
-    name: str, image_size: int | None = None, checkpoint: str | Path | None = None, seed: int = 0, depth: int | None = None
+    name: str,
+    image_size: int | None = None,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    depth: int | None = None,
 ) -> Sam:
     """Build a model in float by name, in evaluation mode.
 
@@ -116,7 +122,9 @@ def build_model(
 def cut(config: SamConfig, depth: int) -> SamConfig:
     """The configuration with only the first `depth` blocks of a plain ViT. Raises ValueError for another encoder or more blocks than it has."""
     if not isinstance(config.encoder, ViTConfig) or not 1 <= depth <= config.encoder.depth:
-        raise ValueError(f"depth = {depth} of {config.name}; expected a plain ViT and no more blocks than it has")
+        raise ValueError(
+            f"depth = {depth} of {config.name}; expected a plain ViT and no more blocks than it has"
+        )
     return replace(config, encoder=replace(config.encoder, depth=depth))
 
 
@@ -128,5 +136,7 @@ def count_parameters(module: nn.Module) -> int:
 def parameter_table(models: dict[str, Sam]) -> pd.DataFrame:
     """Table 1 of these models: columns model, image_encoder, prompt_encoder, mask_decoder."""
     parts = ("image_encoder", "prompt_encoder", "mask_decoder")
-    rows = [{"model": name, **{p: count_parameters(getattr(m, p)) for p in parts}} for name, m in models.items()]
+    rows = [
+        {"model": name, **{p: count_parameters(getattr(m, p)) for p in parts}} for name, m in models.items()
+    ]
     return pd.DataFrame(rows)

@@ -37,7 +37,13 @@ class ConvNorm(nn.Sequential):
     """Convolution without bias, then batch norm (keys `c` and `bn`). `start_at_zero` makes a residual branch begin as nothing."""
 
     def __init__(
-        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, start_at_zero: bool = False
+        self,
+        cin: int,
+        cout: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        start_at_zero: bool = False,
     ) -> None:
         super().__init__()
         self.add_module("c", nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False))
@@ -90,7 +96,9 @@ def relative_offsets(window: int) -> tuple[Tensor, int]:
     """Index (window^2, window^2) of the learned bias for each pair of window cells, and how many biases there are (one per absolute offset)."""
     cells = list(product(range(window), range(window)))
     known: dict[tuple[int, int], int] = {}
-    index = [[known.setdefault((abs(a[0] - b[0]), abs(a[1] - b[1])), len(known)) for b in cells] for a in cells]
+    index = [
+        [known.setdefault((abs(a[0] - b[0]), abs(a[1] - b[1])), len(known)) for b in cells] for a in cells
+    ]
     return torch.tensor(index), len(known)
 
 
@@ -113,7 +121,9 @@ class WindowAttention(nn.Module):
         batch, tokens, channels = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, tokens, self.heads, 3, -1)
         q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
-        attention = self.qk_product(q, k.transpose(-2, -1)) * self.scale + self.attention_biases[:, self.bias_index]
+        attention = (
+            self.qk_product(q, k.transpose(-2, -1)) * self.scale + self.attention_biases[:, self.bias_index]
+        )
         x = self.av_product(attention.softmax(-1), v)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, channels))
 
@@ -179,9 +189,14 @@ class TinyViT(nn.Module):
             if i == 0:
                 blocks: list[nn.Module] = [MBConv(dim, config.expansion) for _ in range(depth)]
             else:
-                blocks = [TinyViTBlock(dim, config.heads[i], config.windows[i], config.expansion) for _ in range(depth)]
+                blocks = [
+                    TinyViTBlock(dim, config.heads[i], config.windows[i], config.expansion)
+                    for _ in range(depth)
+                ]
             last = i == len(dims) - 1
-            stages.append(Stage(blocks, None if last else PatchMerging(dim, dims[i + 1], config.merge_strides[i])))
+            stages.append(
+                Stage(blocks, None if last else PatchMerging(dim, dims[i + 1], config.merge_strides[i]))
+            )
         self.layers = nn.ModuleList(stages)
         self.neck = Neck(dims[-1], out_channels)
 

@@ -60,9 +60,9 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, side * side, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attention = self.qk_product(q * self.scale, k.transpose(-2, -1))
-        attention = (attention.view(batch, self.heads, side, side, side, side) + self.relative_bias(q)).view_as(
-            attention
-        )
+        attention = (
+            attention.view(batch, self.heads, side, side, side, side) + self.relative_bias(q)
+        ).view_as(attention)
         x = self.av_product(attention.softmax(-1), v)
         return self.proj(x.transpose(1, 2).reshape(batch, side, side, channels))
 
@@ -118,7 +118,8 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(config.dim, config.patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, config.dim))
         self.blocks = nn.ModuleList(
-            Block(config, grid, 0 if i in config.global_blocks else config.window) for i in range(config.depth)
+            Block(config, grid, 0 if i in config.global_blocks else config.window)
+            for i in range(config.depth)
         )
         self.neck = Neck(config.dim, out_channels)
 

@@ -88,7 +88,9 @@ def _git_state(root: Path) -> dict[str, Any]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -112,4 +114,8 @@ def _cpu() -> dict[str, Any]:
     info = get_cpu_info()
     flags = set(info.get("flags", ()))
     features = {name: not flags.isdisjoint(any_of) for name, any_of in CPU_FEATURES.items()}
-    return {"model": info.get("brand_raw") or platform.processor() or "unknown", "cores": os.cpu_count(), **features}
+    return {
+        "model": info.get("brand_raw") or platform.processor() or "unknown",
+        "cores": os.cpu_count(),
+        **features,
+    }

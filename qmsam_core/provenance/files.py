@@ -63,7 +63,9 @@ class atomic_file:
 
     def __enter__(self) -> io.BufferedWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part")
+        handle, self._temporary = tempfile.mkstemp(
+            dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part"
+        )
         self._stream = os.fdopen(handle, "wb")
         return self._stream
 

@@ -48,5 +48,7 @@ def _files(start: Path, names: list[str], library: Path) -> Iterator[Path]:
     place = start
     for name in [None, *names]:
         place = place / name if name else place
-        found = [place / "__init__.py", place / "__main__.py"] if place.is_dir() else [place.with_suffix(".py")]
+        found = (
+            [place / "__init__.py", place / "__main__.py"] if place.is_dir() else [place.with_suffix(".py")]
+        )
         yield from (path for path in found if path.is_relative_to(library) and path.is_file())

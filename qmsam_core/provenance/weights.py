@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .files import sha256
 
+
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, another network's, or cannot be written. The message names the file and what is wrong."""
 
@@ -47,10 +48,14 @@ def public_checkpoint(model: str = "litemedsam") -> Path:
         CheckpointError: another model's weights are asked for, there is no such file, or it is not the published one.
     """
     if model != "litemedsam":
-        raise CheckpointError(f"checkpoint: {PUBLIC} means LiteMedSAM's weights, not those of {model}; name the file of {model}'s")
+        raise CheckpointError(
+            f"checkpoint: {PUBLIC} means LiteMedSAM's weights, not those of {model}; name the file of {model}'s"
+        )
     path = packaged() or LOCAL
     if not path.is_file():
-        raise CheckpointError(f"the public LiteMedSAM weights: package {PACKAGE} is not installed and {path} does not exist; {WAYS}")
+        raise CheckpointError(
+            f"the public LiteMedSAM weights: package {PACKAGE} is not installed and {path} does not exist; {WAYS}"
+        )
     check(path, path.stat().st_mtime_ns)
     return path
 
@@ -68,10 +73,14 @@ def check(path: Path, changed: int) -> None:
     """Raise `CheckpointError` unless the file is the published one; looked at once for each time of change (ns)."""
     size = path.stat().st_size
     if size != BYTES:
-        raise CheckpointError(f"{path}: {size:,} bytes, expected {BYTES:,}: damaged, or another file under that name; {WAYS}")
+        raise CheckpointError(
+            f"{path}: {size:,} bytes, expected {BYTES:,}: damaged, or another file under that name; {WAYS}"
+        )
     found = sha256(path)
     if found != SHA256:
-        raise CheckpointError(f"{path}: SHA-256 {found[:12]}..., expected {SHA256[:12]}...: damaged, or another file under that name; {WAYS}")
+        raise CheckpointError(
+            f"{path}: SHA-256 {found[:12]}..., expected {SHA256[:12]}...: damaged, or another file under that name; {WAYS}"
+        )
 
 
 def checkpoint_path(checkpoint: str | Path, model: str = "litemedsam") -> Path:

@@ -16,7 +16,9 @@ from .recipes import PARTS, Recipe, activation_quantizer, find_recipe, weight_qu
 NON_NEGATIVE = re.compile(  # modules whose (first) input comes from a softmax or a ReLU; GELU, the encoders' activation, can be negative
     r"(^|\.)(av_product|transformer\.layers\.\d+\.mlp\.lin2|output_hypernetworks_mlps\.\d+\.layers\.[12])$"
 )
-NEVER = ("iou_prediction_head",)  # built by SAM, never used by the study: it stays in float, as in the released code
+NEVER = (
+    "iou_prediction_head",
+)  # built by SAM, never used by the study: it stays in float, as in the released code
 
 
 class QuantMatMul(MatMul):
@@ -57,7 +59,9 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         return model
     names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
     if missing := [name for name in recipe.in_float if name not in names]:
-        raise ValueError(f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; expected names of modules within the encoder or the decoder of {model.config.name}")
+        raise ValueError(
+            f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; expected names of modules within the encoder or the decoder of {model.config.name}"
+        )
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"part = {part!r}; expected one of {', '.join(PARTS)}")
@@ -84,12 +88,18 @@ def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
 
 def quantisers(recipe: Recipe, non_negative: bool) -> dict:
     """Keyword arguments that every Brevitas layer with a weight gets: a quantiser on the input and on the weight, the bias in float."""
-    return dict(input_quant=activation_quantizer(recipe, non_negative), weight_quant=weight_quantizer(recipe), bias_quant=None)
+    return dict(
+        input_quant=activation_quantizer(recipe, non_negative),
+        weight_quant=weight_quantizer(recipe),
+        bias_quant=None,
+    )
 
 
 def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.Module:
     """The quantised layer in a linear layer's place."""
-    made = qnn.QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative))
+    made = qnn.QuantLinear(
+        layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative)
+    )
     return take_weights(made, layer)
 
 
@@ -98,9 +108,12 @@ def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.M
 
     def convert(layer: nn.Module, recipe: Recipe, non_negative: bool) -> nn.Module:
         shape = {
-            k: getattr(layer, k) for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+            k: getattr(layer, k)
+            for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
         }
-        return take_weights(kind(**shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)), layer)
+        return take_weights(
+            kind(**shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)), layer
+        )
 
     return convert
 
@@ -153,7 +166,9 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
         ValueError: no batch at all.
     """
     scalings = unset_scales(model)
-    for scaling in scalings:  # only the quantisers collect: batch norm and the rest of the model stay as they are
+    for (
+        scaling
+    ) in scalings:  # only the quantisers collect: batch norm and the rest of the model stay as they are
         scaling.train()
     used = 0
     with torch.no_grad():
@@ -163,7 +178,9 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
             if used >= model.recipe.statistics_batches:
                 break
     if used == 0:
-        raise ValueError("calibrate: no batch was given, so the activation scales cannot be set; expected at least one")
+        raise ValueError(
+            "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
+        )
     finish_statistics(model)
     return used
 

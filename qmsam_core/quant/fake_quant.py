@@ -21,7 +21,9 @@ class FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, scale: Tensor, low: float, high: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, x: Tensor, scale: Tensor, low: float, high: float, dtype: torch.dtype
+    ) -> Tensor:
         """x (any shape, float32 or bf16), scale (0-D, or broadcastable to x), integer range low..high -> like x, of `dtype`."""
         x = dense(x)
         ctx.save_for_backward(x, scale)
@@ -53,7 +55,9 @@ class FakeQuantize(torch.autograd.Function):
             if wants_scale:
                 of_scale += reduced(clamped.sub_(codes.mul_(inside)), incoming, scale)
             if wants_x:
-                torch.mul(incoming, inside, out=outgoing) if outgoing.dtype == torch.float32 else outgoing.copy_(inside.mul_(incoming))
+                torch.mul(
+                    incoming, inside, out=outgoing
+                ) if outgoing.dtype == torch.float32 else outgoing.copy_(inside.mul_(incoming))
         return of_x if wants_x else None, of_scale if wants_scale else None, None, None, None
 
 

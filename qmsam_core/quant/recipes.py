@@ -23,7 +23,12 @@ PARTS = {"encoder": "image_encoder", "decoder": "mask_decoder"}
 
 
 IMAGE_ATTENTION = tuple(
-    f"transformer.{name}.av_product" for name in ("layers.0.cross_attn_token_to_image", "layers.1.cross_attn_token_to_image", "final_attn_token_to_image")
+    f"transformer.{name}.av_product"
+    for name in (
+        "layers.0.cross_attn_token_to_image",
+        "layers.1.cross_attn_token_to_image",
+        "final_attn_token_to_image",
+    )
 )
 """Where a token gathers what it has seen in the image: of thousands of weights that add up to one, those of a token that looks at a large object are all below
 half a step of eight bits once some other token has looked at a single cell. The product is under one per cent of the decoder's work."""
@@ -75,7 +80,9 @@ RECIPES = {
             clean_export=False,
             origin="as the authors' released code quantises and exports it",
         ),
-        Recipe("paper", origin="the paper's quantisers (section 2.2); export cleaned without changing a value"),
+        Recipe(
+            "paper", origin="the paper's quantisers (section 2.2); export cleaned without changing a value"
+        ),
         Recipe(
             "deploy",
             per_channel=True,
@@ -125,7 +132,11 @@ def activation_quantizer(recipe: Recipe, non_negative: bool = False):
     """The Brevitas quantiser that a recipe puts on an input of a matrix multiplication; `non_negative` where that input cannot be negative."""
     statistic = dict(scaling_stats_op=StatsOp.MAX)
     if recipe.percentile is not None:
-        statistic = dict(scaling_stats_op=StatsOp.PERCENTILE, high_percentile_q=recipe.percentile, scaling_stats_impl=TopPercentile)
+        statistic = dict(
+            scaling_stats_op=StatsOp.PERCENTILE,
+            high_percentile_q=recipe.percentile,
+            scaling_stats_impl=TopPercentile,
+        )
     return LearnedScaleActivation.let(
         bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, int_quant=FusedIntQuant,
         signed=not (recipe.unsigned and non_negative), **statistic,

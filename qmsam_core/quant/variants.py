@@ -50,6 +50,10 @@ VARIANTS = (
 
 def packed_megabytes(model: nn.Module) -> float:
     """Size of a model's parameters and buffers in 10^6 bytes with every quantised weight packed at its bit width; all else float32."""
-    bits = {id(layer.weight): model.recipe.weight_bits for layer in model.modules() if isinstance(layer, QuantWeightMixin)}
+    bits = {
+        id(layer.weight): model.recipe.weight_bits
+        for layer in model.modules()
+        if isinstance(layer, QuantWeightMixin)
+    }
     values = {id(v): v for v in (*model.parameters(), *model.buffers()) if v.is_floating_point()}
     return sum(v.numel() * bits.get(key, 32) for key, v in values.items()) / 8e6

@@ -22,7 +22,13 @@ class ComparedModel:
     order: str = "pad_then_normalise"
 
 
-BASELINE, OWN_ORDER, CALIBRATED, STAGE3, NNCF = "Baseline", "Baseline, own order", "Calibrated", "Stage 3", "NNCF"
+BASELINE, OWN_ORDER, CALIBRATED, STAGE3, NNCF = (
+    "Baseline",
+    "Baseline, own order",
+    "Calibrated",
+    "Stage 3",
+    "NNCF",
+)
 ELLIPSE = "Ellipse"
 COMPARED = {
     BASELINE: ComparedModel("float_fast"),
@@ -40,7 +46,9 @@ the paper but the second, which shows what the order alone does to the float mod
 def predictors_of(folder: str | Path, threads: int, block: int, interpolation: str) -> dict[str, Predictor]:
     """A predictor on OpenVINO for every arm of `COMPARED`, by its name; `folder` holds the exports."""
     return {
-        arm: Predictor(open_engine("openvino", Path(folder) / model.export, threads), block, interpolation, model.order)
+        arm: Predictor(
+            open_engine("openvino", Path(folder) / model.export, threads), block, interpolation, model.order
+        )
         for arm, model in COMPARED.items()
     }
 

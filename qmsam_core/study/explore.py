@@ -18,7 +18,6 @@ from ..deploy.engines import Engine
 from ..evaluate.case_figures import boxes_on, draw_slice, fullest_slice
 from ..evaluate.figure_style import new_figure
 
-
 HEADLESS = "QMSAM_HEADLESS"
 """Set in the environment of notebooks that nobody watches."""
 
@@ -74,7 +73,9 @@ class BoxExplorer:
         x, y = sorted((box[0], box[2])), sorted((box[1], box[3]))
         height, width = self.image.shape[:2]
         if x[0] >= width or y[0] >= height or x[1] < 0 or y[1] < 0:
-            raise ValueError(f"box {[round(float(v), 1) for v in box]}: lies outside the slice of {width} x {height} pixels")
+            raise ValueError(
+                f"box {[round(float(v), 1) for v in box]}: lies outside the slice of {width} x {height} pixels"
+            )
         corners = np.clip([x[0], y[0], x[1], y[1]], 0, [width - 1, height - 1, width - 1, height - 1])
         self.seconds["encode"] = 0.0
         if self._embedding is None:
@@ -97,22 +98,36 @@ class BoxExplorer:
         boxes = self.given_boxes() if box is None else box[None]
         draw_slice(axes, self.image, boxes, None if self.mask is None else self.mask.astype(np.uint8))
         encode, decode = (f"{1e3 * self.seconds[part]:.0f} ms" for part in ("encode", "decode"))
-        axes.set_title("drag a box" if self.mask is None else f"image {encode if self.seconds['encode'] else 'known'}, box {decode}")
+        axes.set_title(
+            "drag a box"
+            if self.mask is None
+            else f"image {encode if self.seconds['encode'] else 'known'}, box {decode}"
+        )
         self.figure.canvas.draw_idle()
 
     def show(self, live: bool = False, size: float = 5.0) -> Figure:
         """The picture; `live` makes it one of pyplot's, on whose canvas (`%matplotlib widget`) boxes can be dragged."""
-        self.figure = pyplot.subplots(figsize=(size, size), layout="constrained")[0] if live else new_figure(width=size, height=size)[0]
+        self.figure = (
+            pyplot.subplots(figsize=(size, size), layout="constrained")[0]
+            if live
+            else new_figure(width=size, height=size)[0]
+        )
         self.draw(None)
         self._selector = RectangleSelector(
-            self.figure.axes[0], lambda press, release: self.segment((press.xdata, press.ydata, release.xdata, release.ydata)), button=[1]
+            self.figure.axes[0],
+            lambda press, release: self.segment((press.xdata, press.ydata, release.xdata, release.ydata)),
+            button=[1],
         )
         return self.figure
 
     def controls(self) -> ipywidgets.Widget:
         """A list of the cases, and a slider over the slices."""
-        names = ipywidgets.Dropdown(options=[(case.name, k) for k, case in enumerate(self.cases)], description="case")
-        slices = ipywidgets.IntSlider(self.z, 0, self.case.n_slices - 1, description="slice", continuous_update=False)
+        names = ipywidgets.Dropdown(
+            options=[(case.name, k) for k, case in enumerate(self.cases)], description="case"
+        )
+        slices = ipywidgets.IntSlider(
+            self.z, 0, self.case.n_slices - 1, description="slice", continuous_update=False
+        )
 
         def to_case(change: dict) -> None:
             self.show_case(change["new"])

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from qmsam_core.data.licences import SOURCES
-from qmsam_core.provenance.imported_modules import modules_reached
-from qmsam_core.study.notebooks import Notebook
 from qmsam_core.params import Params
-from qmsam_core.provenance.weights import PUBLIC, SHA256
 from qmsam_core.provenance.files import sha256, write_json
+from qmsam_core.provenance.imported_modules import modules_reached
+from qmsam_core.provenance.weights import PUBLIC, SHA256
+from qmsam_core.study.notebooks import Notebook
 
 Fingerprint = dict[str, str]
 LIBRARY = Path(__file__).parents[1]
@@ -27,14 +27,20 @@ LIBRARY = Path(__file__).parents[1]
 def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
     """One hash for each thing the notebook's results depend on; an input that is absent hashes as such."""
     run_dir = root / params.run_dir
-    inputs = {name: sha256(run_dir / name) if (run_dir / name).exists() else "absent" for name in notebook.inputs}
+    inputs = {
+        name: sha256(run_dir / name) if (run_dir / name).exists() else "absent" for name in notebook.inputs
+    }
     return {
         "parameters": _hash(params.model_dump(mode="json")),
         "notebook": notebook.source,
-        "library": _hash({str(p.relative_to(LIBRARY)): sha256(p) for p in modules_reached(notebook.code, LIBRARY)}),
+        "library": _hash(
+            {str(p.relative_to(LIBRARY)): sha256(p) for p in modules_reached(notebook.code, LIBRARY)}
+        ),
         "inputs": _hash(inputs),
         "checkpoints": _hash(checkpoints(root, params)),
-        "data": _hash({name: _hash(_listing(root / folder)) for name, folder in params.data_roots.items()}) if params.data_roots else "phantoms",
+        "data": _hash({name: _hash(_listing(root / folder)) for name, folder in params.data_roots.items()})
+        if params.data_roots
+        else "phantoms",
     }
 
 
@@ -43,7 +49,10 @@ def checkpoints(root: Path, params: Params) -> dict[str, str]:
     given = {"float_checkpoint": params.float_checkpoint, "teacher": params.teacher}
     known = {PUBLIC: SHA256, "self": "self"}
     files = {name: root / value for name, value in given.items()}
-    return {name: known.get(given[name]) or (sha256(path) if path.is_file() else "absent") for name, path in files.items()}
+    return {
+        name: known.get(given[name]) or (sha256(path) if path.is_file() else "absent")
+        for name, path in files.items()
+    }
 
 
 def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
@@ -60,7 +69,9 @@ def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
     if changed:
         return ", ".join(changed) + " changed"
     recorded = record.get("outputs", {})
-    touched = [name for name in {*recorded, *notebook.outputs} if not _as_recorded(folder / name, recorded.get(name))]
+    touched = [
+        name for name in {*recorded, *notebook.outputs} if not _as_recorded(folder / name, recorded.get(name))
+    ]
     return f"{', '.join(sorted(touched))} missing or altered" if touched else ""
 
 
@@ -85,7 +96,9 @@ def _as_recorded(path: Path, digest: str | None) -> bool:
 def _listing(folder: Path) -> list[list[Any]]:
     files = sorted(folder.rglob("*.npz"))
     stated = [[SOURCES, sha256(folder / SOURCES)]] if (folder / SOURCES).is_file() else []
-    return stated + [[str(p.relative_to(folder)), (found := p.stat()).st_size, found.st_mtime_ns] for p in files]
+    return stated + [
+        [str(p.relative_to(folder)), (found := p.stat()).st_size, found.st_mtime_ns] for p in files
+    ]
 
 
 def _hash(content: Any) -> str:

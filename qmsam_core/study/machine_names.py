@@ -12,7 +12,9 @@ from typing import Any
 from qmsam_core.params import Params, folder_name
 
 # what stands at the top of a file system, as far as anything of a user's lies there; not within an address or a longer path
-ABSOLUTE = re.compile(r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+")
+ABSOLUTE = re.compile(
+    r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+"
+)
 _EMBEDDED = re.compile(r"base64,[A-Za-z0-9+/=\s]+")
 _KERNEL = re.compile(r"\bLinux-(\d+(?:\.\d+)*)-\S*?(x86_64|aarch64)")
 
@@ -26,7 +28,13 @@ class MachineNames:
 
     def __init__(self, params: Params, run_dir: Path) -> None:
         outputs = run_dir.resolve().parent
-        names = {str(outputs.parent): ".", str(outputs): "outputs", sys.prefix: ".venv", tempfile.gettempdir(): "temporary", str(Path.home()): "~"}
+        names = {
+            str(outputs.parent): ".",
+            str(outputs): "outputs",
+            sys.prefix: ".venv",
+            tempfile.gettempdir(): "temporary",
+            str(Path.home()): "~",
+        }
         if Path(params.outputs_root).is_absolute():
             names[params.outputs_root] = "outputs"
         names |= {root: folder_name(root) for root in params.data_roots.values()}

@@ -112,7 +112,12 @@ def _declare(prose: str, declared: Mapping[str, Sequence[str]]) -> str:
         ("Leaves", "in its own folder", [*declared.get("outputs", ()), "run.json"]),
     ):
         listed = ", ".join(f"`{name}`" for name in names) or "nothing"
-        prose = re.sub(rf"^\*\*{word}\*\* .*?\.( *)$", lambda line: f"**{word}** ({where}) {listed}.{line[1]}", prose, flags=re.M)
+        prose = re.sub(
+            rf"^\*\*{word}\*\* .*?\.( *)$",
+            lambda line: f"**{word}** ({where}) {listed}.{line[1]}",
+            prose,
+            flags=re.M,
+        )
     return prose
 
 

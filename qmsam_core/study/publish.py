@@ -25,12 +25,12 @@ import pandas as pd
 from PIL import Image
 
 from qmsam_core.data.licences import SOURCES, read_sources, source_of
-from qmsam_core.study.freshness import read_record
-from qmsam_core.study.machine_names import MachineNames, left_over
-from qmsam_core.study.notebooks import NotebookError, find_notebooks, title_of
 from qmsam_core.params import DATA_ROOTS, Params, ParamsError
 from qmsam_core.provenance.environment import ProvenanceError, project_root
 from qmsam_core.provenance.files import sha256, write_json
+from qmsam_core.study.freshness import read_record
+from qmsam_core.study.machine_names import MachineNames, left_over
+from qmsam_core.study.notebooks import NotebookError, find_notebooks, title_of
 from qmsam_core.study.readme_results import ReadmeError, update_readme
 from qmsam_core.study.report import Entry, index_html, report_html
 
@@ -62,7 +62,10 @@ def publish(run_dir: Path, target: Path) -> list[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".publish", dir=target.parent) as scratch:
         copy = Path(scratch, "new")
-        entries = [_notebook(run_dir / name, copy / name, record, sources, machine) for name, record in records.items()]
+        entries = [
+            _notebook(run_dir / name, copy / name, record, sources, machine)
+            for name, record in records.items()
+        ]
         public = Params.check(machine.without_in(records[names[0]]["parameters"]), str(run_dir))
         (copy / "index.html").write_text(index_html(copy, public, entries, published=True), encoding="utf-8")
         _check_copy(copy)
@@ -79,7 +82,11 @@ def publish(run_dir: Path, target: Path) -> list[Path]:
 
 def _check_finished(run_dir: Path, records: dict[str, dict[str, Any]]) -> None:
     lines = []
-    made = {f"{name}/{file}": digest for name, record in records.items() for file, digest in record.get("outputs", {}).items()}
+    made = {
+        f"{name}/{file}": digest
+        for name, record in records.items()
+        for file, digest in record.get("outputs", {}).items()
+    }
     for name, record in records.items():
         folder = run_dir / name
         if not record or not (folder / "executed.ipynb").is_file() or (folder / "failed.ipynb").is_file():
@@ -102,12 +109,24 @@ def _check_finished(run_dir: Path, records: dict[str, dict[str, Any]]) -> None:
 
 
 def _check_target(target: Path) -> None:
-    foreign = [path for path in target.rglob("*") if path.is_file() and path.suffix not in KINDS] if target.is_dir() else []
-    if target.is_file() or foreign or (target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file()):
-        raise PublishError(f"{target}: holds something other than a published run ({foreign[0].name if foreign else 'no index.html'}); name another folder")
+    foreign = (
+        [path for path in target.rglob("*") if path.is_file() and path.suffix not in KINDS]
+        if target.is_dir()
+        else []
+    )
+    if (
+        target.is_file()
+        or foreign
+        or (target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file())
+    ):
+        raise PublishError(
+            f"{target}: holds something other than a published run ({foreign[0].name if foreign else 'no index.html'}); name another folder"
+        )
 
 
-def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: Sources, machine: MachineNames) -> Entry:
+def _notebook(
+    source: Path, copy: Path, record: dict[str, Any], sources: Sources, machine: MachineNames
+) -> Entry:
     """Copy one notebook's files, its report rendered anew; returns what the index says of it."""
     copy.mkdir(parents=True)
     figures = {item["file"]: {**item, **_permission(item, sources)} for item in record["figures"]}
@@ -118,7 +137,9 @@ def _notebook(source: Path, copy: Path, record: dict[str, Any], sources: Sources
             path.write_text(machine.without((source / name).read_text(encoding="utf-8")), encoding="utf-8")
         elif not figures.get(name, _permission({}, sources)).get("withheld"):
             path.write_bytes(smaller((source / name).read_bytes()))
-    book = nbformat.reads(machine.without((source / "executed.ipynb").read_text(encoding="utf-8")), as_version=4)
+    book = nbformat.reads(
+        machine.without((source / "executed.ipynb").read_text(encoding="utf-8")), as_version=4
+    )
     _replace_pictures(book, figures, sources)
     title = title_of(book)
     (copy / "report.html").write_text(report_html(book, title), encoding="utf-8")
@@ -134,14 +155,25 @@ def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
     if item.get("shows") is None:
         return {"withheld": "Not shown here: the notebook does not say which cases this picture shows."}
     places = {name: _folder_and_name(name) for name in item["shows"]}
-    rows = {name: source_of(below, sources[folder]) for name, (folder, below) in places.items() if folder in sources}
+    rows = {
+        name: source_of(below, sources[folder])
+        for name, (folder, below) in places.items()
+        if folder in sources
+    }
     closed = [name for name, row in rows.items() if row is None or not row["open"]]
     if closed:
-        stated = [f"{name} ({'not named' if rows[name] is None else rows[name]['licence'] or 'none stated'})" for name in closed]
-        return {"withheld": f"Not shown here: no open licence is stated in the data folder's {SOURCES} for {', '.join(stated)}."}
+        stated = [
+            f"{name} ({'not named' if rows[name] is None else rows[name]['licence'] or 'none stated'})"
+            for name in closed
+        ]
+        return {
+            "withheld": f"Not shown here: no open licence is stated in the data folder's {SOURCES} for {', '.join(stated)}."
+        }
     credit: dict[str, list[str]] = {}
     for name, row in rows.items():
-        credit.setdefault(f"{row['source'] or row['pattern']}; licence as stated: {row['licence']}", []).append(Path(name).stem)
+        credit.setdefault(
+            f"{row['source'] or row['pattern']}; licence as stated: {row['licence']}", []
+        ).append(Path(name).stem)
     return {"credits": [f"{', '.join(cases)}: {source}" for source, cases in credit.items()]}
 
 
@@ -151,7 +183,9 @@ def _folder_and_name(shown: str) -> tuple[str, str]:
     return (folder, name) if colon and folder in DATA_ROOTS else ("data_root", shown)
 
 
-def _replace_pictures(book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: Sources) -> None:
+def _replace_pictures(
+    book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: Sources
+) -> None:
     """Let each picture in an executed notebook be a link to its file, or the line that says why it is withheld."""
     for cell in book.cells:
         named = iter(FIGURE.findall(cell.source))
@@ -163,7 +197,9 @@ def _replace_pictures(book: nbformat.NotebookNode, figures: dict[str, dict[str, 
             item = {} if embedded else figures.get(f"{next(named, '')}.png", {})
             withheld = (item or _permission({}, sources)).get("withheld")
             if withheld:
-                output.data = nbformat.from_dict({"text/html": f'<p class="withheld">{html.escape(withheld)}</p>'})
+                output.data = nbformat.from_dict(
+                    {"text/html": f'<p class="withheld">{html.escape(withheld)}</p>'}
+                )
             elif item:
                 output.data = nbformat.from_dict({"image/png": ""})
                 output.metadata = nbformat.from_dict({"filename": item["file"], "caption": item["caption"]})
@@ -191,14 +227,20 @@ def dangling_links(folder: Path) -> Iterator[str]:
 def _check_copy(copy: Path) -> None:
     lines = [f"{line}: a link to nothing; this should not happen" for line in dangling_links(copy)]
     for path in (path for path in sorted(copy.rglob("*")) if path.suffix in KINDS and path.suffix != ".png"):
-        lines += [f"{path.relative_to(copy)}: names a path of this machine, {left}; let the notebook not show it" for left in left_over(path.read_text(encoding="utf-8"))]
+        lines += [
+            f"{path.relative_to(copy)}: names a path of this machine, {left}; let the notebook not show it"
+            for left in left_over(path.read_text(encoding="utf-8"))
+        ]
     if lines:
         raise PublishError("\n".join(lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 when nothing was published or the README cannot be written."""
-    parser = argparse.ArgumentParser(prog="python -m qmsam_core.study.publish", description="Publish a finished run, and renew the results in the README.")
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.study.publish",
+        description="Publish a finished run, and renew the results in the README.",
+    )
     parser.add_argument("run", nargs="?", type=Path, help="the run's folder, for example outputs/laptop")
     parser.add_argument("-o", "--output", type=Path, help="where to, for example outputs/reference/laptop")
     parser.add_argument("--readme", action="store_true", help="only renew the README from what is published")
@@ -208,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.run:
             files = publish(options.run, options.output)
-            print(f"{options.output}: {len(files)} files, {sum(path.stat().st_size for path in files):,} bytes")
+            print(
+                f"{options.output}: {len(files)} files, {sum(path.stat().st_size for path in files):,} bytes"
+            )
         root = project_root()
         if options.readme or options.output.resolve().parent == root / "outputs" / "reference":
             print(f"README.md: {'results renewed' if update_readme(root) else 'results as they were'}")

@@ -32,7 +32,9 @@ def update_readme(root: Path) -> bool:
     path = root / "README.md"
     before = path.read_text(encoding="utf-8")
     if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
-        raise ReadmeError(f"{path}: expected one line {BEGIN} and below it one line {END}; put them where the results belong")
+        raise ReadmeError(
+            f"{path}: expected one line {BEGIN} and below it one line {END}; put them where the results belong"
+        )
     head, rest = before.split(BEGIN)
     after = f"{head}{BEGIN}\n{results(root)}{END}{rest.split(END)[1]}"
     if after != before:
@@ -64,7 +66,14 @@ def _block(root: Path, run: Path) -> str:
 
 
 def _table(summary: pd.DataFrame) -> list[str]:
-    header = ("mean over modalities, testing cases", "DSC %", "to float, points (95 %)", "NSD %", "agreement with float %", "ms")
+    header = (
+        "mean over modalities, testing cases",
+        "DSC %",
+        "to float, points (95 %)",
+        "NSD %",
+        "agreement with float %",
+        "ms",
+    )
     rows = [
         (
             row["model"],

@@ -35,7 +35,9 @@ def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.D
             for arm, mask in masks.items():
                 scores = {"dsc": mask_dice(truth, mask), "agreement": mask_dice(masks[REFERENCE], mask)}
                 group = name.split(":")[0]
-                rows.append({"arm": arm, "case": name, "group": group, "modality": batch["modality"][k], **scores})
+                rows.append(
+                    {"arm": arm, "case": name, "group": group, "modality": batch["modality"][k], **scores}
+                )
     return pd.DataFrame(rows)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+
 class MissingInputError(FileNotFoundError):
     """A file an earlier notebook should have left is not there; the message says which notebook makes it."""
 
@@ -82,7 +83,9 @@ class NotebookRun:
         """
         path = self.params.run_dir / notebook / name
         if not path.exists():
-            raise MissingInputError(f"{path}: not found; run notebook {notebook} first (profile {self.params.label})")
+            raise MissingInputError(
+                f"{path}: not found; run notebook {notebook} first (profile {self.params.label})"
+            )
         self._inputs[f"{notebook}/{name}"] = sha256(path)
         return path
 
@@ -93,7 +96,9 @@ class NotebookRun:
         """
         path = Path(path)
         if not path.is_file():
-            raise MissingInputError(f"{path}: not found; put the file there or correct the parameter that names it")
+            raise MissingInputError(
+                f"{path}: not found; put the file there or correct the parameter that names it"
+            )
         self._inputs[str(path)] = sha256(path)
         return path
 
@@ -148,14 +153,22 @@ class NotebookRun:
         for parameter, root in roots.items():
             name = os.path.relpath(path, root)
             if not name.startswith(os.pardir):
-                return Path(name).as_posix() if parameter == "data_root" else f"{parameter}:{Path(name).as_posix()}"
-        raise ProvenanceError(f"{path}: a figure shows this case, which is not in the run's data folder {', '.join(os.path.abspath(root) for root in roots.values())}")
+                return (
+                    Path(name).as_posix()
+                    if parameter == "data_root"
+                    else f"{parameter}:{Path(name).as_posix()}"
+                )
+        raise ProvenanceError(
+            f"{path}: a figure shows this case, which is not in the run's data folder {', '.join(os.path.abspath(root) for root in roots.values())}"
+        )
 
     def finish(self) -> None:
         """Write `run.json`. Raises `ProvenanceError` for an output that was announced and never written."""
         missing = [name for name in self._outputs if not (self.dir / name).exists()]
         if missing:
-            raise ProvenanceError(f"{self.dir}: announced by run.output() and never written: {', '.join(missing)}")
+            raise ProvenanceError(
+                f"{self.dir}: announced by run.output() and never written: {', '.join(missing)}"
+            )
         ended = time.time()
         record = {
             "notebook": self.name,

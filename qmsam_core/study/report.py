@@ -31,6 +31,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
 
+
 @dataclass(frozen=True)
 class Entry:
     """What the index says of a notebook; `stale` is empty if up to date, `record` is `run.json` if any."""
@@ -180,7 +181,13 @@ def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
     hold = told.count("yes")
     summary = f"Of {len(told)} claim{'s' * (len(told) != 1)} of the paper that this run can judge, "
     summary += f"{hold} hold{'s' * (hold == 1)} here too; in {len(parting) or 'no'} statement{'s' * (len(parting) != 1)}"
-    return {**item, "rows": rows, "parting": parting, "untold": untold, "summary": f"{summary} paper and run part."}
+    return {
+        **item,
+        "rows": rows,
+        "parting": parting,
+        "untold": untold,
+        "summary": f"{summary} paper and run part.",
+    }
 
 
 def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:

@@ -67,7 +67,11 @@ class Study:
         for book in selected:
             started = time.time()
             reason = FORCED if force else stale_because(self.root, self.params, book)
-            print(f"{book.name:<20} {f'running ({reason}) ...' if reason else 'up to date'}", end=" ", flush=True)
+            print(
+                f"{book.name:<20} {f'running ({reason}) ...' if reason else 'up to date'}",
+                end=" ",
+                flush=True,
+            )
             try:
                 self._bring_up_to_date(book, reason, started)
             except NotebookFailure as failure:
@@ -84,15 +88,22 @@ class Study:
         for book in self.notebooks:
             if key == book.name or (key.isdigit() and book.name.startswith(f"{int(key):02d}_")):
                 return book
-        raise StudyError(f"{key}: no such notebook; there are {', '.join(book.name for book in self.notebooks)}")
+        raise StudyError(
+            f"{key}: no such notebook; there are {', '.join(book.name for book in self.notebooks)}"
+        )
 
     def _warn_of_stale_inputs(self, selected: Sequence[Notebook]) -> None:
         """A notebook outside the selection may have made its files from something else: say so, and go on."""
-        outside = {maker for book in selected for maker in book.makers().values()} - {book.name for book in selected}
+        outside = {maker for book in selected for maker in book.makers().values()} - {
+            book.name for book in selected
+        }
         for book in self.notebooks:
             reason = stale_because(self.root, self.params, book) if book.name in outside else ""
             if reason:
-                print(f"note: {book.name}, whose files are read here, is not up to date ({reason})", file=sys.stderr)
+                print(
+                    f"note: {book.name}, whose files are read here, is not up to date ({reason})",
+                    file=sys.stderr,
+                )
 
     def _bring_up_to_date(self, book: Notebook, reason: str, started: float) -> None:
         """Run the notebook where there is a `reason` to. Its results are good then, so a `failed.ipynb` tells of an attempt that changed none of them."""
@@ -118,7 +129,9 @@ class Study:
             if not running.exists():
                 raise
             os.replace(running, failed)
-            raise NotebookFailure(f"{failure}\n  the notebook as far as it got: {os.path.relpath(failed)}") from None
+            raise NotebookFailure(
+                f"{failure}\n  the notebook as far as it got: {os.path.relpath(failed)}"
+            ) from None
         except BaseException:  # interrupted
             running.unlink(missing_ok=True)
             raise
@@ -149,9 +162,13 @@ def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None
             raise NotebookFailure(
                 f"error in cell [{error.exec_count}]\n{_last_lines(f'{error.ename}: {error.evalue}')}"
             ) from None
-        except Exception as error:  # the kernel did not start or died; whatever it is, the study stops with one message
+        except (
+            Exception
+        ) as error:  # the kernel did not start or died; whatever it is, the study stops with one message
             where = f" in cell [{_cells_started(output)}]" if output.exists() else ""
-            raise NotebookFailure(f"kernel failed{where}\n{_last_lines(f'{type(error).__name__}: {error}')}") from error
+            raise NotebookFailure(
+                f"kernel failed{where}\n{_last_lines(f'{type(error).__name__}: {error}')}"
+            ) from error
 
 
 @contextmanager
@@ -159,9 +176,17 @@ def _kernel_environment(threads: int) -> Iterator[str]:
     """What the kernel inherits: malloc and thread settings, and this interpreter before any other `python3` kernel; gives a folder for its sockets."""
     here = os.path.join(sys.prefix, "share", "jupyter")
     path = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
-    settings = {**MALLOC, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "JUPYTER_PATH": path, "QMSAM_HEADLESS": "1"}
+    settings = {
+        **MALLOC,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "JUPYTER_PATH": path,
+        "QMSAM_HEADLESS": "1",
+    }
     before = {name: os.environ.get(name) for name in (*settings, "JUPYTER_RUNTIME_DIR")}
-    with TemporaryDirectory(prefix="study") as sockets:  # a short path: a socket's may have some 100 characters
+    with TemporaryDirectory(
+        prefix="study"
+    ) as sockets:  # a short path: a socket's may have some 100 characters
         os.environ.update(settings, JUPYTER_RUNTIME_DIR=sockets)
         try:
             yield sockets
@@ -181,7 +206,8 @@ def _cells_started(path: Path) -> int:
     """How many code cells began; a kernel that dies may or may not have given the last one its number."""
     cells = nbformat.read(path, as_version=4).cells
     return sum(
-        cell.cell_type == "code" and bool(cell.metadata.get("papermill", {}).get("start_time")) for cell in cells
+        cell.cell_type == "code" and bool(cell.metadata.get("papermill", {}).get("start_time"))
+        for cell in cells
     )
 
 
@@ -190,11 +216,15 @@ def _check_outputs(book: Notebook, folder: Path, started: float, params: Params)
     problems = [f"{name} is missing" for name in book.outputs if not (folder / name).exists()]
     files = [name for name in ("run.json", *book.outputs) if (folder / name).is_file()]
     problems += [
-        f"{name} was not written by this run" for name in files if (folder / name).stat().st_mtime < started - 0.1
+        f"{name} was not written by this run"
+        for name in files
+        if (folder / name).stat().st_mtime < started - 0.1
     ]
     if not (folder / "run.json").is_file():
         problems.append("run.json is missing; does the notebook end with run.finish()?")
     elif read_record(folder).get("parameters") != params.model_dump(mode="json"):
-        problems.append("run.json tells of other parameters; does the notebook change any after the parameters cell?")
+        problems.append(
+            "run.json tells of other parameters; does the notebook change any after the parameters cell?"
+        )
     if problems:
         raise NotebookFailure("ran to its end, but " + "; ".join(problems))

@@ -16,7 +16,11 @@ def check_weights(root: Path, params: Params) -> None:
     """Raise `CheckpointError` where the float model's weights are not the published ones, `StudyError` where a file is not there."""
     files = {"float_checkpoint": root / checkpoint_path(params.float_checkpoint, params.model)}
     files |= {} if params.teacher == "self" else {"teacher": root / params.teacher}
-    lines = [f"{name}: {path} not found; put the file there or correct the parameter" for name, path in files.items() if not path.is_file()]
+    lines = [
+        f"{name}: {path} not found; put the file there or correct the parameter"
+        for name, path in files.items()
+        if not path.is_file()
+    ]
     if lines:
         raise StudyError("\n".join(lines))
 
@@ -47,9 +51,15 @@ def _data_problems(folder: Path, labelled: bool = False) -> list[str]:
     if labelled and not index.cases["has_labels"].any():
         return [f"{folder}: none of its {len(index.cases)} cases has labels ('gts'), which scoring needs"]
     for path, message in index.problems[:SHOWN_PROBLEMS]:
-        print(f"note: left out: {message if message.startswith(str(path)) else f'{path}: {message}'}", file=sys.stderr)
+        print(
+            f"note: left out: {message if message.startswith(str(path)) else f'{path}: {message}'}",
+            file=sys.stderr,
+        )
     if more := len(index.problems[SHOWN_PROBLEMS:]):
-        print(f"note: left out: {more} more; {len(index.cases)} cases can be used, notebook 00 lists the others", file=sys.stderr)
+        print(
+            f"note: left out: {more} more; {len(index.cases)} cases can be used, notebook 00 lists the others",
+            file=sys.stderr,
+        )
     return []
 
 

@@ -37,10 +37,20 @@ class Arm:
         """
         export, engine, hint, *more = (*text.split(":"), *("", "openvino", "f32")[text.count(":") + 1 :])
         precision, _, variant = export.partition("_")
-        if more or precision not in ("float", "int8") or variant not in VARIANTS or engine not in ENGINES or hint not in HINTS:
-            raise ValueError(f"arm = {text!r}; expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]")
+        if (
+            more
+            or precision not in ("float", "int8")
+            or variant not in VARIANTS
+            or engine not in ENGINES
+            or hint not in HINTS
+        ):
+            raise ValueError(
+                f"arm = {text!r}; expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]"
+            )
         if hint != "f32" and engine != "openvino":
-            raise ValueError(f"arm = {text!r}: {engine} knows no hint {hint!r}; expected f32, or the engine openvino")
+            raise ValueError(
+                f"arm = {text!r}: {engine} knows no hint {hint!r}; expected f32, or the engine openvino"
+            )
         return cls(precision, engine, hint, variant)
 
     @property
@@ -56,7 +66,11 @@ class Arm:
     @property
     def engine_label(self) -> str:
         """The engine as the paper's tables name it, with the variant and the hint where it is not f32."""
-        words = [ENGINE_NAMES[self.engine], VARIANTS[self.variant], "" if self.hint == "f32" else f"{self.hint} hint"]
+        words = [
+            ENGINE_NAMES[self.engine],
+            VARIANTS[self.variant],
+            "" if self.hint == "f32" else f"{self.hint} hint",
+        ]
         return ", ".join(filter(None, words))
 
     @property
@@ -79,8 +93,18 @@ PAPER_ARMS = (
 FLOAT_FAST = Arm("float", "openvino", variant="fast")
 FLOAT_FAST_BF16 = Arm("float", "openvino", "bf16", "fast")
 """What a knowing user takes where the CPU multiplies bf16 in hardware; OpenVINO then takes that hint by itself."""
-EXTRA_ARMS = (FLOAT_FAST, Arm("int8", "openvino", variant="released"), Arm("int8", "openvino", variant="nncf"))
-ARMS = (*PAPER_ARMS, *EXTRA_ARMS, Arm("float", "openvino", "bf16"), FLOAT_FAST_BF16, Arm("int8", "openvino", "bf16"))
+EXTRA_ARMS = (
+    FLOAT_FAST,
+    Arm("int8", "openvino", variant="released"),
+    Arm("int8", "openvino", variant="nncf"),
+)
+ARMS = (
+    *PAPER_ARMS,
+    *EXTRA_ARMS,
+    Arm("float", "openvino", "bf16"),
+    FLOAT_FAST_BF16,
+    Arm("int8", "openvino", "bf16"),
+)
 
 
 def timing_input(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +118,9 @@ def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return engine.decode(engine.encode(image), box)
 
 
-def timed_calls(engines: dict[Arm, Engine], seed: int, part: str = "both", boxes: int = 1) -> dict[str, partial]:
+def timed_calls(
+    engines: dict[Arm, Engine], seed: int, part: str = "both", boxes: int = 1
+) -> dict[str, partial]:
     """A call for each arm, by label: `both` ends with one box, or one part alone, the decoder for `boxes` boxes of one image.
 
     `prepare` is there for the arms that have it: a fast export's work on the image that earlier belonged to the decoder.
@@ -119,7 +145,9 @@ def timed_calls(engines: dict[Arm, Engine], seed: int, part: str = "both", boxes
 def seconds_by_engine(timings: pd.DataFrame, arms: Iterable[Arm]) -> pd.DataFrame:
     """Medians as the paper's tables have them: precision, engine, seconds. `timings` has `arm` (a label) and `median_ms`."""
     median = timings.set_index("arm")["median_ms"] / 1e3
-    return pd.DataFrame([{"precision": a.precision, "engine": a.engine_label, "seconds": median[a.label]} for a in arms])
+    return pd.DataFrame(
+        [{"precision": a.precision, "engine": a.engine_label, "seconds": median[a.label]} for a in arms]
+    )
 
 
 def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -141,7 +169,9 @@ def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         for engine, int8 in seconds.loc["int8"].iterrows():
             words = engine.split(", ")
             plain = seconds.loc[("float", ", ".join(word for word in words if word not in VARIANTS.values()))]
-            ours = words[0] == ENGINE_NAMES["openvino"] and not set(words) & set(filter(None, VARIANTS.values()))
+            ours = words[0] == ENGINE_NAMES["openvino"] and not set(words) & set(
+                filter(None, VARIANTS.values())
+            )
             alike = ("float", ", ".join([words[0], VARIANTS["fast"], *words[1:]]))
             rows.append(
                 {
@@ -149,15 +179,25 @@ def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                     "engine": engine,
                     "speed-up paper": plain["seconds paper"] / int8["seconds paper"],
                     "speed-up over plain float": plain["seconds here"] / int8["seconds here"],
-                    "speed-up over same graph": seconds["seconds here"].get(alike, np.nan) / int8["seconds here"] if ours else np.nan,
-                    "speed-up over best float": seconds.loc[("float", fastest), "seconds here"] / int8["seconds here"],
+                    "speed-up over same graph": seconds["seconds here"].get(alike, np.nan)
+                    / int8["seconds here"]
+                    if ours
+                    else np.nan,
+                    "speed-up over best float": seconds.loc[("float", fastest), "seconds here"]
+                    / int8["seconds here"],
                     "best float": fastest,
                 }
             )
     return pd.DataFrame(rows)
 
 
-ISA_ARMS = (Arm("float", "openvino"), FLOAT_FAST, FLOAT_FAST_BF16, Arm("int8", "openvino", variant="released"), Arm("int8", "openvino"))
+ISA_ARMS = (
+    Arm("float", "openvino"),
+    FLOAT_FAST,
+    FLOAT_FAST_BF16,
+    Arm("int8", "openvino", variant="released"),
+    Arm("int8", "openvino"),
+)
 """What is timed under each instruction set."""
 
 
@@ -173,7 +213,9 @@ def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
     """
     part = timings["part"].replace("prepare", "decoder")
     both = pd.concat([timings.assign(part=part), timings.assign(part="an image and a box")])
-    ms = both.pivot_table(index=["instruction set", "part"], columns="arm", values="median_ms", aggfunc="sum", sort=False)
+    ms = both.pivot_table(
+        index=["instruction set", "part"], columns="arm", values="median_ms", aggfunc="sum", sort=False
+    )
     plain, fast, bf16, _, int8 = (arm.label for arm in ISA_ARMS)
     floats = ms[[plain, fast, bf16]]
     return pd.DataFrame(

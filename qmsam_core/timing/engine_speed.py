@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..allocator import return_memory
-from .engine_arms import PARTS, Arm, timed_calls
 from ..deploy.engines import ENGINES, OpenVinoEngine
-from .interleaved import measure_interleaved
 from ..provenance.files import write_atomic
+from .engine_arms import PARTS, Arm, timed_calls
+from .interleaved import measure_interleaved
 
 ISA = "ONEDNN_MAX_CPU_ISA"  # what OpenVINO's kernels are held to; ONNX Runtime and PyTorch's own kernels do not look at it
 INSTRUCTION_SETS = {
@@ -31,7 +31,13 @@ INSTRUCTION_SETS = {
 
 
 def time_arms(
-    folder: str | Path, arms: Iterable[Arm], threads: int, runs: int, seed: int = 0, parts: Sequence[str] = PARTS, boxes: int = 1
+    folder: str | Path,
+    arms: Iterable[Arm],
+    threads: int,
+    runs: int,
+    seed: int = 0,
+    parts: Sequence[str] = PARTS,
+    boxes: int = 1,
 ) -> pd.DataFrame:
     """Interleaved timings of every part: part, then the columns of `summarise_timings`. Parts that no arm has are left out."""
     engines = {arm: arm.open(folder, threads) for arm in arms}
@@ -45,7 +51,13 @@ def time_arms(
 
 
 def time_under(
-    isa: str, folder: str | Path, arms: Iterable[Arm], threads: int, runs: int, seed: int = 0, parts: Sequence[str] = PARTS
+    isa: str,
+    folder: str | Path,
+    arms: Iterable[Arm],
+    threads: int,
+    runs: int,
+    seed: int = 0,
+    parts: Sequence[str] = PARTS,
 ) -> pd.DataFrame:
     """As `time_arms`, in a fresh process held to an instruction set of `INSTRUCTION_SETS`: the CPU's kernels are chosen once a process.
 
@@ -54,61 +66,102 @@ def time_under(
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "timings.csv"
-        command = [sys.executable, "-m", "qmsam_core.timing.engine_speed", str(Path(folder).resolve()), *(arm.spec for arm in arms)]
-        command += ["--threads", str(threads), "--runs", str(runs), "--seed", str(seed), "--parts", *parts, "-o", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "qmsam_core.timing.engine_speed",
+            str(Path(folder).resolve()),
+            *(arm.spec for arm in arms),
+        ]
+        command += [
+            "--threads",
+            str(threads),
+            "--runs",
+            str(runs),
+            "--seed",
+            str(seed),
+            "--parts",
+            *parts,
+            "-o",
+            str(path),
+        ]
         root = Path(__file__).parents[2]  # the package itself, whatever the current folder
         return_memory()  # the engines of a ViT-B need 5 GB each there
         done = subprocess.run(command, env=os.environ | {ISA: isa}, cwd=root, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"timing under {isa} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+            raise RuntimeError(
+                f"timing under {isa} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
+            )
         return pd.read_csv(path)
 
 
-def time_against(first: Arm, others: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0) -> pd.DataFrame:
+def time_against(
+    first: Arm, others: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0
+) -> pd.DataFrame:
     """An arm and others, an image and a box, as `summarise_timings` gives it: each of the others is interleaved with the first in a process of its own.
 
     So two engines are in memory at once, however many arms there are. The times of a process are scaled to the first arm's median over all of them: what the
     machine did meanwhile does not come between two of the others.
     """
-    found = [time_under("ALL", folder, [first, other], threads, runs, seed, ("both",)) for other in others] or [
-        time_under("ALL", folder, [first], threads, runs, seed, ("both",))
-    ]
+    found = [
+        time_under("ALL", folder, [first, other], threads, runs, seed, ("both",)) for other in others
+    ] or [time_under("ALL", folder, [first], threads, runs, seed, ("both",))]
     median = float(pd.Series([table["median_ms"].iloc[0] for table in found]).median())
     for table in found:
         scaled = [column for column in table if column.endswith("_ms")]
         table[scaled] *= median / table["median_ms"].iloc[0]
-    return pd.concat([found[0].head(1), *(table.tail(-1) for table in found)], ignore_index=True).drop(columns="part")
+    return pd.concat([found[0].head(1), *(table.tail(-1) for table in found)], ignore_index=True).drop(
+        columns="part"
+    )
 
 
 def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
     """Seconds until an OpenVINO engine is ready: without a cache, with an empty one, with one that has the compiled model. Columns start, seconds."""
     with tempfile.TemporaryDirectory() as cache:
         starts = {"no cache": None, "cold cache": cache, "warm cache": cache}
-        rows = [(name, OpenVinoEngine(folder, threads, cache=place).compile_seconds) for name, place in starts.items()]
+        rows = [
+            (name, OpenVinoEngine(folder, threads, cache=place).compile_seconds)
+            for name, place in starts.items()
+        ]
     return pd.DataFrame(rows, columns=["start", "seconds"])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.timing.engine_speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m qmsam_core.timing.engine_speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="holds the exports: float/, int8/, int8_released/, ...")
-    parser.add_argument("arms", nargs="+", help=f"<export>[:engine[:hint]]; engines {', '.join(ENGINES)}; the first is what the others are compared with")
+    parser.add_argument(
+        "arms",
+        nargs="+",
+        help=f"<export>[:engine[:hint]]; engines {', '.join(ENGINES)}; the first is what the others are compared with",
+    )
     parser.add_argument("--isa", choices=list(INSTRUCTION_SETS), help="hold OpenVINO to an instruction set")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--boxes", type=int, default=1, help="boxes decoded on one image where the decoder is timed alone")
+    parser.add_argument(
+        "--boxes", type=int, default=1, help="boxes decoded on one image where the decoder is timed alone"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="CSV")
     options = parser.parse_args(arguments)
-    if options.isa and os.environ.get(ISA) != options.isa:  # read when the library is loaded, so only a fresh process heeds it
+    if (
+        options.isa and os.environ.get(ISA) != options.isa
+    ):  # read when the library is loaded, so only a fresh process heeds it
         os.environ[ISA] = options.isa
-        os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.timing.engine_speed", *(arguments or sys.argv[1:])])
+        os.execv(
+            sys.executable,
+            [sys.executable, "-m", "qmsam_core.timing.engine_speed", *(arguments or sys.argv[1:])],
+        )
     try:
         arms = [Arm.parse(text) for text in options.arms]
-        table = time_arms(options.folder, arms, options.threads, options.runs, options.seed, options.parts, options.boxes)
+        table = time_arms(
+            options.folder, arms, options.threads, options.runs, options.seed, options.parts, options.boxes
+        )
     except (ValueError, OSError) as error:
         print(f"speed: {error}", file=sys.stderr)
         return 2

@@ -35,7 +35,9 @@ def time_interleaved(
     and are not kept. Garbage is collected between calls, not during them. Raises `ValueError` without arms or runs.
     """
     if not arms or runs < 1 or warmup < 0:
-        raise ValueError(f"found {len(arms)} arms, {runs} runs, {warmup} warm-up; expected at least 1 arm and 1 run")
+        raise ValueError(
+            f"found {len(arms)} arms, {runs} runs, {warmup} warm-up; expected at least 1 arm and 1 run"
+        )
     rows = []
     gc.collect()
     for number, order in enumerate(_orders(list(arms), warmup + runs, seed), start=-warmup):
@@ -96,7 +98,10 @@ def high_water_mb() -> float:
     # Linux hands ru_maxrss on from the parent through exec; VmHWM is this process's own.
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        return (
+            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+            / 1024
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
@@ -104,7 +109,9 @@ def _orders(names: list[str], rounds: int, seed: int | None) -> Iterator[list[st
     rng = None if seed is None else np.random.default_rng(seed)
     for number in range(rounds):
         shift = number % len(names)
-        yield names[shift:] + names[:shift] if rng is None else [names[i] for i in rng.permutation(len(names))]
+        yield (
+            names[shift:] + names[:shift] if rng is None else [names[i] for i in rng.permutation(len(names))]
+        )
 
 
 def _milliseconds(call: Callable[[], Any]) -> float:

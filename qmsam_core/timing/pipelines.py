@@ -16,8 +16,8 @@ from torch.nn import functional
 from ..data.cases import Case, write_segmentation
 from ..data.transforms import Geometry
 from ..deploy.engines import Engine, open_engine
-from ..deploy.volume_traversal import boxes_in_plane, boxes_on_slice, follow
 from ..deploy.predictor import Predictor
+from ..deploy.volume_traversal import boxes_in_plane, boxes_on_slice, follow
 
 RELEASED_BLOCK = 96
 """Boxes that the authors' script decodes at once."""
@@ -59,7 +59,9 @@ class BaselineWay:
 
     def _mask(self, geometry: Geometry, embedding: np.ndarray, box: np.ndarray) -> np.ndarray:
         logits = torch.from_numpy(geometry.content(self.engine.decode(embedding, box[None])[0]))[None, None]
-        enlarged = functional.interpolate(logits, (geometry.height, geometry.width), mode="bilinear", align_corners=False)
+        enlarged = functional.interpolate(
+            logits, (geometry.height, geometry.width), mode="bilinear", align_corners=False
+        )
         return torch.sigmoid(enlarged)[0, 0].numpy() > 0.5
 
     @staticmethod
@@ -90,7 +92,9 @@ class AuthorsWay:
                 self._slice(case.slice_image(z), geometry, ids, boxes_in_plane(case)[ids], segs[z])
         return segs if case.is_volume else segs[0]
 
-    def _slice(self, image: np.ndarray, geometry: Geometry, ids: np.ndarray, boxes: np.ndarray, segs: np.ndarray) -> None:
+    def _slice(
+        self, image: np.ndarray, geometry: Geometry, ids: np.ndarray, boxes: np.ndarray, segs: np.ndarray
+    ) -> None:
         embedding = self.engine.encode(geometry.image(image, "cubic")[None])
         masks = np.empty((0, self.engine.mask_size, self.engine.mask_size))
         for start in range(0, len(ids), self.block):
@@ -102,7 +106,9 @@ class AuthorsWay:
             segs[square[:height, :width] >= 0.5] = label
 
 
-def open_way(way: str, folder: str | Path, threads: int, memory_limit: int | None = None) -> "BaselineWay | AuthorsWay | Predictor":
+def open_way(
+    way: str, folder: str | Path, threads: int, memory_limit: int | None = None
+) -> "BaselineWay | AuthorsWay | Predictor":
     """`baseline` on PyTorch, `authors` (or `AUTHORS_BEST`) and `ours` on OpenVINO, over an exported folder; only ours knows a memory limit (bytes)."""
     if way == "baseline":
         return BaselineWay(open_engine("pytorch", folder, threads))
@@ -111,11 +117,16 @@ def open_way(way: str, folder: str | Path, threads: int, memory_limit: int | Non
     return AuthorsWay(engine, blocks[way]) if way in blocks else Predictor(engine, memory_limit=memory_limit)
 
 
-def run_way(way: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None) -> tuple[float, float]:
+def run_way(
+    way: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None
+) -> tuple[float, float]:
     """Seconds on the clock and of all processors for a case from file to file, the model loaded and warm; each way compresses as its script does."""
     segmenter = open_way(way, folder, threads, memory_limit)
     size = segmenter.engine.image_size
-    segmenter.engine.decode(segmenter.engine.encode(np.zeros((1, 3, size, size), np.float32)), np.array([[0, 0, size / 2, size / 2]], np.float32))
+    segmenter.engine.decode(
+        segmenter.engine.encode(np.zeros((1, 3, size, size), np.float32)),
+        np.array([[0, 0, size / 2, size / 2]], np.float32),
+    )
     started, cpu = time.perf_counter(), time.process_time()
     segs = segmenter.segment(Case.load(case))
     if way == "ours":

@@ -33,7 +33,10 @@ def table8_cases(most_slices: int | None = None, most_pixels: float = np.inf) ->
     rate = (seconds / depth)[volume].max()
     slices = (seconds / rate).round().clip(lower=1).where(volume, 1).astype(int)
     table["slices"] = slices.clip(upper=most_slices)
-    sides = [shape[1] * shape[2] if is_volume else shape[0] * shape[1] for shape, is_volume in zip(table["shape"], volume)]
+    sides = [
+        shape[1] * shape[2] if is_volume else shape[0] * shape[1]
+        for shape, is_volume in zip(table["shape"], volume)
+    ]
     work = np.array(sides) * table["objects"] * table["slices"]
     return table.loc[work <= most_pixels, ["case", "shape", "objects", "slices"]].reset_index(drop=True)
 
@@ -59,7 +62,9 @@ def stand_in(case: str, shape: tuple[int, int, int], objects: int, slices: int, 
     first = (shape[0] - slices) // 2
     images[first : first + slices] = plane
     z = np.full(objects, first)
-    return Case(case, images, np.column_stack([boxes[:, :2], z, boxes[:, 2:], z + slices - 1]), None, np.ones(3))
+    return Case(
+        case, images, np.column_stack([boxes[:, :2], z, boxes[:, 2:], z + slices - 1]), None, np.ones(3)
+    )
 
 
 def side_by_side(objects: int, height: int, width: int) -> np.ndarray:
@@ -89,8 +94,15 @@ def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
         memory = measured.pivot(index="case", columns="way", values="peak_mb").reindex(columns=WAYS)
         here = here.assign(**{f"peak MB {way} here": memory[way] for way in WAYS})
     here.insert(0, "slices here", measured.groupby("case")["slices"].first())
-    paper = PAPER["table8"].drop(columns="modality").rename(
-        columns={"seconds_baseline": "seconds baseline paper", "seconds_proposed": "seconds proposed paper"}
+    paper = (
+        PAPER["table8"]
+        .drop(columns="modality")
+        .rename(
+            columns={
+                "seconds_baseline": "seconds baseline paper",
+                "seconds_proposed": "seconds proposed paper",
+            }
+        )
     )
     paper["speed-up paper"] = paper["seconds baseline paper"] / paper["seconds proposed paper"]
     return paper.merge(here.reset_index(), on="case", how="left").astype({"slices here": "Int64"})

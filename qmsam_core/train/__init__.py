@@ -1,13 +1,13 @@
 """Training: losses, the stages as data, the loop, and one stage from files to files."""
 
 from .calibration import calibration_slices, quantise_and_calibrate
-from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
 from .loop import Data, evaluate, fit
+from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
 from .pipeline import launch_stage, make_float_baseline, make_teacher, run_stage
 from .stage_data import evaluation_batches, interpolation_of, make_data
 from .stages import STAGES, Schedule, Stage, protocol, schedule_of, stage_budgets, stage_summary, teacher_name
-from .trainer import Job, TrainingError
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
+from .trainer import Job, TrainingError
 
 __all__ = [
     "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "calibration_slices", "distillation_loss",

@@ -17,8 +17,8 @@ import torch.distributed as dist
 import yaml
 
 from ..allocator import MALLOC
-from ..data.split import make_parts
 from ..data.phantoms import write_phantoms
+from ..data.split import make_parts
 from ..params import Params, parse_override
 from .pipeline import make_float_baseline, run_stage
 from .processes import join_processes, local_world_size, rank
@@ -32,15 +32,21 @@ FOLDERS = {1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetun
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring. One line and exit code 2 on bad input, 1 where training cannot go on, 130 when interrupted."""
     parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m qmsam_core.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("params", type=Path)
     parser.add_argument("--stage", type=int, required=True, choices=sorted(FOLDERS))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter"
+    )
     parser.add_argument("--data", type=Path, help="folder with index_train.npz and index_evaluation.npz")
     parser.add_argument("--parent", type=Path, help="checkpoint to start from")
     parser.add_argument("--float-model", type=Path, help="float parent, the teacher of stage 1")
-    parser.add_argument("--strategy", help="min, all, a number of slices a modality, or a share of each such as 0.1")
+    parser.add_argument(
+        "--strategy", help="min, all, a number of slices a modality, or a share of each such as 0.1"
+    )
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--force", action="store_true", help="train anew what is finished already")
     options = parser.parse_args(arguments)
@@ -70,7 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2
     except KeyboardInterrupt:
-        print("train: interrupted; what was saved is taken up when the same command runs again", file=sys.stderr)
+        print(
+            "train: interrupted; what was saved is taken up when the same command runs again", file=sys.stderr
+        )
         return 130
     finally:
         if dist.is_initialized():
@@ -89,14 +97,27 @@ def split_data(params: Params, folder: Path) -> None:
     """The indices of notebook 00, where they are not there yet."""
     if not (folder / "index_train.npz").is_file():
         root = params.data_root or write_phantoms(folder / "phantoms", params.phantom_cases, params.seed)
-        make_parts(root, folder, params.eval_fraction, params.seed, params.eval_cases, params.validation_root, params.testing_root)
+        make_parts(
+            root,
+            folder,
+            params.eval_fraction,
+            params.seed,
+            params.eval_cases,
+            params.validation_root,
+            params.testing_root,
+        )
 
 
 def default_files(params: Params, stage: int) -> dict[str, Path]:
     """Where the study's notebooks keep what a stage reads and writes: data, output, parent, float_model."""
     float_model = params.run_dir / PREPARED / "float" / MODEL
     parent = float_model if stage == 1 else params.run_dir / FOLDERS[stage - 1] / MODEL
-    return {"data": params.run_dir / PREPARED, "output": params.run_dir / FOLDERS[stage], "parent": parent, "float_model": float_model}
+    return {
+        "data": params.run_dir / PREPARED,
+        "output": params.run_dir / FOLDERS[stage],
+        "parent": parent,
+        "float_model": float_model,
+    }
 
 
 def log(line: str) -> None:

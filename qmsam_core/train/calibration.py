@@ -25,7 +25,9 @@ def calibration_batches(params: Params, data_folder: Path, model: Sam) -> DataLo
 
 def calibration_slices(params: Params, data_folder: Path, model: Sam) -> tuple[np.ndarray, np.ndarray]:
     """What sets the scales of `params.recipe`, for another tool: images float32 (n, 3, S, S) in 0..1 and a box for each, float32 (n, 4) in model px."""
-    batches = list(islice(calibration_batches(params, data_folder, model), find_recipe(params.recipe).statistics_batches))
+    batches = list(
+        islice(calibration_batches(params, data_folder, model), find_recipe(params.recipe).statistics_batches)
+    )
     images, boxes = (torch.cat([batch[name] for batch in batches]).numpy() for name in ("image", "box"))
     return images, boxes
 

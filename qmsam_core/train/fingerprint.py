@@ -10,24 +10,52 @@ from ..provenance.files import sha256
 from .processes import device_of, world_size
 from .stages import STAGES
 
-READS = ("image_size", "released", "samples_per_modality", "warmup_epochs", "annealing_epochs", "box_jitter", "learning_rate", "seed", "epoch_slices")
+READS = (
+    "image_size",
+    "released",
+    "samples_per_modality",
+    "warmup_epochs",
+    "annealing_epochs",
+    "box_jitter",
+    "learning_rate",
+    "seed",
+    "epoch_slices",
+)
 """Parameters that decide what a stage learns and says of it. Network and recipe so far are the parent's; where files lie and how fast a machine works
 does not count; data go by content."""
 
 
 def fingerprint(
-    params: Params, number: int, parent: Path, strategy: Strategy | None, data_folder: Path, float_model: Path | None = None
+    params: Params,
+    number: int,
+    parent: Path,
+    strategy: Strategy | None,
+    data_folder: Path,
+    float_model: Path | None = None,
 ) -> str:
     """SHA-256 in hex of what a stage learns from: parameters, parent, teacher, data, number of processes, kind of device. Arguments as of `run_stage`."""
-    files = {"parent": parent, **{part: data_folder / f"index_{part}.npz" for part in ("train", "evaluation")}}
+    files = {
+        "parent": parent,
+        **{part: data_folder / f"index_{part}.npz" for part in ("train", "evaluation")},
+    }
     values = params.model_dump(mode="json")
     stage = STAGES[number]
     read = {name: values[name] for name in READS}
-    read |= {"strategy": strategy, "batch_size": params.batch_size[number - 1], "released": sorted(params.released)}
+    read |= {
+        "strategy": strategy,
+        "batch_size": params.batch_size[number - 1],
+        "released": sorted(params.released),
+    }
     read |= {"recipe": params.recipe} if stage.quantises else {}
     if stage.distils or distils_as_released(params, number):
         files["teacher"] = float_model if params.teacher == "self" else Path(params.teacher)
-    facts = [number, read, {name: content(path) for name, path in files.items()}, device_of(params).split(":")[0], world_size()]
+    facts = [
+        number,
+        read,
+        {name: content(path) for name, path in files.items()},
+        device_of(params).split(":")[0],
+        world_size(),
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

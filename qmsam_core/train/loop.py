@@ -16,9 +16,19 @@ from ..models import Sam
 from .loading import loader_options
 from .precision import autocast_for, channels_last
 from .processes import rank, world_size
-from .progress import LOG_SECONDS, MODEL, PROGRESS, SAVE_SECONDS, finish, load_progress, save_progress, save_weights, write_history
-from .trainer import Job, Trainer, TrainingError
+from .progress import (
+    LOG_SECONDS,
+    MODEL,
+    PROGRESS,
+    SAVE_SECONDS,
+    finish,
+    load_progress,
+    save_progress,
+    save_weights,
+    write_history,
+)
 from .teacher import CachedEncoder, Teacher
+from .trainer import Job, Trainer, TrainingError
 
 
 @dataclass
@@ -42,7 +52,12 @@ class Progress:
 
 
 def train_epoch(
-    trainer: Trainer, data: Data, epoch: int, begun: Progress | None, save: Callable[[Progress], None], log: Callable[[str], None]
+    trainer: Trainer,
+    data: Data,
+    epoch: int,
+    begun: Progress | None,
+    save: Callable[[Progress], None],
+    log: Callable[[str], None],
 ) -> dict[str, float]:
     """One pass over the epoch's sample, or over what `begun` leaves of it; `save` is called now and then, between two steps.
 
@@ -58,7 +73,9 @@ def train_epoch(
     steps = -(-len(numbers) // job.batch_size)
     if world > 1:  # the same number on every rank
         steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
-    loader = DataLoader(data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **loader_options(job.device))
+    loader = DataLoader(
+        data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **loader_options(job.device)
+    )
     started = time.perf_counter() - at.seconds
     logged = saved = waiting_since = time.perf_counter()
     for _, batch in zip(range(at.step, steps), loader):
@@ -66,13 +83,17 @@ def train_epoch(
         try:
             losses = trainer.step(batch)
         except TrainingError as error:
-            raise TrainingError(f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; the last good epoch is kept") from None
+            raise TrainingError(
+                f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; the last good epoch is kept"
+            ) from None
         at.step, at.seen = at.step + 1, at.seen + len(batch["name"])
         at.sums = {name: at.sums.get(name, 0.0) + value for name, value in losses.items()}
         at.seconds = time.perf_counter() - started
         if time.perf_counter() - logged > LOG_SECONDS:
             logged = time.perf_counter()
-            log(f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, loss {at.sums['loss'] / at.step:.4f}")
+            log(
+                f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, loss {at.sums['loss'] / at.step:.4f}"
+            )
         if time.perf_counter() - saved >= SAVE_SECONDS and at.step < steps:
             save(at)
             saved = time.perf_counter()
@@ -150,7 +171,10 @@ def fit(
     begun = Progress(**state["epoch"]) if state and state["epoch"] else None
     if state:  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
         model.load_state_dict(state["model"])
-        log(f"stage {job.stage.number}: resumed after epoch {len(history)}" + (f" and {begun.step} steps" if begun else ""))
+        log(
+            f"stage {job.stage.number}: resumed after epoch {len(history)}"
+            + (f" and {begun.step} steps" if begun else "")
+        )
     trainer = Trainer(model, job, teacher, encoder)
     if state:
         trainer.optimizer.load_state_dict(state["optimizer"])
@@ -167,7 +191,10 @@ def fit(
         row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
         row |= train_epoch(trainer, data, epoch, begun, save, log)
         row["eval_dsc"], begun = evaluate(model, data.evaluation, job.device), None
-        row["best"] = row["eval_dsc"] > max([h["eval_dsc"] for h in history], default=-1.0) or "checkpoint" in job.released
+        row["best"] = (
+            row["eval_dsc"] > max([h["eval_dsc"] for h in history], default=-1.0)
+            or "checkpoint" in job.released
+        )
         history.append(row)
         if rank() == 0:
             keep_epoch(model, job, folder, history)
@@ -184,7 +211,14 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
     """Write the model where the last epoch is the best so far, and the history. Raises TrainingError where they cannot be written."""
     row = history[-1]
     if row["best"]:
-        save_weights(model, folder / MODEL, stage=job.stage.number, epoch=row["epoch"], eval_dsc=row["eval_dsc"], **job.facts)
+        save_weights(
+            model,
+            folder / MODEL,
+            stage=job.stage.number,
+            epoch=row["epoch"],
+            eval_dsc=row["eval_dsc"],
+            **job.facts,
+        )
     write_history(folder, history)
 
 

@@ -21,13 +21,17 @@ from .processes import check_gpus, device_of, rank, uses_gpu
 from .progress import MARK, MODEL, finished, save_weights, writing
 from .stage_data import evaluation_batches, make_data
 from .stages import STAGES, schedule_of, teacher_name
-from .trainer import Job
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
+from .trainer import Job
 
-WHERE_MEDSAM_IS = "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self"
+WHERE_MEDSAM_IS = (
+    "the README of the official MedSAM repository (bowang-lab) links medsam_vit_b.pth; or teacher: self"
+)
 
 
-def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache | None = None) -> tuple[Teacher, str]:
+def make_teacher(
+    params: Params, float_model: Path, cache: EmbeddingCache | None = None
+) -> tuple[Teacher, str]:
     """The teacher of stage one and its name for the tables: MedSAM's ViT-B where the parameters name one, else the float parent itself.
 
     Raises:
@@ -72,7 +76,9 @@ def make_float_baseline(params: Params, data_folder: Path, folder: Path) -> tupl
     score = evaluate(model, evaluation_batches(params, data_folder, model.image_size, model.mask_size))
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model, folder / MODEL, origin=params.float_checkpoint, origin_sha256=sha256(path), eval_dsc=score)
+        save_weights(
+            model, folder / MODEL, origin=params.float_checkpoint, origin_sha256=sha256(path), eval_dsc=score
+        )
     return folder / MODEL, score
 
 
@@ -130,7 +136,9 @@ def run_stage(
     return fit(model, data, job, folder, teacher, encoder, log)
 
 
-def launch_stage(params: Params, number: int, data_folder: Path, folder: Path, **options) -> tuple[Path, pd.DataFrame]:
+def launch_stage(
+    params: Params, number: int, data_folder: Path, folder: Path, **options
+) -> tuple[Path, pd.DataFrame]:
     """`run_stage`, in this process or, where `params.processes` asks for more, in that many under torchrun; same arguments and result.
 
     Raises:

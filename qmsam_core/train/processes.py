@@ -66,4 +66,6 @@ def uses_gpu(params: Params) -> bool:
 def check_gpus(processes: int) -> None:
     """Raise ValueError where so many processes of one machine would have to share a GPU, which NCCL refuses."""
     if processes > torch.cuda.device_count():
-        raise ValueError(f"processes: found {processes} on a machine of {torch.cuda.device_count()} GPUs; expected at most one a GPU, or device: cpu")
+        raise ValueError(
+            f"processes: found {processes} on a machine of {torch.cuda.device_count()} GPUs; expected at most one a GPU, or device: cpu"
+        )

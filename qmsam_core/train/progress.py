@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..provenance.imported_modules import modules_reached
 from ..models import CheckpointError, Sam
 from ..models.checkpoints import first_line
 from ..provenance.files import FINISHED, atomic_path, sha256
+from ..provenance.imported_modules import modules_reached
 from ..quant import save_model
 from .processes import rank
 from .trainer import TrainingError
@@ -43,7 +43,9 @@ def load_progress(path: Path, fingerprint: str, log: Callable[[str], None] = pri
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["fingerprint"] == fingerprint:
         return state
-    log(f"{path}: progress of other work (parameters, data, parent or number of processes differ); training begins anew and overwrites it")
+    log(
+        f"{path}: progress of other work (parameters, data, parent or number of processes differ); training begins anew and overwrites it"
+    )
     return None
 
 
@@ -58,7 +60,9 @@ def writing(path: Path) -> Iterator[Path]:
         with atomic_path(path) as part:
             yield part
     except (OSError, RuntimeError) as error:  # the second: how torch.save tells of a full disk
-        raise TrainingError(f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left; {SPACE}") from error
+        raise TrainingError(
+            f"{path}: cannot be written ({first_line(error)}); expected a writable folder with space left; {SPACE}"
+        ) from error
 
 
 def save_weights(model: Sam, path: Path, **facts: object) -> None:
@@ -85,7 +89,9 @@ def finish(folder: Path, fingerprint: str) -> None:
     (folder / PROGRESS).unlink(missing_ok=True)
 
 
-def finished(folder: Path, fingerprint: str, log: Callable[[str], None] = print) -> tuple[Path, pd.DataFrame] | None:
+def finished(
+    folder: Path, fingerprint: str, log: Callable[[str], None] = print
+) -> tuple[Path, pd.DataFrame] | None:
     """What the same work, by the same code, left here: checkpoint and history. None where it is not finished, or its files were changed since."""
     code_hash()  # now: of the modules as they were loaded, not as they may be edited while training runs
     try:
@@ -95,7 +101,9 @@ def finished(folder: Path, fingerprint: str, log: Callable[[str], None] = print)
     if told != mark_of(folder, fingerprint) or "absent" in told.values():
         return None
     log(f"{folder}: finished before, and taken as it is")
-    if rank() == 0:  # the study takes a file that is older than a notebook's run for one that the notebook failed to write
+    if (
+        rank() == 0
+    ):  # the study takes a file that is older than a notebook's run for one that the notebook failed to write
         for name in (MODEL, HISTORY):
             (folder / name).touch()
     return folder / MODEL, pd.read_csv(folder / HISTORY)
@@ -110,7 +118,9 @@ def forget(folder: Path) -> None:
 
 def mark_of(folder: Path, fingerprint: str) -> dict[str, str]:
     """What the mark of that work would say of the folder as it is; files that are missing go as absent."""
-    files = {name: sha256(folder / name) if (folder / name).is_file() else "absent" for name in (MODEL, HISTORY)}
+    files = {
+        name: sha256(folder / name) if (folder / name).is_file() else "absent" for name in (MODEL, HISTORY)
+    }
     return {"fingerprint": fingerprint, "code": code_hash(), **files}
 
 

@@ -21,7 +21,9 @@ def interpolation_of(params: Params, training: bool) -> str:
     return "nearest" if training else "cubic"
 
 
-def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None) -> DataLoader:
+def evaluation_batches(
+    params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None
+) -> DataLoader:
     """This process's share of the fixed slices by which epochs are judged, at an input size.
 
     Args:
@@ -29,7 +31,9 @@ def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int, 
         slices: at most so many a modality, 0 takes all; None takes `params.epoch_slices`. The tables of the study score whole cases.
     """
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
-    judged = SliceDataset(held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed)
+    judged = SliceDataset(
+        held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed
+    )
     most = params.epoch_slices if slices is None else slices
     fixed = ModalityBalancedSampler(held_out, most or "all", params.seed)
     chosen = sorted(set(fixed.epoch_slices().tolist()))
@@ -45,8 +49,12 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: Strategy | Non
     """
     train = SliceIndex.load(folder / "index_train.npz")
     proposed = params.samples_per_modality
-    sampler = ModalityBalancedSampler(train, strategy or proposed or "min", params.seed, rank(), world_size(), proposed)
+    sampler = ModalityBalancedSampler(
+        train, strategy or proposed or "min", params.seed, rank(), world_size(), proposed
+    )
     jitter = params.box_jitter / 256 * params.image_size
-    transform = TrainTransform(params.image_size, model.mask_size, interpolation_of(params, True), box_jitter=jitter)
+    transform = TrainTransform(
+        params.image_size, model.mask_size, interpolation_of(params, True), box_jitter=jitter
+    )
     evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)
     return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)

@@ -72,7 +72,10 @@ class Schedule:
 def schedule_of(params: Params) -> Schedule:
     """The schedule that the parameters give the quantised stages."""
     return Schedule(
-        params.learning_rate, params.warmup_epochs, params.annealing_epochs, released="schedule" in params.released
+        params.learning_rate,
+        params.warmup_epochs,
+        params.annealing_epochs,
+        released="schedule" in params.released,
     )
 
 
@@ -112,13 +115,22 @@ def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
         histories: rows of `fit`'s histories with a column `strategy`.
     """
     both = pd.concat([histories, histories.assign(stage="all")])
-    spent = both.groupby(["strategy", "stage"], sort=False).agg(epochs=("epoch", "size"), samples=("samples", "sum"), seconds=("seconds", "sum"))
-    spent = spent.reset_index().sort_values("strategy", kind="stable", ignore_index=True).astype({"stage": str})
-    spent["hours"], spent["per_sample_ms"] = spent["seconds"] / 3600, 1000 * spent["seconds"] / spent["samples"]
+    spent = both.groupby(["strategy", "stage"], sort=False).agg(
+        epochs=("epoch", "size"), samples=("samples", "sum"), seconds=("seconds", "sum")
+    )
+    spent = (
+        spent.reset_index().sort_values("strategy", kind="stable", ignore_index=True).astype({"stage": str})
+    )
+    spent["hours"], spent["per_sample_ms"] = (
+        spent["seconds"] / 3600,
+        1000 * spent["seconds"] / spent["samples"],
+    )
     return spent.drop(columns="seconds")
 
 
-def stage_summary(history: pd.DataFrame, dsc_before: float, teacher: str, paper: pd.DataFrame) -> pd.DataFrame:
+def stage_summary(
+    history: pd.DataFrame, dsc_before: float, teacher: str, paper: pd.DataFrame
+) -> pd.DataFrame:
     """What one stage spent and reached, beside the paper's budget: quantity, paper, here (text).
 
     Args:

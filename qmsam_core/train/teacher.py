@@ -72,7 +72,10 @@ class EmbeddingCache:
             with atomic_file(self.folder / f"{key}.npy") as file:
                 np.save(file, embedding.numpy())
         except OSError as error:
-            warnings.warn(f"{self.folder}: embeddings are no longer kept ({error}); training goes on and computes them anew", stacklevel=2)
+            warnings.warn(
+                f"{self.folder}: embeddings are no longer kept ({error}); training goes on and computes them anew",
+                stacklevel=2,
+            )
             self.limit = 0
             return
         self.size += size
@@ -112,7 +115,9 @@ class CachedEncoder:
         """Image (3, S, S) -> embedding (C, g, g) float16."""
         key = ""
         if self.cache is not None:
-            key = hashlib.blake2b(image.cpu().contiguous().numpy().tobytes(), digest_size=20, key=self.identity).hexdigest()
+            key = hashlib.blake2b(
+                image.cpu().contiguous().numpy().tobytes(), digest_size=20, key=self.identity
+            ).hexdigest()
             known = self.cache.get(key)
             if known is not None:
                 return known.to(self.device)
@@ -129,7 +134,9 @@ class CachedEncoder:
 
 def identity(model: Sam, how: str) -> bytes:
     """Hash of an image encoder: its weights, its quantisers, and how it is computed; 32 bytes."""
-    digest = hashlib.sha256(f"{how} {model.config} {getattr(model, 'recipe', None)} {getattr(model, 'quantised_parts', ())}".encode())
+    digest = hashlib.sha256(
+        f"{how} {model.config} {getattr(model, 'recipe', None)} {getattr(model, 'quantised_parts', ())}".encode()
+    )
     for name, tensor in sorted(model.image_encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.digest()

@@ -76,10 +76,14 @@ class Trainer:
         teacher, encoder: see `fit`.
     """
 
-    def __init__(self, model: Sam, job: Job, teacher: Teacher | None = None, encoder: CachedEncoder | None = None) -> None:
+    def __init__(
+        self, model: Sam, job: Job, teacher: Teacher | None = None, encoder: CachedEncoder | None = None
+    ) -> None:
         self.job, self.teacher, self.encoder = job, teacher, encoder
         channels_last(model.to(job.device))
-        learning = freeze_all_but(model, job.stage.trains, statistics_drift="frozen_statistics" in job.released)
+        learning = freeze_all_but(
+            model, job.stage.trains, statistics_drift="frozen_statistics" in job.released
+        )
         self.optimizer = torch.optim.SGD(learning, job.schedule.learning_rate, momentum=MOMENTUM)
         self.criterion = segmentation_loss("loss" in job.released)
         self.autocast = autocast_for(model, job.device) if job.mixed_precision else nullcontext()
@@ -111,7 +115,9 @@ class Trainer:
 
     def losses(self, batch: dict) -> Iterator[tuple[str, Tensor]]:
         """Losses of a batch by name; their sum is what is descended."""
-        images, boxes, masks = (batch[k].to(self.job.device, non_blocking=True) for k in ("image", "box", "mask"))
+        images, boxes, masks = (
+            batch[k].to(self.job.device, non_blocking=True) for k in ("image", "box", "mask")
+        )
         known = None if self.encoder is None else self.encoder(images)
         with self.autocast:
             logits, embeddings = self.student(channels_last(images), boxes, known)

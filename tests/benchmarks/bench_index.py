@@ -57,13 +57,17 @@ def make_tiny_folder(root: Path, files: int, slices: int, processes: int) -> Non
 
 def measured_in_child(work: str) -> dict:
     """Time and memory of a piece of work in a process of its own."""
-    result = subprocess.run([sys.executable, "-c", CHILD.format(work=work)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD.format(work=work)], capture_output=True, text=True, check=True
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def bench_index(root: Path, cache: Path, processes: int) -> dict[str, dict]:
     """Build from headers, build with labels, build again, load."""
-    build = f"index = SliceIndex.build({str(root)!r}, {{cache}}, scan_labels={{labels}}, processes={processes})"
+    build = (
+        f"index = SliceIndex.build({str(root)!r}, {{cache}}, scan_labels={{labels}}, processes={processes})"
+    )
     plain = build.format(cache=repr(str(cache) + ".headers.npz"), labels=False)
     full = build.format(cache=repr(str(cache)), labels=True)
     return {
@@ -71,7 +75,9 @@ def bench_index(root: Path, cache: Path, processes: int) -> dict[str, dict]:
         "headers and labels": measured_in_child(full),
         "again, nothing changed": measured_in_child(full),
         "load": measured_in_child(f"index = SliceIndex.load({str(cache)!r})"),
-        "load, labels of all slices": measured_in_child(f"index = SliceIndex.load({str(cache)!r}); index.objects_on()"),
+        "load, labels of all slices": measured_in_child(
+            f"index = SliceIndex.load({str(cache)!r}); index.objects_on()"
+        ),
     }
 
 
@@ -83,7 +89,11 @@ def bench_lookup(cache: Path, times: int = 100_000) -> dict[str, float]:
     index.labels_on(0)
     numbers = np.random.default_rng(0).integers(0, len(index), times).tolist()
     result = {}
-    for name, call in (("reference", index.__getitem__), ("position only", index.locate), ("labels", index.labels_on)):
+    for name, call in (
+        ("reference", index.__getitem__),
+        ("position only", index.locate),
+        ("labels", index.labels_on),
+    ):
         started = time.perf_counter()
         for number in numbers:
             call(number)
@@ -108,17 +118,27 @@ def bench_slice(folder: Path, shape: tuple[int, int, int], draws: int) -> dict[s
         read_slice(path, "imgs", int(z))
         whole.append(middle - started)
         parts.append(time.perf_counter() - middle)
-    return {"numpy.load": float(np.mean(whole)), "slice": float(np.mean(parts)), "ratio": float(np.mean(parts) / np.mean(whole)), "file_mb": path.stat().st_size / 2**20}
+    return {
+        "numpy.load": float(np.mean(whole)),
+        "slice": float(np.mean(parts)),
+        "ratio": float(np.mean(parts) / np.mean(whole)),
+        "file_mb": path.stat().st_size / 2**20,
+    }
 
 
-def bench_samples(root: Path, cache: Path, sizes: tuple[int, ...] = (64, 256), count: int = 300) -> dict[str, float]:
+def bench_samples(
+    root: Path, cache: Path, sizes: tuple[int, ...] = (64, 256), count: int = 300
+) -> dict[str, float]:
     """Training samples a second in this process, min rule over modalities, at several input sizes."""
     from qmsam_core.data import SliceIndex, TrainTransform
     from qmsam_core.data.slices import ModalityBalancedSampler, SliceDataset
 
     index, result = SliceIndex.build(root, cache), {}
     for size in sizes:
-        dataset, sampler = SliceDataset(index, TrainTransform(size, size)), ModalityBalancedSampler(index, max(1, count // len(index.modalities)))
+        dataset, sampler = (
+            SliceDataset(index, TrainTransform(size, size)),
+            ModalityBalancedSampler(index, max(1, count // len(index.modalities))),
+        )
         numbers = list(sampler)
         started = time.perf_counter()
         for number in numbers:
@@ -129,18 +149,26 @@ def bench_samples(root: Path, cache: Path, sizes: tuple[int, ...] = (64, 256), c
 
 def main() -> None:
     """Print one JSON object with everything measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--draws", type=int, default=12)
     parser.add_argument("--shape", type=int, nargs=3, default=(200, 512, 512), metavar=("D", "H", "W"))
-    parser.add_argument("--data", type=Path, help="folder of cases to draw training samples from; phantoms if not given")
+    parser.add_argument(
+        "--data", type=Path, help="folder of cases to draw training samples from; phantoms if not given"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder, "cases"), Path(folder, "index.npz")
         make_tiny_folder(root, options.files, options.slices, options.processes)
-        report = {"index": bench_index(root, cache, options.processes), "index_bytes": cache.stat().st_size, "lookup_us": bench_lookup(cache)}
+        report = {
+            "index": bench_index(root, cache, options.processes),
+            "index_bytes": cache.stat().st_size,
+            "lookup_us": bench_lookup(cache),
+        }
         report["random_slice"] = bench_slice(Path(folder), tuple(options.shape), options.draws)
         from qmsam_core.data.phantoms import write_phantoms
 

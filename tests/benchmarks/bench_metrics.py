@@ -69,14 +69,21 @@ def official(folder: Path):
     def score(gt: np.ndarray, seg: np.ndarray) -> tuple[list[float], list[float]]:
         pairs = [(gt == label, seg == label) for label in range(1, gt.max() + 1)]
         dsc = [module.compute_dice_coefficient(*pair) for pair in pairs]
-        nsd = [module.compute_surface_dice_at_tolerance(module.compute_surface_distances(*pair, SPACING), TOLERANCE) for pair in pairs]
+        nsd = [
+            module.compute_surface_dice_at_tolerance(
+                module.compute_surface_distances(*pair, SPACING), TOLERANCE
+            )
+            for pair in pairs
+        ]
         return dsc, nsd
 
     return score
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--official", type=Path, help="folder of the challenge's SurfaceDice.py")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
@@ -93,7 +100,9 @@ def main() -> None:
     times = pd.DataFrame(seconds).agg(["median", "min", "max"]).T
     print(times.round(3).to_string())
     print(f"ratio of medians: {times['median']['script'] / times['median']['ours']:.1f}")
-    print(f"largest difference: DSC {np.abs(np.subtract(dsc, ours.dsc_per_label)).max():.1e}, NSD {np.abs(np.subtract(nsd, ours.nsd_per_label)).max():.1e}")
+    print(
+        f"largest difference: DSC {np.abs(np.subtract(dsc, ours.dsc_per_label)).max():.1e}, NSD {np.abs(np.subtract(nsd, ours.nsd_per_label)).max():.1e}"
+    )
 
 
 if __name__ == "__main__":

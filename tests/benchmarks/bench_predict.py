@@ -26,17 +26,20 @@ import pandas as pd
 
 from qmsam_core.allocator import MALLOC
 from qmsam_core.deploy.memory import memory_size
-from qmsam_core.timing.pipelines import AUTHORS_BEST, run_way
 from qmsam_core.timing.interleaved import high_water_mb
+from qmsam_core.timing.pipelines import AUTHORS_BEST, run_way
 from qmsam_core.timing.table8_cases import WAYS, running_time_table, stand_in, table8_cases
 
 COLUMNS = ["case", "objects", "slices", "way", "run", "seconds", "cpu_seconds", "peak_mb"]
 EXTRA = pd.DataFrame(
-    [("3DBox_shared", (12, 512, 512), 6, 12), ("2DBox_many", (1920, 2560, 3), 60, 1)], columns=["case", "shape", "objects", "slices"]
+    [("3DBox_shared", (12, 512, 512), 6, 12), ("2DBox_many", (1920, 2560, 3), 60, 1)],
+    columns=["case", "shape", "objects", "slices"],
 )
 
 
-def measured(way: str, folder: Path, case: Path, threads: int, limit: int | None) -> tuple[float, float, float]:
+def measured(
+    way: str, folder: Path, case: Path, threads: int, limit: int | None
+) -> tuple[float, float, float]:
     """Seconds on the clock, of all processors, and peak MB; meant for a fresh process."""
     with tempfile.TemporaryDirectory() as output:
         seconds, cpu = run_way(way, folder, case, Path(output, case.name), threads, limit)
@@ -51,7 +54,9 @@ def in_process(function, *arguments):
 
 def main() -> None:
     """Measure what is missing, write it row by row, print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("float", "released", "ours"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)
@@ -61,11 +66,21 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", help="only cases whose name holds one of these")
     parser.add_argument("--ways", nargs="*", default=(*WAYS, AUTHORS_BEST), choices=(*WAYS, AUTHORS_BEST))
     parser.add_argument("--memory-limit", type=memory_size, default=memory_size("1.5G"), help="of ours")
-    parser.add_argument("--stop-after", type=float, default=np.inf, help="seconds after which no further measurement begins")
+    parser.add_argument(
+        "--stop-after", type=float, default=np.inf, help="seconds after which no further measurement begins"
+    )
     options = parser.parse_args()
     os.environ.update(MALLOC)  # read by the processes that measure
-    folders = dict(zip((*WAYS, AUTHORS_BEST), (options.float, options.released, options.ours, options.released)))
-    cases = pd.concat([EXTRA.assign(slices=EXTRA["slices"].clip(upper=options.most_slices)), table8_cases(options.most_slices)], ignore_index=True)
+    folders = dict(
+        zip((*WAYS, AUTHORS_BEST), (options.float, options.released, options.ours, options.released))
+    )
+    cases = pd.concat(
+        [
+            EXTRA.assign(slices=EXTRA["slices"].clip(upper=options.most_slices)),
+            table8_cases(options.most_slices),
+        ],
+        ignore_index=True,
+    )
     if options.cases:
         cases = cases[[any(part in case for part in options.cases) for case in cases["case"]]]
     rows = pd.read_csv(options.csv) if options.csv.exists() else pd.DataFrame(columns=COLUMNS)
@@ -74,21 +89,36 @@ def main() -> None:
         for run in range(options.runs):
             for row in cases.itertuples(index=False):
                 for way in np.roll(options.ways, -run):
-                    if (row.case, row.slices, way, run) in known or time.monotonic() - started > options.stop_after:
+                    if (
+                        row.case,
+                        row.slices,
+                        way,
+                        run,
+                    ) in known or time.monotonic() - started > options.stop_after:
                         continue
                     path = Path(folder, f"{row.case}.npz")
                     if not path.exists():
                         stand_in(*row).save(path)
                     limit = options.memory_limit if way == "ours" else None
                     seconds, cpu, peak = in_process(measured, way, folders[way], path, options.threads, limit)
-                    new = pd.DataFrame([(row.case, row.objects, row.slices, way, run, seconds, cpu, peak)], columns=COLUMNS)
+                    new = pd.DataFrame(
+                        [(row.case, row.objects, row.slices, way, run, seconds, cpu, peak)], columns=COLUMNS
+                    )
                     rows = new if rows.empty else pd.concat([rows, new], ignore_index=True)
                     rows.to_csv(options.csv, index=False)
-                    print(f"{row.case} {way} run {run}: {seconds:.2f} s ({cpu:.2f} of CPU), {peak:.0f} MB", file=sys.stderr, flush=True)
+                    print(
+                        f"{row.case} {way} run {run}: {seconds:.2f} s ({cpu:.2f} of CPU), {peak:.0f} MB",
+                        file=sys.stderr,
+                        flush=True,
+                    )
     if rows.empty:
         return
-    medians = rows.groupby(["case", "slices", "way"], as_index=False)[["seconds", "cpu_seconds", "peak_mb"]].median()
-    extra = medians[medians["case"].isin(EXTRA["case"])].pivot(index="case", columns="way", values=["seconds", "cpu_seconds", "peak_mb"])
+    medians = rows.groupby(["case", "slices", "way"], as_index=False)[
+        ["seconds", "cpu_seconds", "peak_mb"]
+    ].median()
+    extra = medians[medians["case"].isin(EXTRA["case"])].pivot(
+        index="case", columns="way", values=["seconds", "cpu_seconds", "peak_mb"]
+    )
     print(extra.round(2).to_string() if len(extra) else "")
     own = medians[~medians["case"].isin(EXTRA["case"])]
     if len(own):

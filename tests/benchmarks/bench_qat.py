@@ -31,8 +31,8 @@ def make_step(arm: str, batch: int):
     from qmsam_core.quant import calibrate, quantize
     from qmsam_core.quant.fake_quant import FusedIntQuant
     from qmsam_core.train import STAGES, Schedule
-    from qmsam_core.train.trainer import Job, Trainer
     from qmsam_core.train.precision import autocast_for
+    from qmsam_core.train.trainer import Job, Trainer
 
     kind, precision = arm.split()
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +67,9 @@ def peak_memory(arm: str, batch: int) -> float:
     return float(subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def interleaved_seconds(arms: list[str], batch: int, rounds: int, limit: float, clock: Callable[[], float]) -> dict[str, list[float]]:
+def interleaved_seconds(
+    arms: list[str], batch: int, rounds: int, limit: float, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds of every counted step by arm; no round begins later than `limit` seconds after the first."""
     steps = {arm: make_step(arm, batch) for arm in arms}
     for arm, step in steps.items():
@@ -104,13 +106,21 @@ def main() -> None:
     """Print one JSON object."""
     from qmsam_core.allocator import MALLOC
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=200.0, help="no round begins later than this")
-    parser.add_argument("--cpu-time", action="store_true", help="processor instead of wall-clock seconds, for a machine that does other work; with OMP_NUM_THREADS=1")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="processor instead of wall-clock seconds, for a machine that does other work; with OMP_NUM_THREADS=1",
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out the processes that measure memory"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if any(name not in os.environ for name in MALLOC):  # as the training command does
@@ -122,11 +132,26 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
         return
     clock = time.process_time if options.cpu_time else time.perf_counter
-    report = summary(interleaved_seconds(options.arms, options.batch, options.rounds, options.seconds, clock)) if options.rounds else {arm: {} for arm in options.arms}
+    report = (
+        summary(interleaved_seconds(options.arms, options.batch, options.rounds, options.seconds, clock))
+        if options.rounds
+        else {arm: {} for arm in options.arms}
+    )
     if not options.no_memory:
         for arm in options.arms:
             report[arm]["peak_memory_gb"] = peak_memory(arm, options.batch)
-    print(json.dumps({"batch": options.batch, "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())), "clock": "processor" if options.cpu_time else "wall", "arms": report}, indent=1, default=float))
+    print(
+        json.dumps(
+            {
+                "batch": options.batch,
+                "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())),
+                "clock": "processor" if options.cpu_time else "wall",
+                "arms": report,
+            },
+            indent=1,
+            default=float,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import argparse
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Iterator
 
 from qmsam_core.data.archive import CaseError
 
@@ -25,7 +25,19 @@ from .pairing import Pair, find_pairs, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder, holds_dicom, modality_of
 
-MODALITIES = ("CT", "MR", "PET", "Endoscopy", "X-Ray", "Dermoscopy", "US", "OCT", "Mammography", "Fundus", "Microscopy")
+MODALITIES = (
+    "CT",
+    "MR",
+    "PET",
+    "Endoscopy",
+    "X-Ray",
+    "Dermoscopy",
+    "US",
+    "OCT",
+    "Mammography",
+    "Fundus",
+    "Microscopy",
+)
 """Folder names of the study's modalities (Table 2); another name is taken as it is."""
 
 
@@ -36,10 +48,14 @@ class _Unusable(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
-    warnings.filterwarnings("ignore", module="pydicom")  # a line for every value that bends the standard, in most hospitals' files
+    warnings.filterwarnings(
+        "ignore", module="pydicom"
+    )  # a line for every value that bends the standard, in most hospitals' files
     try:
         jobs = _JOBS[options.kind](options, _import_options(options))
-        first = next(jobs, None)  # inputs are looked at one by one; what keeps all of them from starting shows here
+        first = next(
+            jobs, None
+        )  # inputs are looked at one by one; what keeps all of them from starting shows here
         if first is None:
             raise _Unusable(f"{options.images}: nothing to import in it")
     except _Unusable as error:
@@ -51,13 +67,21 @@ def main(arguments: list[str] | None = None) -> int:
 def _nifti_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
     for pair in _pairs(options, VOLUME_SUFFIXES):
         read = lambda name, p: nifti_case(name, p.image, p.mask, options.modality, how)  # noqa: E731
-        yield pair if isinstance(pair, CaseError) else Job(pair.image, pair.name, options.modality, True, partial(read, p=pair))
+        yield (
+            pair
+            if isinstance(pair, CaseError)
+            else Job(pair.image, pair.name, options.modality, True, partial(read, p=pair))
+        )
 
 
 def _planar_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
     for pair in _pairs(options, IMAGE_SUFFIXES):
         read = lambda name, p: planar_case(name, p.image, p.mask, how)  # noqa: E731
-        yield pair if isinstance(pair, CaseError) else Job(pair.image, pair.name, options.modality, False, partial(read, p=pair))
+        yield (
+            pair
+            if isinstance(pair, CaseError)
+            else Job(pair.image, pair.name, options.modality, False, partial(read, p=pair))
+        )
 
 
 def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
@@ -69,7 +93,9 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
     single = options.one_case or not inner or holds_dicom(root)
     _check_exists(options.masks)
     if not single and options.name:
-        raise _Unusable(f"--name {options.name}: {root} holds several cases; they are named after their folders")
+        raise _Unusable(
+            f"--name {options.name}: {root} holds several cases; they are named after their folders"
+        )
     for folder in [root] if single else inner:
         try:
             yield _dicom_job(folder, options, how, single)
@@ -82,7 +108,11 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
 def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, single: bool) -> Job:
     found = DicomFolder.scan(folder)
     mask = options.masks if single or options.masks is None else _mask_of(folder.name, options.masks)
-    drawn = (DicomFolder.read_mask(mask) if mask.is_file() else None) if mask else (found.masks[0] if len(found.masks) == 1 else None)
+    drawn = (
+        (DicomFolder.read_mask(mask) if mask.is_file() else None)
+        if mask
+        else (found.masks[0] if len(found.masks) == 1 else None)
+    )
     stated = modality_of(found.image_series(drawn))
     if stated and options.modality and stated != options.modality:
         raise CaseError(folder, f"is a {stated} series; --modality says {options.modality}")
@@ -90,14 +120,23 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
     if modality is None:
         raise CaseError(folder, "is none of CT, MR and PET; give --modality")
     name = options.name or folder.resolve().name
-    return Job(folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how))
+    return Job(
+        folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)
+    )
 
 
 def _mask_of(name: str, masks: Path) -> Path:
     """The mask of case `name` in a folder of masks: `name.<ending>`, or the folder `name` of one mask or one an object."""
-    files = [p for p in sorted(masks.iterdir()) if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name]
+    files = [
+        p
+        for p in sorted(masks.iterdir())
+        if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name
+    ]
     if len(files) != 1:
-        raise CaseError(masks / name, f"{len(files) or 'no'} masks for case {name!r}; expected one {name}.nii.gz, {name}.dcm or folder {name}")
+        raise CaseError(
+            masks / name,
+            f"{len(files) or 'no'} masks for case {name!r}; expected one {name}.nii.gz, {name}.dcm or folder {name}",
+        )
     inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
     dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
     return inside[0] if dicom else files[0]
@@ -149,12 +188,30 @@ def _parser() -> argparse.ArgumentParser:
     images = kinds.add_parser("images", help="PNG, JPEG, TIFF or BMP images with masks")
     for kind, what in ((nifti, "volume"), (images, "image")):
         kind.add_argument("images", type=Path, help=f"{what}, or folder of {what}s (searched in depth)")
-        kind.add_argument("masks", type=Path, help="its mask, folder of one binary mask an object, or folder of masks named like the images")
-        kind.add_argument("--modality", required=True, type=_folder_name, help=f"one of {', '.join(MODALITIES)}, or another folder name")
-    dicom.add_argument("images", type=Path, help="folder of one series with its mask, or folder of such folders")
-    dicom.add_argument("masks", type=Path, nargs="?", help="SEG, RTSTRUCT or NIfTI mask, or folder of masks named like the cases' folders")
+        kind.add_argument(
+            "masks",
+            type=Path,
+            help="its mask, folder of one binary mask an object, or folder of masks named like the images",
+        )
+        kind.add_argument(
+            "--modality",
+            required=True,
+            type=_folder_name,
+            help=f"one of {', '.join(MODALITIES)}, or another folder name",
+        )
+    dicom.add_argument(
+        "images", type=Path, help="folder of one series with its mask, or folder of such folders"
+    )
+    dicom.add_argument(
+        "masks",
+        type=Path,
+        nargs="?",
+        help="SEG, RTSTRUCT or NIfTI mask, or folder of masks named like the cases' folders",
+    )
     dicom.add_argument("--modality", type=_folder_name, help="default: as the series says")
-    dicom.add_argument("--one-case", action="store_true", help="take the folder with all its sub-folders as one case")
+    dicom.add_argument(
+        "--one-case", action="store_true", help="take the folder with all its sub-folders as one case"
+    )
     for kind in (nifti, dicom, images):
         _add_common(kind, volumes=kind is not images)
     images.set_defaults(window=WINDOWS[DEFAULT_WINDOW])
@@ -163,20 +220,48 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
     kind.add_argument("--out", type=Path, required=True, help="data folder to write to")
-    kind.add_argument("--dataset", type=_folder_name, default="Imported", help="name of the data set's folder (default: %(default)s)")
+    kind.add_argument(
+        "--dataset",
+        type=_folder_name,
+        default="Imported",
+        help="name of the data set's folder (default: %(default)s)",
+    )
     kind.add_argument("--name", help="name of a single case (default: the file's or folder's)")
     if volumes:
         names = ", ".join(f"{name} {level:g}/{width:g}" for name, (level, width) in WINDOWS.items())
         window = f"CT window in HU: LEVEL,WIDTH (as --window=-600,1500) or one of {names} (default: {DEFAULT_WINDOW})"
         kind.add_argument("--window", type=_window, default=WINDOWS[DEFAULT_WINDOW], help=window)
     percentiles = "what becomes 0 and 255 in images that are neither CT nor 8-bit (default: 0.5 99.5, of non-zero values)"
-    kind.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"), default=DEFAULT_PERCENTILES, help=percentiles)
+    kind.add_argument(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=DEFAULT_PERCENTILES,
+        help=percentiles,
+    )
     objects = "keep these names (SEG, RTSTRUCT, folder of masks) or label ids; * and ? allowed"
     kind.add_argument("--objects", nargs="+", default=(), metavar="PATTERN", help=objects)
-    kind.add_argument("--threshold", type=float, help="make masks binary: object where value > THRESHOLD (probability maps, JPEG masks)")
-    kind.add_argument("--instances", action="store_true", help="every connected component an object (else an object of several parts keeps one label)")
-    kind.add_argument("--min-size", type=int, default=1, metavar="N", help="drop objects of fewer voxels or pixels (default: %(default)s)")
-    kind.add_argument("--overwrite", action="store_true", help="make existing cases again (else they are kept)")
+    kind.add_argument(
+        "--threshold",
+        type=float,
+        help="make masks binary: object where value > THRESHOLD (probability maps, JPEG masks)",
+    )
+    kind.add_argument(
+        "--instances",
+        action="store_true",
+        help="every connected component an object (else an object of several parts keeps one label)",
+    )
+    kind.add_argument(
+        "--min-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="drop objects of fewer voxels or pixels (default: %(default)s)",
+    )
+    kind.add_argument(
+        "--overwrite", action="store_true", help="make existing cases again (else they are kept)"
+    )
 
 
 def _window(text: str) -> tuple[float, float]:

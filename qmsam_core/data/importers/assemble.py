@@ -36,7 +36,9 @@ class ImportOptions:
     labels: LabelOptions = field(default_factory=LabelOptions)
 
 
-def nifti_case(name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions) -> tuple[Case, list[str]]:
+def nifti_case(
+    name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions
+) -> tuple[Case, list[str]]:
     """A volume from a NIfTI (or MHA, NRRD) image and a label map of the same grid, or a folder of binary masks named by object.
 
     Returns:
@@ -51,7 +53,9 @@ def nifti_case(name: str, image: str | os.PathLike, mask: str | os.PathLike, mod
     return _volume_case(name, image, mask, grid, labels, modality, options), notes
 
 
-def dicom_case(name: str, folder: DicomFolder, mask: Path | None, modality: str, options: ImportOptions) -> tuple[Case, list[str]]:
+def dicom_case(
+    name: str, folder: DicomFolder, mask: Path | None, modality: str, options: ImportOptions
+) -> tuple[Case, list[str]]:
     """A volume from a DICOM series and its SEG or RTSTRUCT (in the folder, or given as `mask`), or a NIfTI mask of the same grid.
 
     Returns and raises as `nifti_case` does.
@@ -71,7 +75,9 @@ def dicom_case(name: str, folder: DicomFolder, mask: Path | None, modality: str,
     return _volume_case(name, folder.path, mask, grid, labels, modality, options), notes
 
 
-def planar_case(name: str, image: str | os.PathLike, mask: str | os.PathLike, options: ImportOptions) -> tuple[Case, list[str]]:
+def planar_case(
+    name: str, image: str | os.PathLike, mask: str | os.PathLike, options: ImportOptions
+) -> tuple[Case, list[str]]:
     """A 2-D case from an image and a mask of the same size (labels, colours, one binary object), or a folder of binary masks.
 
     Returns and raises as `nifti_case` does.
@@ -80,7 +86,10 @@ def planar_case(name: str, image: str | os.PathLike, mask: str | os.PathLike, op
     pixels = read_image(image, options.percentiles)
     if mask.is_dir():
         read = [(key, path) for key, path in masks_in(mask, IMAGE_SUFFIXES) if options.labels.wants(key)]
-        binary = ((key, _planar(path, pixels, LabelOptions(threshold=options.labels.threshold)) > 0) for key, path in read)
+        binary = (
+            (key, _planar(path, pixels, LabelOptions(threshold=options.labels.threshold)) > 0)
+            for key, path in read
+        )
         labels, notes = stacked(binary, pixels.shape[:2])
     else:
         labels, notes = _planar(mask, pixels, options.labels), []
@@ -91,7 +100,9 @@ def _planar(mask: Path, pixels: np.ndarray, options: LabelOptions) -> np.ndarray
     labels = read_mask(mask, options)
     if labels.shape != pixels.shape[:2]:
         sizes = [f"{width}x{height}" for height, width in (labels.shape, pixels.shape[:2])]
-        raise CaseError(mask, f"is {sizes[0]} pixels, its image {sizes[1]}: mask and image do not belong together")
+        raise CaseError(
+            mask, f"is {sizes[0]} pixels, its image {sizes[1]}: mask and image do not belong together"
+        )
     return labels
 
 
@@ -101,7 +112,10 @@ def _dicom_mask(mask: Path):
         return None
     found = DicomFolder.read_mask(mask)
     if found is None:
-        raise CaseError(mask, f"is no mask; expected DICOM SEG or RTSTRUCT, {', '.join(VOLUME_SUFFIXES)}, or a folder of those, one an object")
+        raise CaseError(
+            mask,
+            f"is no mask; expected DICOM SEG or RTSTRUCT, {', '.join(VOLUME_SUFFIXES)}, or a folder of those, one an object",
+        )
     return found
 
 
@@ -109,7 +123,9 @@ def _volume_labels(mask: Path, grid: sitk.Image, options: LabelOptions) -> tuple
     if not mask.is_dir():
         return _on_grid(mask, grid, options), []
     read = [(key, path) for key, path in masks_in(mask, VOLUME_SUFFIXES) if options.wants(key)]
-    binary = ((key, _on_grid(path, grid, LabelOptions(threshold=options.threshold)) > 0) for key, path in read)
+    binary = (
+        (key, _on_grid(path, grid, LabelOptions(threshold=options.threshold)) > 0) for key, path in read
+    )
     return stacked(binary, grid.GetSize()[::-1])
 
 
@@ -119,9 +135,21 @@ def _on_grid(mask: Path, grid: sitk.Image, options: LabelOptions) -> np.ndarray:
     return label_map(sitk.GetArrayFromImage(found), options, mask)
 
 
-def _volume_case(name: str, image: Path, mask: Path, grid: sitk.Image, labels: np.ndarray, modality: str, options: ImportOptions) -> Case:
+def _volume_case(
+    name: str,
+    image: Path,
+    mask: Path,
+    grid: sitk.Image,
+    labels: np.ndarray,
+    modality: str,
+    options: ImportOptions,
+) -> Case:
     labels = finished(labels, options.labels, mask)
     values = sitk.GetArrayFromImage(grid)
     check_finite(values, image)
-    pixels = windowed(values, *options.window) if modality == "CT" else stretched(values, options.percentiles, image)
+    pixels = (
+        windowed(values, *options.window)
+        if modality == "CT"
+        else stretched(values, options.percentiles, image)
+    )
     return Case(name, pixels, None, labels, np.array(grid.GetSpacing())).with_boxes()

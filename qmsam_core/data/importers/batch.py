@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable
 
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
@@ -48,12 +48,16 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
                 raise job
             target = target_path(out, dataset, job)
             if seen.setdefault(target, job.source) != job.source:
-                raise CaseError(job.source, f"gives the same file {target.name} as {seen[target]}; rename one")
+                raise CaseError(
+                    job.source, f"gives the same file {target.name} as {seen[target]}; rename one"
+                )
             counts[_import(job, target, overwrite)] += 1
         except CaseError as error:
             counts["failed"] += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
-        except Exception as error:  # malformed headers raise anything inside the readers; one input must not stop the rest
+        except (
+            Exception
+        ) as error:  # malformed headers raise anything inside the readers; one input must not stop the rest
             counts["failed"] += 1
             print(f"error: {unexpected(job.source, error)}", file=sys.stderr, flush=True)
     print(", ".join(f"{number} {what}" for what, number in counts.items()) + f"; data folder {out}")
@@ -74,7 +78,10 @@ def _import(job: Job, target: Path, overwrite: bool) -> str:
     case.save(target)
     shape = "x".join(map(str, case.images.shape))
     spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
-    print(f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, {time.monotonic() - started:.1f} s", flush=True)
+    print(
+        f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, {time.monotonic() - started:.1f} s",
+        flush=True,
+    )
     for note in notes:
         print(f"  note: {note}", flush=True)
     return "imported"

@@ -10,7 +10,7 @@ test gives the same voxels (a test holds the two against each other) and takes a
 from __future__ import annotations
 
 import os
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pydicom
@@ -24,7 +24,9 @@ PLANE_TOLERANCE = 0.25
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
-def structures(path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True) -> Iterator[tuple[str, np.ndarray]]:
+def structures(
+    path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
+) -> Iterator[tuple[str, np.ndarray]]:
     """Each structure with areas, in the file's order: name and bool mask (z,y,x) on the grid of `image`.
 
     Args:
@@ -39,7 +41,11 @@ def structures(path: str | os.PathLike, image: sitk.Image, frame_of_reference: s
     data = _read(path)
     _check_frame(path, data, frame_of_reference)
     for name, contours in _structures(data):
-        areas = [np.asarray(c.ContourData, dtype=float).reshape(-1, 3) for c in contours if c.ContourGeometricType in _AREAS]
+        areas = [
+            np.asarray(c.ContourData, dtype=float).reshape(-1, 3)
+            for c in contours
+            if c.ContourGeometricType in _AREAS
+        ]
         if areas and wanted(name):
             yield name, _rasterised([_in_voxels(image, points) for points in areas], image, name, path)
 
@@ -55,16 +61,28 @@ def _read(path: str | os.PathLike) -> pydicom.Dataset:
 
 
 def _structures(data: pydicom.Dataset) -> list[tuple[str, list]]:
-    names = {int(roi.ROINumber): str(roi.get("ROIName", "")) or f"ROI {roi.ROINumber}" for roi in data.get("StructureSetROISequence", [])}
+    names = {
+        int(roi.ROINumber): str(roi.get("ROIName", "")) or f"ROI {roi.ROINumber}"
+        for roi in data.get("StructureSetROISequence", [])
+    }
     drawn = data.get("ROIContourSequence", [])
-    return [(names.get(int(roi.ReferencedROINumber), f"ROI {roi.ReferencedROINumber}"), list(roi.get("ContourSequence", []))) for roi in drawn]
+    return [
+        (
+            names.get(int(roi.ReferencedROINumber), f"ROI {roi.ReferencedROINumber}"),
+            list(roi.get("ContourSequence", [])),
+        )
+        for roi in drawn
+    ]
 
 
 def _check_frame(path, data: pydicom.Dataset, expected: str) -> None:
     rois = data.get("StructureSetROISequence", [])
     found = {str(roi.ReferencedFrameOfReferenceUID) for roi in rois if "ReferencedFrameOfReferenceUID" in roi}
     if expected and found and expected not in found:
-        raise CaseError(path, f"is drawn in coordinate system {sorted(found)[0]}, the series has {expected}: it belongs to another scan")
+        raise CaseError(
+            path,
+            f"is drawn in coordinate system {sorted(found)[0]}, the series has {expected}: it belongs to another scan",
+        )
 
 
 def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
@@ -80,9 +98,15 @@ def _rasterised(contours: list[np.ndarray], image: sitk.Image, name: str, path) 
         z = round(float(np.mean(points[:, 2])))
         off = float(np.abs(points[:, 2] - z).max())
         if off > PLANE_TOLERANCE:
-            raise CaseError(path, f"structure {name!r} has a contour {off:.2f} slices off the middle of slice {z}: it was drawn on another series")
+            raise CaseError(
+                path,
+                f"structure {name!r} has a contour {off:.2f} slices off the middle of slice {z}: it was drawn on another series",
+            )
         if not 0 <= z < depth:
-            raise CaseError(path, f"structure {name!r} has a contour on slice {z}, the series has slices 0..{depth - 1}: slices are missing")
+            raise CaseError(
+                path,
+                f"structure {name!r} has a contour on slice {z}, the series has slices 0..{depth - 1}: slices are missing",
+            )
         invert_inside(mask[z], points[:, :2])
     return mask
 

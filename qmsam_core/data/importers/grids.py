@@ -37,7 +37,9 @@ def read_volume(path: str | os.PathLike) -> sitk.Image:
             reader.SetExtractSize([*size[:3], 0])
         elif len(size) != 3:
             advice = "split it into 3-D volumes" if len(size) > 3 else "use the sub-command 'images'"
-            raise CaseError(path, f"is {len(size)}-D of size {'x'.join(map(str, size))}; expected a 3-D volume ({advice})")
+            raise CaseError(
+                path, f"is {len(size)}-D of size {'x'.join(map(str, size))}; expected a 3-D volume ({advice})"
+            )
         if channels != 1:
             raise CaseError(path, f"has {channels} channels a voxel; expected one grey value or label")
         return reader.Execute()
@@ -66,14 +68,23 @@ def labels_on(image: sitk.Image, labels: np.ndarray) -> sitk.Image:
 def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike) -> None:
     """Raise `CaseError`, naming the mask's `path`, unless both have one shape and their corners lie together."""
     if image.GetSize() != mask.GetSize():
-        raise CaseError(path, f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): mask and image do not belong together")
+        raise CaseError(
+            path,
+            f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): mask and image do not belong together",
+        )
     ends = [(0, side - 1) for side in image.GetSize()]
-    apart = [np.subtract(image.TransformIndexToPhysicalPoint(c), mask.TransformIndexToPhysicalPoint(c)) for c in itertools.product(*ends)]
+    apart = [
+        np.subtract(image.TransformIndexToPhysicalPoint(c), mask.TransformIndexToPhysicalPoint(c))
+        for c in itertools.product(*ends)
+    ]
     furthest = max(float(np.linalg.norm(step)) for step in apart)
     if furthest > GRID_TOLERANCE * min(image.GetSpacing()):
         found = f"spacing {_numbers(mask.GetSpacing())}, origin {_numbers(mask.GetOrigin())}"
         expected = f"spacing {_numbers(image.GetSpacing())}, origin {_numbers(image.GetOrigin())}"
-        raise CaseError(path, f"lies up to {furthest:.3g} mm off its image ({found}; the image has {expected}): resample the mask to the image first")
+        raise CaseError(
+            path,
+            f"lies up to {furthest:.3g} mm off its image ({found}; the image has {expected}): resample the mask to the image first",
+        )
 
 
 def _size(image: sitk.Image) -> str:

@@ -40,7 +40,9 @@ def parse_window(text: str) -> tuple[float, float]:
     except ValueError:
         level, width = 0.0, 0.0
     if not width > 0 or not np.isfinite([level, width]).all():
-        raise ValueError(f"window {text!r}: expected one of {', '.join(WINDOWS)}, or LEVEL,WIDTH in HU such as 40,400")
+        raise ValueError(
+            f"window {text!r}: expected one of {', '.join(WINDOWS)}, or LEVEL,WIDTH in HU such as 40,400"
+        )
     return level, width
 
 
@@ -60,7 +62,10 @@ def stretched(values: np.ndarray, percentiles: tuple[float, float], path: str | 
     content = values[values != 0]
     low, high = np.percentile(content, percentiles) if content.size else (0.0, 0.0)
     if not high > low:
-        raise CaseError(path, f"is constant between its percentiles {percentiles[0]:g} and {percentiles[1]:g} (value {low:g}); expected an image")
+        raise CaseError(
+            path,
+            f"is constant between its percentiles {percentiles[0]:g} and {percentiles[1]:g} (value {low:g}); expected an image",
+        )
     return _scaled(values, float(low), float(high))
 
 
@@ -72,7 +77,9 @@ def check_finite(values: np.ndarray, path: str | os.PathLike) -> None:
     if values.dtype.kind == "f":
         bad = values.size - int(np.count_nonzero(np.isfinite(values)))
         if bad:
-            raise CaseError(path, f"holds {bad:,} NaN or infinite voxels; replace them by the background's value first")
+            raise CaseError(
+                path, f"holds {bad:,} NaN or infinite voxels; replace them by the background's value first"
+            )
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

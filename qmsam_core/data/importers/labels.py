@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -44,13 +44,21 @@ def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike
     if options.threshold is not None:
         return (values > options.threshold).astype(np.int32)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise CaseError(path, "holds fractions or NaN; expected label ids (for a probability map or a lossy mask give --threshold)")
+        raise CaseError(
+            path,
+            "holds fractions or NaN; expected label ids (for a probability map or a lossy mask give --threshold)",
+        )
     low, high = values.min(initial=0), values.max(initial=0)
     if low < 0 or high > MAX_LABEL:
-        raise CaseError(path, f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} (is it the mask? else give --threshold)")
+        raise CaseError(
+            path,
+            f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} (is it the mask? else give --threshold)",
+        )
     labels = values.astype(np.int32)
     if options.objects:
-        labels[np.isin(labels, [number for number in np.unique(labels) if not options.wants(str(number))])] = 0
+        labels[
+            np.isin(labels, [number for number in np.unique(labels) if not options.wants(str(number))])
+        ] = 0
     return labels
 
 
@@ -71,10 +79,16 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tu
         below = np.unique(labels[where])
         covered = [found[k - 1][0] for k in below if k > 0]
         if covered:
-            notes.append(f"{name!r} overlaps {', '.join(map(repr, covered))}: the smaller object keeps the shared voxels")
+            notes.append(
+                f"{name!r} overlaps {', '.join(map(repr, covered))}: the smaller object keeps the shared voxels"
+            )
         labels[where] = number + 1
     present = np.unique(labels)
-    notes += [f"{name!r} is wholly covered by smaller objects" for k, (name, where) in enumerate(found, 1) if len(where) and k not in present]
+    notes += [
+        f"{name!r} is wholly covered by smaller objects"
+        for k, (name, where) in enumerate(found, 1)
+        if len(where) and k not in present
+    ]
     return labels.reshape(shape), notes
 
 
@@ -91,9 +105,15 @@ def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike)
     keep = keep[(keep > 0) & (sizes[keep] > 0)]
     if not len(keep):
         least = f" of at least {options.min_size} voxels" if options.min_size > 1 else ""
-        raise CaseError(path, f"has an empty mask: no object{least}{' matching --objects' if options.objects else ''} in it")
+        raise CaseError(
+            path,
+            f"has an empty mask: no object{least}{' matching --objects' if options.objects else ''} in it",
+        )
     if len(keep) > MAX_LABEL:
-        raise CaseError(path, f"holds {len(keep):,} objects; at most {MAX_LABEL} fit (give --min-size, or leave out --instances)")
+        raise CaseError(
+            path,
+            f"holds {len(keep):,} objects; at most {MAX_LABEL} fit (give --min-size, or leave out --instances)",
+        )
     table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
     table[keep] = np.arange(1, len(keep) + 1)
     return table[labels]

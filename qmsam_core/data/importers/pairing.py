@@ -15,7 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from qmsam_core.data.archive import CaseError
 
-_MASK_WORD = re.compile(r"(?:^|(?<=/)|[ _.-])(?:mask|seg|segmentation|label|gt|annotation|manual)s?$", re.IGNORECASE)
+_MASK_WORD = re.compile(
+    r"(?:^|(?<=/)|[ _.-])(?:mask|seg|segmentation|label|gt|annotation|manual)s?$", re.IGNORECASE
+)
 _IMAGE_WORD = re.compile(r"(?:[ _.-](?:image|img)|_0000)$", re.IGNORECASE)
 
 
@@ -47,7 +49,12 @@ def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...]) -> tuple[li
     for key, path in sorted(mask_files.items()):
         if len(claims.get(key, [])) != 1:
             found = " and ".join(pair.image.name for pair in claims.get(key, []))
-            errors.append(CaseError(path, f"fits several images ({found})" if found else f"is a mask without image in {images}"))
+            errors.append(
+                CaseError(
+                    path,
+                    f"fits several images ({found})" if found else f"is a mask without image in {images}",
+                )
+            )
     return sorted((c[0] for c in claims.values() if len(c) == 1), key=lambda pair: pair.name), errors
 
 
@@ -59,9 +66,15 @@ def stem(path: Path, suffixes: tuple[str, ...]) -> str | None:
 
 def masks_in(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
     """The masks in a folder of binary masks as (object's name, file), sorted by name. Raises `CaseError` for an empty folder."""
-    found = sorted((name, path) for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and (name := stem(path, suffixes)))
+    found = sorted(
+        (name, path)
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".") and (name := stem(path, suffixes))
+    )
     if not found:
-        raise CaseError(folder, f"holds no mask; expected files ending in {', '.join(suffixes)}, one an object")
+        raise CaseError(
+            folder, f"holds no mask; expected files ending in {', '.join(suffixes)}, one an object"
+        )
     return found
 
 

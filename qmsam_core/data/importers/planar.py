@@ -42,7 +42,10 @@ def read_mask(path: str | os.PathLike, options: LabelOptions) -> np.ndarray:
     """
     lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
     if lossy and options.threshold is None:
-        raise CaseError(path, "is a JPEG mask, whose compression blurs labels; expected PNG or TIFF (for one object give --threshold 127)")
+        raise CaseError(
+            path,
+            "is a JPEG mask, whose compression blurs labels; expected PNG or TIFF (for one object give --threshold 127)",
+        )
     pixels = _decoded(path)
     if pixels.ndim == 3:
         pixels = _without_colour(pixels[..., :3], path, options.threshold is not None)
@@ -74,9 +77,14 @@ def _without_colour(pixels: np.ndarray, path: str | os.PathLike, to_threshold: b
     if (pixels == pixels[..., :1]).all():
         return pixels[..., 0]
     if pixels.dtype != np.uint8:
-        raise CaseError(path, f"is a colour mask of {pixels.dtype}; expected 8 bits a channel, or labels in one channel")
+        raise CaseError(
+            path, f"is a colour mask of {pixels.dtype}; expected 8 bits a channel, or labels in one channel"
+        )
     codes = pixels.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
     colours = np.unique(codes)
     if len(colours) > _LOSSY_VALUES:
-        raise CaseError(path, f"has {len(colours):,} colours; expected one an object (is it the mask? for one object give --threshold)")
+        raise CaseError(
+            path,
+            f"has {len(colours):,} colours; expected one an object (is it the mask? for one object give --threshold)",
+        )
     return np.searchsorted(np.union1d([0], colours), codes).astype(np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator
+from collections.abc import Iterator
 
 import highdicom as hd
 import numpy as np
@@ -14,7 +14,9 @@ from qmsam_core.data.archive import CaseError
 _GRID_TOLERANCE = 1e-3  # of the affine's entries, mm: SEG files keep positions as rounded decimal strings
 
 
-def segments(path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True) -> Iterator[tuple[str, np.ndarray]]:
+def segments(
+    path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
+) -> Iterator[tuple[str, np.ndarray]]:
     """Each segment in the order of its number: label and bool mask (z,y,x) on the grid of `image`. Fractional segments are cut at a half.
 
     Args:
@@ -32,7 +34,10 @@ def segments(path: str | os.PathLike, image: sitk.Image, frame_of_reference: str
         raise CaseError(path, f"is no readable DICOM SEG file ({_line(error)})") from error
     found = str(file.get("FrameOfReferenceUID", ""))
     if frame_of_reference and found and found != frame_of_reference:
-        raise CaseError(path, f"lies in coordinate system {found}, the series in {frame_of_reference}: it belongs to another scan")
+        raise CaseError(
+            path,
+            f"lies in coordinate system {found}, the series in {frame_of_reference}: it belongs to another scan",
+        )
     grid = hd.Volume.from_simpleitk(image).get_geometry()
     for number in file.segment_numbers:
         name = str(file.get_segment_description(number).SegmentLabel)
@@ -45,8 +50,13 @@ def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, na
         volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
         matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
     except Exception as error:
-        raise CaseError(path, f"segment {name!r} does not lie on the series' grid ({_line(error)}): resample it, or give its own series") from error
-    return np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)  # highdicom orders a grid made from ITK as x, y, z
+        raise CaseError(
+            path,
+            f"segment {name!r} does not lie on the series' grid ({_line(error)}): resample it, or give its own series",
+        ) from error
+    return np.ascontiguousarray(
+        matched.array.transpose(2, 1, 0) >= 0.5
+    )  # highdicom orders a grid made from ITK as x, y, z
 
 
 def _line(error: Exception) -> str:

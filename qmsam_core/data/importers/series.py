@@ -65,10 +65,15 @@ class DicomFolder:
     def mask(self) -> pydicom.Dataset:
         """The one SEG or RTSTRUCT file. Raises `CaseError` where there is none or more than one."""
         if not self.masks:
-            raise CaseError(self.path, "holds no mask; expected one SEG or RTSTRUCT file with the series, or a mask as second argument")
+            raise CaseError(
+                self.path,
+                "holds no mask; expected one SEG or RTSTRUCT file with the series, or a mask as second argument",
+            )
         if len(self.masks) > 1:
             names = ", ".join(Path(m.filename).name for m in self.masks[:4])
-            raise CaseError(self.path, f"holds {len(self.masks)} masks ({names}); give the one to use as second argument")
+            raise CaseError(
+                self.path, f"holds {len(self.masks)} masks ({names}); give the one to use as second argument"
+            )
         return self.masks[0]
 
     def image_series(self, mask: pydicom.Dataset | None = None) -> list[pydicom.Dataset]:
@@ -84,15 +89,24 @@ class DicomFolder:
             wanted = _referenced_series(mask)
             chosen = {uid: headers for uid, headers in self.series.items() if uid in wanted}
         if len(chosen) != 1:
-            kinds = "; ".join(f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files" for uid, h in self.series.items())
-            raise CaseError(self.path, f"mixes {len(self.series)} image series ({kinds}); expected one, or a mask that refers to one of them")
+            kinds = "; ".join(
+                f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files"
+                for uid, h in self.series.items()
+            )
+            raise CaseError(
+                self.path,
+                f"mixes {len(self.series)} image series ({kinds}); expected one, or a mask that refers to one of them",
+            )
         return next(iter(chosen.values()))
 
 
 def holds_dicom(folder: Path) -> bool:
     """Whether an image or a mask lies directly in the folder (a DICOMDIR does not count)."""
     files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
-    return any(header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header) for header in map(_header, files))
+    return any(
+        header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header)
+        for header in map(_header, files)
+    )
 
 
 def modality_of(headers: list[pydicom.Dataset]) -> str | None:
@@ -108,7 +122,10 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     """
     first = headers[0]
     if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
-        raise CaseError(folder, f"holds {first.get('PhotometricInterpretation')} images; export them as PNG and use the sub-command 'images'")
+        raise CaseError(
+            folder,
+            f"holds {first.get('PhotometricInterpretation')} images; export them as PNG and use the sub-command 'images'",
+        )
     if int(first.get("NumberOfFrames", 1) or 1) > 1:
         return _multi_frame(headers, folder)
     ordered, step = _ordered(headers, folder)
@@ -141,7 +158,9 @@ def _referenced_series(mask: pydicom.Dataset) -> set[str]:
     found = {str(item.get("SeriesInstanceUID", "")) for item in mask.get("ReferencedSeriesSequence", [])}
     for frame in mask.get("ReferencedFrameOfReferenceSequence", []):
         for study in frame.get("RTReferencedStudySequence", []):
-            found |= {str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence", [])}
+            found |= {
+                str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence", [])
+            }
     return found
 
 
@@ -153,8 +172,14 @@ def _directions(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
 def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom.Dataset], float]:
     """Headers sorted along the slices' normal, and the distance between slices in mm."""
     for header in headers:
-        if any(header.get(key) is None for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")):
-            raise CaseError(header.filename, "has no position, orientation or pixel spacing; expected slices of a CT, MR or PET volume")
+        if any(
+            header.get(key) is None
+            for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        ):
+            raise CaseError(
+                header.filename,
+                "has no position, orientation or pixel spacing; expected slices of a CT, MR or PET volume",
+            )
     _check_alike(headers, folder)
     rows, columns = _directions(headers[0])
     normal = np.cross(rows, columns)
@@ -162,7 +187,9 @@ def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom
     order = np.argsort(places @ normal, kind="stable")
     ordered = [headers[k] for k in order]
     if len(ordered) == 1:
-        return ordered, float(headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness") or 1.0)
+        return ordered, float(
+            headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness") or 1.0
+        )
     return ordered, _slice_distance(places[order], normal, ordered, folder)
 
 
@@ -170,25 +197,44 @@ def _check_alike(headers: list[pydicom.Dataset], folder: Path) -> None:
     first = headers[0]
     for header in headers[1:]:
         if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-            raise CaseError(folder, f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels in one series")
+            raise CaseError(
+                folder,
+                f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels in one series",
+            )
         for key in ("ImageOrientationPatient", "PixelSpacing"):
-            if not np.allclose(np.array(header[key].value, float), np.array(first[key].value, float), atol=_SAME_DIRECTION):
-                raise CaseError(folder, f"has slices of different {key} in one series ({Path(header.filename).name}); take out the localizer")
+            if not np.allclose(
+                np.array(header[key].value, float), np.array(first[key].value, float), atol=_SAME_DIRECTION
+            ):
+                raise CaseError(
+                    folder,
+                    f"has slices of different {key} in one series ({Path(header.filename).name}); take out the localizer",
+                )
 
 
-def _slice_distance(places: np.ndarray, normal: np.ndarray, ordered: list[pydicom.Dataset], folder: Path) -> float:
+def _slice_distance(
+    places: np.ndarray, normal: np.ndarray, ordered: list[pydicom.Dataset], folder: Path
+) -> float:
     steps = np.diff(places @ normal)
     usual = float(np.median(steps))
     repeated = np.flatnonzero(steps < 1e-3)
     if len(repeated):
         names = " and ".join(Path(ordered[repeated[0] + k].filename).name for k in (0, 1))
-        raise CaseError(folder, f"has several slices at one position ({names}): a 4-D or repeated series; split it into volumes")
+        raise CaseError(
+            folder,
+            f"has several slices at one position ({names}): a 4-D or repeated series; split it into volumes",
+        )
     odd = np.flatnonzero(np.abs(steps - usual) > _SPACING_TOLERANCE * usual)
     if len(odd):
-        raise CaseError(folder, f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next where {usual:.3g} mm is usual")
+        raise CaseError(
+            folder,
+            f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next where {usual:.3g} mm is usual",
+        )
     drift = np.linalg.norm(np.diff(places, axis=0) - steps[:, None] * normal, axis=1).max()
     if drift > _DRIFT_TOLERANCE * usual:
-        raise CaseError(folder, f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); resample the series to a straight grid first")
+        raise CaseError(
+            folder,
+            f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); resample the series to a straight grid first",
+        )
     return float((places @ normal)[[0, -1]] @ [-1, 1]) / len(steps)
 
 
@@ -197,6 +243,11 @@ def _multi_frame(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     if len(headers) > 1:
         raise CaseError(folder, f"has {len(headers)} multi-frame files in one series; expected one")
     try:
-        return sitk.Cast(hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32)
+        return sitk.Cast(
+            hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32
+        )
     except Exception as error:  # whatever highdicom's parts raise on frames without positions, gaps or an unknown compression
-        raise CaseError(headers[0].filename, f"is a multi-frame file that is no regular volume ({' '.join(str(error).split())})") from error
+        raise CaseError(
+            headers[0].filename,
+            f"is a multi-frame file that is no regular volume ({' '.join(str(error).split())})",
+        ) from error

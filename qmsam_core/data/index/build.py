@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Iterable, Iterator, Sequence
 
 from qmsam_core.data.archive import CaseError
+
 from .folder import FoundFile
-from .table import load_table, save_table
 from .scan import FileRecord, scan_file
+from .table import load_table, save_table
 
 _SAVE_SECONDS = 15.0  # an interruption loses at most this much scanning
 _REPORT_SECONDS = 5.0
@@ -32,7 +33,11 @@ def scan_folder(
     The cache is written every few seconds and whenever the scan ends, also by an exception.
     """
     known = _known(cache)
-    records = {f.name: known[f.name] for f in found if f.name in known and known[f.name].serves(f.size, f.mtime_ns, scan_labels)}
+    records = {
+        f.name: known[f.name]
+        for f in found
+        if f.name in known and known[f.name].serves(f.size, f.mtime_ns, scan_labels)
+    }
     missing = [f.name for f in found if f.name not in records]
     outdated = bool(missing) or known.keys() - {f.name for f in found}
     report = _Report(len(missing), len(records), progress)
@@ -101,4 +106,7 @@ class _Report:
     def end(self) -> None:
         if self.enabled:
             seconds = time.monotonic() - self.started
-            print(f"indexed {self.total} files in {seconds:.1f} s; {self.unchanged} unchanged files taken from the cache", flush=True)
+            print(
+                f"indexed {self.total} files in {seconds:.1f} s; {self.unchanged} unchanged files taken from the cache",
+                flush=True,
+            )

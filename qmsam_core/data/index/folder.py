@@ -60,7 +60,12 @@ def _walk(root: Path, below: str, real_root: str, found: list, problems: list) -
             continue
         if entry.is_symlink() and not _inside(entry.path, real_root):
             if entry.name.endswith(".npz") or entry.is_dir():
-                problems.append((Path(entry.path), "is a link that leaves the data folder; copy the data in or point to the folder itself"))
+                problems.append(
+                    (
+                        Path(entry.path),
+                        "is a link that leaves the data folder; copy the data in or point to the folder itself",
+                    )
+                )
         elif entry.is_dir(follow_symlinks=False):
             _walk(root, f"{name}/", real_root, found, problems)
         elif entry.name.endswith(".npz"):
@@ -88,5 +93,10 @@ def _unique(root: Path, found: list[FoundFile], problems: list) -> list[FoundFil
     for file in found:
         kept = first.setdefault(PurePosixPath(file.name).name, file)
         if kept is not file:
-            problems.append((root / file.name, f"has the same file name as {kept.name}, and predictions are written under it; rename one"))
+            problems.append(
+                (
+                    root / file.name,
+                    f"has the same file name as {kept.name}, and predictions are written under it; rename one",
+                )
+            )
     return list(first.values())

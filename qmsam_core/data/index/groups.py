@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Sequence
 
 _COPY = re.compile(r"(?i)_(?:mirrored|mirror|flipped|hflip|vflip|rotated|augmented|aug\d*)(?=_|$)")
 _PATIENT = re.compile(r"(?:^|_)(?:(?i:patient|pat|subject|subj|sub)[-_]?[0-9]+|P[0-9]+)(?=[-_]|$)")

@@ -50,10 +50,16 @@ class FileRecord:
 
         Problems are looked at again each time: a chmod mends a file without changing its time.
         """
-        return (self.size, self.mtime_ns) == (size, mtime_ns) and not self.problem and (self.scanned or not scan_labels)
+        return (
+            (self.size, self.mtime_ns) == (size, mtime_ns)
+            and not self.problem
+            and (self.scanned or not scan_labels)
+        )
 
 
-def scan_file(root: str | os.PathLike, name: str, scan_labels: bool = True, max_bytes: int = MAX_ARRAY_BYTES) -> FileRecord:
+def scan_file(
+    root: str | os.PathLike, name: str, scan_labels: bool = True, max_bytes: int = MAX_ARRAY_BYTES
+) -> FileRecord:
     """Read the headers of `root/name` and, with `scan_labels`, which labels are on each slice.
 
     Never raises for a bad file: the record carries the problem, so the rest of the folder stays usable.
@@ -70,7 +76,9 @@ def scan_file(root: str | os.PathLike, name: str, scan_labels: bool = True, max_
     except CaseError as error:
         return FileRecord(name, record.size, record.mtime_ns, problem=error.message)
     except OSError as error:
-        return FileRecord(name, record.size, record.mtime_ns, problem=f"cannot be read ({error.strerror or error})")
+        return FileRecord(
+            name, record.size, record.mtime_ns, problem=f"cannot be read ({error.strerror or error})"
+        )
     return record
 
 

@@ -10,20 +10,21 @@ import hashlib
 import os
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from qmsam_core.data.archive import MAX_ARRAY_BYTES, CaseError
+
+from .build import scan_folder
 from .folder import DataFolderError, find_cases
 from .groups import case_groups
-from .build import scan_folder
-from .table import load_table, save_table
 from .scan import FileRecord
+from .table import load_table, save_table
 
 __all__ = ["DataFolderError", "SliceIndex", "SliceRef"]
 
@@ -111,7 +112,9 @@ class SliceIndex:
         records, saved_root = load_table(path)
         for record in records:
             if record.name.startswith("/") or ".." in record.name.split("/") or "/" not in record.name:
-                raise CaseError(path, f"names {record.name!r}, which is not in <root>/<Modality>/; build the index again")
+                raise CaseError(
+                    path, f"names {record.name!r}, which is not in <root>/<Modality>/; build the index again"
+                )
         good = [record for record in records if not record.problem]
         base = Path(root if root is not None else saved_root)
         return cls(base, good, [(base / record.name, record.problem) for record in records if record.problem])
@@ -163,17 +166,43 @@ class SliceIndex:
     def cases(self) -> pd.DataFrame:
         """One row a case: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`), n_slices, height, width, is_volume, has_labels, n_objects (-1 unscanned), bytes."""
         rows = [
-            (str(self.root / r.name), modality, _dataset(r.name), r.group, r.n_slices, r.height, r.width, r.is_volume, r.has_labels, _n_objects(r), r.size)
+            (
+                str(self.root / r.name),
+                modality,
+                _dataset(r.name),
+                r.group,
+                r.n_slices,
+                r.height,
+                r.width,
+                r.is_volume,
+                r.has_labels,
+                _n_objects(r),
+                r.size,
+            )
             for r, modality in zip(self._records, self._modalities)
         ]
-        columns = ["path", "modality", "dataset", "group", "n_slices", "height", "width", "is_volume", "has_labels", "n_objects", "bytes"]
+        columns = [
+            "path",
+            "modality",
+            "dataset",
+            "group",
+            "n_slices",
+            "height",
+            "width",
+            "is_volume",
+            "has_labels",
+            "n_objects",
+            "bytes",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def counts(self, with_objects: bool = False) -> pd.Series:
         """Slices a modality (Table 2), or with `with_objects` only those that hold one; int64, indexed by modality."""
         per_slice = self.objects_on() > 0 if with_objects else np.ones(len(self), dtype=bool)
         totals = np.bincount(self.modality_codes(), weights=per_slice, minlength=len(self.modalities))
-        return pd.Series(totals.astype(np.int64), index=pd.Index(self.modalities, name="modality"), name="slices")
+        return pd.Series(
+            totals.astype(np.int64), index=pd.Index(self.modalities, name="modality"), name="slices"
+        )
 
     def modality_codes(self) -> np.ndarray:
         """For every slice the position of its modality in `modalities`, int64 (len(self),)."""
@@ -213,11 +242,15 @@ class SliceIndex:
         held: list[int] = []
         for modality in self.modalities:
             rows = [row for row, name in enumerate(self._modalities) if name == modality]
-            groups = sorted(self._grouped(rows).items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
+            groups = sorted(
+                self._grouped(rows).items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()
+            )
             wanted = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
             held += _take_groups([group for _, group in groups], wanted)
         inside = set(held)
-        return self.subset(row for row in range(len(self._records)) if row not in inside), self.subset(sorted(inside))
+        return self.subset(row for row in range(len(self._records)) if row not in inside), self.subset(
+            sorted(inside)
+        )
 
     def _grouped(self, rows: Sequence[int]) -> dict[str, list[int]]:
         """Rows of one modality by the name of their patient or volume, in the order of their first case."""
@@ -239,7 +272,9 @@ class SliceIndex:
 
     def _require_scan(self) -> None:
         if not all(record.scanned for record in self._records):
-            raise ValueError(f"the index of {self.root} was built without labels: build it with scan_labels=True")
+            raise ValueError(
+                f"the index of {self.root} was built without labels: build it with scan_labels=True"
+            )
 
 
 def _tell_groups(records: Sequence[FileRecord]) -> None:

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from qmsam_core.data.archive import CaseArchive, CaseError, write_archive
+
 from .scan import FileRecord
 
 FORMAT = "qmsam-index-2"
-_INTEGERS = {"size": np.int64, "mtime_ns": np.int64, "n_slices": np.int32, "height": np.int32, "width": np.int32}
+_INTEGERS = {
+    "size": np.int64,
+    "mtime_ns": np.int64,
+    "n_slices": np.int32,
+    "height": np.int32,
+    "width": np.int32,
+}
 _FLAGS = ("is_volume", "has_labels", "scanned")
 _TEXTS = ("name", "problem", "remark", "group")
 
@@ -24,7 +31,9 @@ _TEXTS = ("name", "problem", "remark", "group")
 def save_table(path: str | os.PathLike, records: Iterable[FileRecord], root: str = "") -> None:
     """Write records to an npz, atomically. `root` is kept as a note of where they were found."""
     records = list(records)
-    columns = {name: np.array([getattr(r, name) for r in records], dtype=kind) for name, kind in _INTEGERS.items()}
+    columns = {
+        name: np.array([getattr(r, name) for r in records], dtype=kind) for name, kind in _INTEGERS.items()
+    }
     columns |= {name: np.array([getattr(r, name) for r in records], dtype=bool) for name in _FLAGS}
     columns |= {name: _encode([getattr(r, name) for r in records]) for name in _TEXTS}
     columns["label_counts"] = _joined([r.label_counts for r in records])
@@ -51,7 +60,9 @@ def load_table(path: str | os.PathLike) -> tuple[list[FileRecord], str]:
     labels = _split_labels(columns, counts, ids)
     records = [
         FileRecord(name, *row, *labels_of_file, problem=problem, remark=remark, group=group)
-        for name, problem, remark, group, labels_of_file, *row in zip(*(texts[t] for t in _TEXTS), labels, *values)
+        for name, problem, remark, group, labels_of_file, *row in zip(
+            *(texts[t] for t in _TEXTS), labels, *values
+        )
     ]
     return records, about[1]
 
@@ -59,7 +70,9 @@ def load_table(path: str | os.PathLike) -> tuple[list[FileRecord], str]:
 def _check(path, columns: dict, texts: dict, counts: np.ndarray, ids: np.ndarray) -> None:
     """Refuse columns that do not fit each other, so that a damaged table cannot shift labels from file to file."""
     lengths = {len(c) for c in columns.values()} | {len(t) for t in texts.values()}
-    kinds_fit = all(columns[n].dtype == k for n, k in _INTEGERS.items()) and all(columns[n].dtype == bool for n in _FLAGS)
+    kinds_fit = all(columns[n].dtype == k for n, k in _INTEGERS.items()) and all(
+        columns[n].dtype == bool for n in _FLAGS
+    )
     labels_fit = counts.dtype == ids.dtype == np.uint16 and int(counts.sum(dtype=np.int64)) == len(ids)
     if len(lengths) != 1 or not kinds_fit or not labels_fit or (columns["n_slices"] < 0).any():
         raise CaseError(path, "is a damaged slice index; build the index again")

@@ -3,7 +3,8 @@
 All slices of a volume are painted by the same function with the same random shapes; only z differs.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np

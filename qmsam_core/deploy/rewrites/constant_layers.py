@@ -39,7 +39,9 @@ class Dequantise(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g, integers, scale, axis: int):
-        return g.op("DequantizeLinear", integers, scale, axis_i=axis).setType(integers.type().with_dtype(torch.float32))
+        return g.op("DequantizeLinear", integers, scale, axis_i=axis).setType(
+            integers.type().with_dtype(torch.float32)
+        )
 
 
 class FixedQuantiser(nn.Module):
@@ -55,7 +57,9 @@ class FixedQuantiser(nn.Module):
         self.quantised = proxy is not None and proxy.is_quant_enabled
         if self.quantised:
             bits = int(proxy.bit_width())
-            self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if proxy.is_signed else (0, 2**bits - 1)
+            self.low, self.high = (
+                (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if proxy.is_signed else (0, 2**bits - 1)
+            )
             self.register_buffer("scale", proxy.scale().detach().reshape(()) * factor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +107,9 @@ class FixedWeight(nn.Module):
             self.values = self.values * factor.view(shape)
             return self
         self.integers = self.integers * factor.sign().to(torch.int8).view(shape)
-        gone = factor == 0  # a channel that is multiplied by nothing: zero integers, and any scale that engines take
+        gone = (
+            factor == 0
+        )  # a channel that is multiplied by nothing: zero integers, and any scale that engines take
         self.scale = self.scale * torch.where(gone, 1.0, factor.abs())
         return self
 

@@ -32,10 +32,17 @@ class SpreadAttention(nn.Module):
         super().__init__()
         self.heads, inner = attention.heads, attention.q_proj.out_features
         self.q = QuantisedLinear(attention.q_proj, attention.scale)
-        self.k, self.v, self.out = map(QuantisedLinear, (attention.k_proj, attention.v_proj, attention.out_proj))
-        self.qk, self.av = FixedProduct(attention.qk_product, attention.scale), FixedProduct(attention.av_product)
+        self.k, self.v, self.out = map(
+            QuantisedLinear, (attention.k_proj, attention.v_proj, attention.out_proj)
+        )
+        self.qk, self.av = (
+            FixedProduct(attention.qk_product, attention.scale),
+            FixedProduct(attention.av_product),
+        )
         head = torch.arange(inner) // (inner // self.heads)
-        self.register_buffer("own", (head == torch.arange(self.heads)[:, None]).float()[:, None])  # (heads, 1, inner)
+        self.register_buffer(
+            "own", (head == torch.arange(self.heads)[:, None]).float()[:, None]
+        )  # (heads, 1, inner)
 
     def spread(self, x: Tensor) -> Tensor:
         """Tokens (N, T, inner) -> (N, heads * T, inner), each with only one head's channels."""
@@ -54,8 +61,12 @@ class SpreadAttention(nn.Module):
     def cells_to_tokens(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Projected queries of cells (N or 1, L, inner) over tokens (N, T, C) -> (N, L, C)."""
         cells, count = q.shape[1], keys.shape[1]
-        scores = self.qk.b(self.spread(self.k(keys))) @ self.qk.a(q).transpose(1, 2)  # the softmax below is fast along any axis but a short last one
-        weights = scores.reshape(-1, self.heads, count, cells).softmax(2).reshape(-1, self.heads * count, cells)
+        scores = self.qk.b(self.spread(self.k(keys))) @ self.qk.a(q).transpose(
+            1, 2
+        )  # the softmax below is fast along any axis but a short last one
+        weights = (
+            scores.reshape(-1, self.heads, count, cells).softmax(2).reshape(-1, self.heads * count, cells)
+        )
         return self.out(self.av(weights.transpose(1, 2), self.spread(self.v(values))))
 
 
@@ -94,7 +105,8 @@ class TwoWay(nn.Module):
         super().__init__()
         self.first = block.first
         self.own, self.to_image, self.to_tokens = map(
-            SpreadAttention, (block.self_attn, block.cross_attn_token_to_image, block.cross_attn_image_to_token)
+            SpreadAttention,
+            (block.self_attn, block.cross_attn_token_to_image, block.cross_attn_image_to_token),
         )
         self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
         self.lin1, self.lin2 = map(QuantisedLinear, (block.mlp.lin1, block.mlp.lin2))
@@ -104,7 +116,9 @@ class TwoWay(nn.Module):
         placed = image + positions
         return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
 
-    def forward(self, tokens: Tensor, prompts: Tensor, image: Tensor, projected: tuple) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, prompts: Tensor, image: Tensor, projected: tuple
+    ) -> tuple[Tensor, Tensor]:
         k, v, q = projected
         placed = tokens if self.first else tokens + prompts
         attended = self.own.cells_to_tokens(self.own.q(placed), placed, tokens)
@@ -137,8 +151,13 @@ class BoxesGraph(nn.Module):
         transformer = decoder.transformer
         self.prompt_encoder, self.grid = model.prompt_encoder, model.embedding_size
         self.blocks = nn.ModuleList(map(TwoWay, transformer.layers))
-        self.final, self.norm = SpreadAttention(transformer.final_attn_token_to_image), transformer.norm_final_attn
-        self.register_buffer("fixed", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None])
+        self.final, self.norm = (
+            SpreadAttention(transformer.final_attn_token_to_image),
+            transformer.norm_final_attn,
+        )
+        self.register_buffer(
+            "fixed", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None]
+        )
         self.register_buffer("positions", cells(model.prompt_encoder.image_positions().detach()))
         up = decoder.output_upscaling
         self.up1, self.up2 = Upscale(up[0]), Upscale(up[3])
@@ -163,7 +182,11 @@ class BoxesGraph(nn.Module):
     def place(self, logits: Tensor) -> Tensor:
         """Logits (N, 1, 16 L) in the order of the two upscalings -> (N, 4 g, 4 g)."""
         grid = self.grid
-        return logits.reshape(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * grid, 4 * grid)
+        return (
+            logits.reshape(-1, grid, grid, 2, 2, 2, 2)
+            .permute(0, 1, 3, 5, 2, 4, 6)
+            .reshape(-1, 4 * grid, 4 * grid)
+        )
 
 
 def cells(image: Tensor) -> Tensor:

@@ -56,10 +56,15 @@ class WindowedAttention(nn.Module):
         q, k, v = own_rows(self.channels, self.heads, heads_outermost=True)
         self.q = FixedLinear(attention.qkv, q, attention.scale)
         self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
-        self.qk, self.av = FixedProduct(attention.qk_product, attention.scale), FixedProduct(attention.av_product)
+        self.qk, self.av = (
+            FixedProduct(attention.qk_product, attention.scale),
+            FixedProduct(attention.av_product),
+        )
         self.output = FixedQuantiser(getattr(attention.proj, "input_quant", None))
         self.proj = FixedLinear(attention.proj)
-        self.register_buffer("bias", attention.attention_biases.detach()[:, attention.bias_index][None].clone())
+        self.register_buffer(
+            "bias", attention.attention_biases.detach()[:, attention.bias_index][None].clone()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         windows = self.windows.cut(self.input(self.norm(self.windows.pad(x))))
@@ -68,7 +73,9 @@ class WindowedAttention(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """Windows (n, T, C) -> same."""
         count = self.windows.window**2
-        q, k, v = (heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v))
+        q, k, v = (
+            heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v)
+        )
         weights = (self.qk(q, k.transpose(2, 3)) + self.bias).softmax(-1)
         return self.av(weights, v).transpose(1, 2).reshape(-1, count, self.channels)
 
@@ -82,7 +89,9 @@ class TokenBlock(nn.Module):
         self.attention = WindowedAttention(block.attn, block.window, side)
         self.local = folded(block.local_conv)
         self.norm = block.mlp.norm
-        self.input1, self.input2 = (FixedQuantiser(getattr(f, "input_quant", None)) for f in (block.mlp.fc1, block.mlp.fc2))
+        self.input1, self.input2 = (
+            FixedQuantiser(getattr(f, "input_quant", None)) for f in (block.mlp.fc1, block.mlp.fc2)
+        )
         self.fc1, self.fc2 = FixedLinear(block.mlp.fc1), FixedLinear(block.mlp.fc2)
 
     def forward(self, x: Tensor) -> Tensor:

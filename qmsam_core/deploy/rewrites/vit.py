@@ -21,16 +21,24 @@ class GridAttention(nn.Module):
         self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
         self.qk, self.av = FixedProduct(attention.qk_product), FixedProduct(attention.av_product)
         tables = (attention.rel_pos_h, attention.rel_pos_w)
-        rows, columns = (table.detach()[attention.offset_index].transpose(1, 2) / attention.scale for table in tables)
-        self.register_buffer("rows", rows.clone())  # (side, C / heads, side): for each row of queries, the rows of keys
+        rows, columns = (
+            table.detach()[attention.offset_index].transpose(1, 2) / attention.scale for table in tables
+        )
+        self.register_buffer(
+            "rows", rows.clone()
+        )  # (side, C / heads, side): for each row of queries, the rows of keys
         self.register_buffer("columns", columns.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         side, count = self.side, self.side**2
-        q, k, v = (heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v))
+        q, k, v = (
+            heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v)
+        )
         grid = q.reshape(-1, self.heads, side, side, self.channels // self.heads)
         rows = (grid @ self.rows).reshape(-1, self.heads, count, side, 1)
-        columns = (grid.transpose(2, 3) @ self.columns).transpose(2, 3).reshape(-1, self.heads, count, 1, side)
+        columns = (
+            (grid.transpose(2, 3) @ self.columns).transpose(2, 3).reshape(-1, self.heads, count, 1, side)
+        )
         scores = self.qk(q, k.transpose(2, 3)).reshape(-1, self.heads, count, side, side) + rows + columns
         weights = scores.reshape(-1, self.heads, count, count).softmax(-1)
         return self.av(weights, v).transpose(1, 2).reshape(-1, count, self.channels)

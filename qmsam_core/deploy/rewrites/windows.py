@@ -30,7 +30,9 @@ class Windows(nn.Module):
         """Windows -> tokens (B, side^2, C), without the padding."""
         rows = x.reshape(-1, self.count, self.window, self.window * self.channels).transpose(1, 2)
         if self.padded != self.side:
-            rows = rows.reshape(-1, self.padded, self.padded * self.channels)[:, : self.side, : self.side * self.channels]
+            rows = rows.reshape(-1, self.padded, self.padded * self.channels)[
+                :, : self.side, : self.side * self.channels
+            ]
         return rows.reshape(-1, self.side**2, self.channels)
 
 
