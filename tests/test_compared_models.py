@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from small_data import rectangle_case
 
-from qmsam_core.deploy.export import ExportError, export_model
+from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.exported import ExportError
 from qmsam_core.models import build_model
 from qmsam_core.study.compared_models import COMPARED, SUMMARISED, predictors_of, summary_table
 from qmsam_core.timing.engine_arms import ARMS

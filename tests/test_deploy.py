@@ -12,19 +12,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_data import rectangle_case
 
-from qmsam_core.deploy import ENGINES, OpenVinoEngine, PyTorchEngine, open_engine, parity
+from qmsam_core.deploy import ENGINES, OpenVinoEngine, open_engine, parity
 from qmsam_core.deploy import export as exporting
-from qmsam_core.deploy.export import (
-    LIBRARY,
-    ExportError,
-    export_digest,
-    export_if_stale,
-    export_model,
-    modules_digest,
-    read_export,
-)
-from qmsam_core.deploy.graphs import STYLES, clean
+from qmsam_core.deploy.export import LIBRARY, export_if_stale, export_model, modules_digest
+from qmsam_core.deploy.exported import ExportError, export_digest, read_export
+from qmsam_core.deploy.graphs import clean
 from qmsam_core.deploy.parity import relative_error
+from qmsam_core.deploy.pytorch_engine import PyTorchEngine
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, find_recipe, load_model, quantize
 from qmsam_core.timing.engine_arms import one_box

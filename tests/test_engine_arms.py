@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.deploy import PyTorchEngine, parity_summary
-from qmsam_core.deploy.export import ExportError, export_model, file_sizes
+from qmsam_core.deploy import parity_summary
+from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.exported import ExportError, file_sizes
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.post_training import nncf_export
+from qmsam_core.deploy.pytorch_engine import PyTorchEngine
 from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
 from qmsam_core.timing import engine_speed
@@ -24,7 +26,7 @@ from qmsam_core.timing.engine_arms import (
     timed_calls,
     timing_input,
 )
-from qmsam_core.timing.engine_speed import start_times, time_against, time_under
+from qmsam_core.timing.engine_speed import start_times, time_against, time_large, time_under
 
 
 def test_the_paper_s_arms_are_those_of_its_tables():
@@ -95,6 +97,29 @@ def test_arms_timed_in_pairs_share_the_first_one_s_scale(monkeypatch):
     assert table["median_ms"].tolist() == pytest.approx([200, 80, 80]) and table[
         "min_ms"
     ].tolist() == pytest.approx([180, 60, 60])
+
+
+@pytest.mark.parametrize("together, calls", [(True, 1), (False, 3)])
+def test_a_large_model_s_arms_share_a_process_where_memory_allows(monkeypatch, together, calls):
+    asked = []
+
+    def under(isa, folder, arms, threads, runs, seed, parts):
+        asked.append(list(arms))
+        return pd.DataFrame({"part": "both", "arm": [arm.label for arm in arms], "median_ms": 1.0})
+
+    monkeypatch.setattr(engine_speed, "time_under", under)
+    table = time_large(PAPER_ARMS, "exports", 1, 3, together=together)
+    assert (
+        table["arm"].tolist()
+        == [
+            arm.label
+            for arm in sorted(
+                PAPER_ARMS, key=lambda arm: ("pytorch", "onnxruntime", "openvino").index(arm.engine)
+            )
+        ]
+        or together
+    )
+    assert len(asked) == calls and max(map(len, asked)) == (5 if together else 2)
 
 
 def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):

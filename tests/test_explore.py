@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_data import rectangle_case
 
-from qmsam_core.deploy import Predictor, PyTorchEngine
+from qmsam_core.deploy import Predictor
+from qmsam_core.deploy.pytorch_engine import PyTorchEngine
 from qmsam_core.models import build_model
 from qmsam_core.study.explore import HEADLESS, BoxExplorer, somebody_is_there
 

@@ -1,6 +1,6 @@
 """Deployment: export to ONNX and OpenVINO, engines behind one interface, and the predictor of whole cases."""
 
-from .engines import ENGINES, Engine, OnnxRuntimeEngine, OpenVinoEngine, PyTorchEngine, open_engine
+from .engines import ENGINES, Engine, OnnxRuntimeEngine, OpenVinoEngine, open_engine
 from .parity import parity, parity_summary
 from .predictor import Predictor
 
@@ -10,7 +10,6 @@ __all__ = [
     "OnnxRuntimeEngine",
     "OpenVinoEngine",
     "Predictor",
-    "PyTorchEngine",
     "open_engine",
     "parity",
     "parity_summary",

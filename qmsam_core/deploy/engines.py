@@ -1,11 +1,10 @@
-"""PyTorch, ONNX Runtime and OpenVINO behind one interface: `encode` once an image, `decode` for its boxes.
+"""ONNX Runtime and OpenVINO, and in `pytorch_engine` PyTorch, behind one interface: `encode` once an image, `decode` for its boxes.
 
 A fast export has a part between the two, `prepare`, with what the decoder needs of an image whatever its boxes. Its result travels inside the embedding.
 """
 
 import time
 from abc import ABC, abstractmethod
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +14,8 @@ import openvino
 import openvino.properties as properties
 import openvino.properties.hint as hints
 import pandas as pd
-import torch
 
-from ..models import Sam
-from ..quant import load_model
-from .export import export_digest, read_export, weights_hash
-from .graphs import PREPARED
+from .exported import PREPARED, export_digest, parts_in, read_export
 
 
 class Engine(Protocol):
@@ -80,32 +75,6 @@ class PreparingEngine(ABC):
         return self.decode_prepared(
             embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes
         )
-
-
-class PyTorchEngine(PreparingEngine):
-    """The model itself, float or fake-quantised: the reference that the others are compared with."""
-
-    name = "pytorch"
-
-    def __init__(self, model: Sam) -> None:
-        self.model = model.eval()
-        self.image_size, self.mask_size = model.image_size, model.mask_size
-
-    @cached_property
-    def source(self) -> str:
-        return weights_hash(self.model)
-
-    @torch.no_grad()
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        return self.model.image_encoder(torch.from_numpy(images)).numpy()
-
-    def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (embedding,)
-
-    @torch.no_grad()
-    def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
-        masks, _ = self.model.decode(torch.from_numpy(prepared[0]), torch.from_numpy(boxes))
-        return masks[:, 0].numpy()
 
 
 class OnnxRuntimeEngine(PreparingEngine):
@@ -236,11 +205,6 @@ class OpenVinoEngine(PreparingEngine):
         return layers[layers["ms"] > 0].reset_index(drop=True)
 
 
-def parts_in(facts: dict) -> list[str]:
-    """The parts that an export consists of, in the order in which they run."""
-    return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
-
-
 ENGINES = ("openvino", "onnxruntime", "pytorch")
 
 
@@ -257,9 +221,9 @@ def open_engine(
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":
-        facts = read_export(folder)
-        torch.set_num_threads(threads)
-        engine = PyTorchEngine(load_model(Path(folder) / "model.safetensors"))
-        engine.source = export_digest(facts)
-        return engine
+        from .pytorch_engine import (
+            open_pytorch,
+        )  # PyTorch and Brevitas take seconds to load, and no other engine needs them
+
+        return open_pytorch(folder, threads)
     raise ValueError(f"engine = {kind!r}; expected one of {', '.join(ENGINES)}")

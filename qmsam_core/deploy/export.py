@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import warnings
@@ -19,29 +18,24 @@ from pathlib import Path
 
 import onnx
 import openvino
-import pandas as pd
 import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 from torch import nn
 
-from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path
+from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path, weights_hash
 from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_reached
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
+from .exported import FORMAT, ExportError, put_in_place, read_export
 from .graphs import STYLES, Part, clean, parts_of
 
 OPSET = 17
 RANDOM = "random"
-FORMAT = 2
 LIBRARY = Path(__file__).parents[1]
 SHAPING = ("deploy/export.py", "deploy/graphs.py", "deploy/rewrites/", "models/", "quant/")
 """The modules of the library that shape an export; the others that importing it reaches, data and engines among them, leave its files as they are."""
 WRITERS = ("torch", "onnx", "brevitas", "openvino")
 """The packages whose version an export depends on."""
-
-
-class ExportError(ValueError):
-    """An export that cannot be made or cannot be used; the message says which file and why."""
 
 
 def export_model(
@@ -82,18 +76,6 @@ def export_model(
             "format": FORMAT, **made_from(model, origin, style), "mask_size": model.mask_size, "opset": OPSET, "removed": removed,
         }  # fmt: skip
         return put_in_place(work, folder, facts)
-
-
-def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
-    """Move finished files from `work` to `folder`, each at once, `export.json` with the facts and every file's bytes and SHA-256 last; returns the facts."""
-    facts = {
-        **facts,
-        "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())},
-    }
-    (work / "export.json").write_text(json.dumps(facts, indent=2))
-    for name in [*facts["files"], "export.json"]:
-        os.replace(work / name, folder / name)
-    return facts
 
 
 def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str | None = None) -> dict:
@@ -147,14 +129,6 @@ def modules_digest(library: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def weights_hash(model: Sam) -> str:
-    """SHA-256 over names and values of everything the model keeps, whatever file it came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """The tracer warns of shape arithmetic that is meant to be dynamic or constant here, and Brevitas prints."""
@@ -206,54 +180,6 @@ def write_qonnx(model: Sam, folder: Path) -> None:
                 part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(folder / f"{part.name}.qonnx"),
                 input_names=list(part.inputs), output_names=list(part.outputs), opset_version=OPSET, dynamo=False,
             )  # fmt: skip
-
-
-def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
-    """Size of what exports consist of: arm (`int8, ONNX`), part, mb. `exports` are contents of `export.json` by name."""
-    kinds = {"ONNX": ".onnx", "OpenVINO weights": ".bin"}
-    rows = [
-        {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}
-        for name, facts in exports.items()
-        for kind, ending in kinds.items()
-        for part in ("encoder", "prepare", "decoder")
-        if part + ending in facts["files"]
-    ]
-    return pd.DataFrame(rows)
-
-
-def read_export(folder: str | Path) -> dict:
-    """The description of an export, checked against the files beside it.
-
-    Raises:
-        ExportError: no `export.json`, another format, or a file missing or changed since.
-    """
-    folder = Path(folder)
-    path = folder / "export.json"
-    if not path.is_file():
-        raise ExportError(
-            f"{path}: no such file; expected a folder written by `python -m qmsam_core.deploy.export`"
-        )
-    try:
-        facts = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ExportError(f"{path}: not JSON ({error}); export again") from error
-    if facts.get("format") != FORMAT:
-        raise ExportError(f"{path}: format {facts.get('format')!r}, expected {FORMAT}; export again")
-    for name, file in facts["files"].items():
-        if not (folder / name).is_file() or sha256(folder / name) != file["sha256"]:
-            raise ExportError(f"{folder / name}: missing or changed since the export; export again")
-    return facts
-
-
-def export_digest(facts: dict) -> str:
-    """SHA-256 of what an export computes: exports that agree in it give the same masks. `facts` is what `read_export` returns.
-
-    OpenVINO numbers the nodes of an `.xml` anew at every conversion, so the graphs count by their `.onnx`, and where there is none by the constants in `.bin`.
-    """
-    files = {
-        name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))
-    }
-    return hashlib.sha256(json.dumps([facts["weights"], files], sort_keys=True).encode()).hexdigest()
 
 
 def model_to_export(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..models import Sam
 from ..models.tiny_vit import TinyViT
+from .exported import PREPARED
 from .rewrites.decoder import BoxesGraph, PrepareGraph
 from .rewrites.tiny_vit import TinyViTGraph
 from .rewrites.vit import ViTGraph
@@ -20,7 +21,6 @@ STYLES = {
     "clean": "the model as it is traced, then a clean-up that changes no value",
     "fast": "the model rewritten for the engine without changing its function, and what depends on the image alone apart from the boxes",
 }
-PREPARED = ("cells", "k", "v", "q")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from .engines import parts_in
-from .export import ExportError, put_in_place, read_export
+from .exported import ExportError, parts_in, put_in_place, read_export
 
 
 def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxes: np.ndarray) -> dict:

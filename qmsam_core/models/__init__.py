@@ -1,11 +1,12 @@
 """Float networks: LiteMedSAM and MedSAM, with the key names of the public checkpoints."""
 
 from ..provenance.weights import PUBLIC, CheckpointError, checkpoint_path
-from .checkpoints import load_checkpoint, read_state, same_weights, save_checkpoint
+from .checkpoints import load_checkpoint, read_state, same_weights, save_checkpoint, weights_hash
 from .layers import MatMul
 from .sam import CONFIGS, Sam, SamConfig, build_model, count_parameters, parameter_table
 
 __all__ = [
     "CONFIGS", "PUBLIC", "CheckpointError", "MatMul", "Sam", "SamConfig", "build_model", "checkpoint_path", "count_parameters",
     "load_checkpoint", "parameter_table", "read_state", "same_weights", "save_checkpoint",
+    "weights_hash",
 ]  # fmt: skip

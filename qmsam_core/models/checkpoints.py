@@ -1,5 +1,6 @@
 """Reading and writing weights: strict keys, no pickle code run, atomic, and errors that say what does not fit."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -137,3 +138,11 @@ def same_weights(a: nn.Module, b: nn.Module, statistics: bool = True) -> bool:
     """Whether two modules have the same keys and, bit by bit, the same parameters and buffers; without `statistics` buffers, such as a batch norm's, may differ."""
     x, y = (module.state_dict() if statistics else dict(module.named_parameters()) for module in (a, b))
     return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names and values of everything the model keeps, whatever file it came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -115,6 +115,25 @@ def time_against(
     )
 
 
+def time_large(
+    arms: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0, together: bool = False
+) -> pd.DataFrame:
+    """The arms of a large model, an image and a box, in processes of their own; columns of `summarise_timings`.
+
+    Args:
+        together: all arms in one process, interleaved. A whole ViT-B takes up to 5 GB an engine, so without it no more than two
+            are in memory at once: on each engine every arm is interleaved with the plain float one, see `time_against`, and
+            arms of different engines lie minutes apart.
+    """
+    if together:
+        return time_under("ALL", folder, arms, threads, runs, seed, ("both",)).drop(columns="part")
+    tables = []
+    for engine in dict.fromkeys(arm.engine for arm in arms):
+        plain, *others = [arm for arm in arms if arm.engine == engine]
+        tables.append(time_against(plain, others, folder, threads, runs, seed))
+    return pd.concat(tables, ignore_index=True)
+
+
 def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
     """Seconds until an OpenVINO engine is ready: without a cache, with an empty one, with one that has the compiled model. Columns start, seconds."""
     with tempfile.TemporaryDirectory() as cache:

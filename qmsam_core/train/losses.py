@@ -1,7 +1,6 @@
 """Losses of the study: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one)."""
 
 import torch
-from monai.losses import DiceCELoss, DiceFocalLoss
 from torch import Tensor, nn
 
 
@@ -10,6 +9,11 @@ def segmentation_loss(released: bool = False) -> nn.Module:
 
     The paper says Dice + focal, without weights; the released code computes Dice with squared terms + binary cross-entropy.
     """
+    from monai.losses import (
+        DiceCELoss,
+        DiceFocalLoss,
+    )  # MONAI takes five seconds to load, and only training needs it
+
     if released:
         return DiceCELoss(sigmoid=True, squared_pred=True)
     return DiceFocalLoss(sigmoid=True, gamma=2.0)

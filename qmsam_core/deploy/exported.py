@@ -1,0 +1,83 @@
+"""An exported folder as its readers see it: `export.json`, checked against the files beside it. Needs neither PyTorch nor Brevitas."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from ..provenance.files import sha256
+
+FORMAT = 2
+PREPARED = ("cells", "k", "v", "q")
+"""Outputs of `prepare`, what the decoder of a fast export takes of an image."""
+
+
+class ExportError(ValueError):
+    """An export that cannot be made or cannot be used; the message says which file and why."""
+
+
+def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
+    """Move finished files from `work` to `folder`, each at once, `export.json` with the facts and every file's bytes and SHA-256 last; returns the facts."""
+    facts = {
+        **facts,
+        "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())},
+    }
+    (work / "export.json").write_text(json.dumps(facts, indent=2))
+    for name in [*facts["files"], "export.json"]:
+        os.replace(work / name, folder / name)
+    return facts
+
+
+def read_export(folder: str | Path) -> dict:
+    """The description of an export, checked against the files beside it.
+
+    Raises:
+        ExportError: no `export.json`, another format, or a file missing or changed since.
+    """
+    folder = Path(folder)
+    path = folder / "export.json"
+    if not path.is_file():
+        raise ExportError(
+            f"{path}: no such file; expected a folder written by `python -m qmsam_core.deploy.export`"
+        )
+    try:
+        facts = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ExportError(f"{path}: not JSON ({error}); export again") from error
+    if facts.get("format") != FORMAT:
+        raise ExportError(f"{path}: format {facts.get('format')!r}, expected {FORMAT}; export again")
+    for name, file in facts["files"].items():
+        if not (folder / name).is_file() or sha256(folder / name) != file["sha256"]:
+            raise ExportError(f"{folder / name}: missing or changed since the export; export again")
+    return facts
+
+
+def export_digest(facts: dict) -> str:
+    """SHA-256 of what an export computes: exports that agree in it give the same masks. `facts` is what `read_export` returns.
+
+    OpenVINO numbers the nodes of an `.xml` anew at every conversion, so the graphs count by their `.onnx`, and where there is none by the constants in `.bin`.
+    """
+    files = {
+        name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))
+    }
+    return hashlib.sha256(json.dumps([facts["weights"], files], sort_keys=True).encode()).hexdigest()
+
+
+def parts_in(facts: dict) -> list[str]:
+    """The parts that an export consists of, in the order in which they run."""
+    return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
+
+
+def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
+    """Size of what exports consist of: arm (`int8, ONNX`), part, mb. `exports` are contents of `export.json` by name."""
+    kinds = {"ONNX": ".onnx", "OpenVINO weights": ".bin"}
+    rows = [
+        {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}
+        for name, facts in exports.items()
+        for kind, ending in kinds.items()
+        for part in ("encoder", "prepare", "decoder")
+        if part + ending in facts["files"]
+    ]
+    return pd.DataFrame(rows)
