@@ -4,5 +4,6 @@ import sys
 
 __version__ = "0.1.0"
 
-# OpenVINO and NNCF report their use over the internet, from a process forked at every conversion, unless this package is absent.
+# OpenVINO and NNCF report their use over the internet unless this package is absent.
+# They fork a process for it at every conversion.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

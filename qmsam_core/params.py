@@ -70,7 +70,7 @@ class Params(BaseModel):
         None, min_length=1, description="such a folder for Table 10; None: a fifth of the data"
     )
     phantom_cases: int = Field(
-        55, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities"
+        33, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities"
     )
     eval_fraction: float = Field(
         0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1"
@@ -93,14 +93,14 @@ class Params(BaseModel):
         tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)
     ] = Field((), description="what to do as the released code does; none is the paper")
     samples_per_modality: int | None = Field(
-        2, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
+        1, ge=1, description="slices an epoch, Ns; None: smallest modality; paper 900"
     )
     ablation_share: float = Field(
         0.1, gt=0, lt=1, description="share of each modality in the ablation; paper a tenth"
     )
     batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_sequence_to_tuple)] = (
         Field(
-            (2, 4, 2),
+            (4, 4, 4),
             min_length=3,
             max_length=3,
             description="slices a step in stages 1, 2, 3; paper 2, 4, 2",
@@ -109,7 +109,7 @@ class Params(BaseModel):
     warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
     annealing_epochs: int = Field(2, ge=2, description="epochs of cosine annealing, Na; paper 10")
     epoch_slices: int = Field(
-        4, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all"
+        1, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all"
     )
     box_jitter: float = Field(
         5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5"
@@ -119,7 +119,7 @@ class Params(BaseModel):
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")
     benchmark_runs: int = Field(3, ge=3, description="timed runs an arm")
     vit_blocks: int = Field(
-        3, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12"
+        1, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12"
     )
 
     @model_validator(mode="after")
@@ -156,6 +156,15 @@ class Params(BaseModel):
     def label(self) -> str:
         """The name of the run's folder: the profile, and the data's name where they are not phantoms."""
         return self.profile if self.data_root is None else f"{self.profile}-{self.data_label}"
+
+    def interpolation(self, training: bool) -> str:
+        """How slices are resized: by area, as the public checkpoint was trained.
+
+        The released code trains with nearest and deploys with cubic.
+        """
+        if "resize" not in self.released:
+            return "area"
+        return "nearest" if training else "cubic"
 
     @property
     def run_dir(self) -> Path:

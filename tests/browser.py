@@ -1,4 +1,4 @@
-"""A headless Chromium for tests to look at pages with, through its DevTools protocol; none is downloaded."""
+"""Open pages in an installed headless Chromium through its DevTools protocol. Nothing is downloaded."""
 
 import json
 import os
@@ -40,19 +40,22 @@ FACTS = """(() => {
       .map(e => parseFloat(getComputedStyle(e).fontSize))),
   };
 })()"""
-"""What is asked of a page. A table is `clipped` where it, a cell of it or the container that it scrolls in is
-wider than what shows of it, `hinted` where its container shades its edge. An image is `whole` once loaded."""
+"""JavaScript that returns facts about a page.
+
+A table is `clipped` if it, one of its cells or its scrolling container is wider than its visible part. It is
+`hinted` if the container shades its edge. An image is `whole` if it has loaded.
+"""
 
 
 def find_browser() -> str | None:
-    """The browser to use: `QMSAM_BROWSER`, or the first of `NAMES` that is installed."""
+    """Return the browser to use: `QMSAM_BROWSER`, else the first of `NAMES` that is installed, else None."""
     return os.environ.get("QMSAM_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Page:
-    """One tab: `look` at pages in it, `ask` the page last looked at.
+    """One tab of the browser.
 
-    `problems` are that page's failed loads, errors on the console and exceptions.
+    `problems` lists the current page's failed loads, console errors and exceptions.
     """
 
     def __init__(self, socket: websocket.WebSocket) -> None:
@@ -64,7 +67,7 @@ class Page:
             self._call(f"{domain}.enable")
 
     def look(self, path: Path, width: int) -> dict:
-        """Open a file in a window `width` CSS pixels wide; returns `FACTS` of it."""
+        """Open a file in a window `width` CSS pixels wide. Returns the page's `FACTS`."""
         window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **window)
         self.problems, self._loaded = [], False
@@ -75,7 +78,7 @@ class Page:
         return self.ask(FACTS)
 
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression on the page."""
+        """Return the value of a JavaScript expression on the current page."""
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
 
@@ -108,7 +111,12 @@ class Page:
 
 @contextmanager
 def open_browser(program: str, patience: float = 60) -> Iterator[Page]:
-    """Start the browser with an empty profile and without a network to speak of; it ends with the block."""
+    """Start the browser with an empty profile and without background network traffic. It ends with the block.
+
+    Args:
+        program: the browser's program file.
+        patience: seconds to wait for its start, for an answer and for its end.
+    """
     with TemporaryDirectory(prefix="browser", ignore_cleanup_errors=True) as profile:
         command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += ["--no-first-run", "--hide-scrollbars", "--disable-background-networking"]
@@ -128,7 +136,7 @@ def open_browser(program: str, patience: float = 60) -> Iterator[Page]:
 
 
 def _where(told: Path, process: subprocess.Popen, patience: float) -> tuple[str, str]:
-    """The port and address the browser writes into its profile when it is ready."""
+    """Wait for the port and address that the browser writes into its profile when it is ready."""
     end = time.monotonic() + patience
     while time.monotonic() < end and process.poll() is None:
         lines = told.read_text().split() if told.is_file() else []

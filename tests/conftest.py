@@ -1,17 +1,17 @@
-"""What tests share: no display, the same examples at every run, and throw-away projects of tiny notebooks."""
+"""Shared set-up: no display, the same Hypothesis examples at every run, small throw-away projects."""
 
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
-    # a processor a worker: else the threads of the engines and of PyTorch get into each other's way, at a third of the speed
+    # One processor for each worker. If the threads of engines and PyTorch compete, the tests are far slower.
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import narrow  # noqa: F401  registers the narrow networks
+import narrow  # noqa: F401  the import registers the narrow networks
 import nbformat
 import pytest
 from hypothesis import settings
@@ -24,7 +24,7 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip by name what needs the public weights where they are not there."""
+    """Skip the tests marked `weights` if the public weights are not available."""
     try:
         public_checkpoint()
     except CheckpointError as error:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """An empty project, which is also the current folder."""
+    """An empty project folder. It is also the current folder."""
     root = tmp_path / "project"
     (root / "notebooks").mkdir(parents=True)
     (root / "pyproject.toml").touch()
@@ -45,7 +45,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def write_notebook(project) -> Callable[..., Path]:
-    """`write_notebook("00_make", cells, inputs, outputs)` puts a small notebook into the throw-away project."""
+    """A function that adds a notebook to the project: `write_notebook("00_make", cells, inputs, outputs)`."""
 
     def write(
         name: str, cells: Sequence[str], inputs: Sequence[str] = (), outputs: Sequence[str] = ()

@@ -1,4 +1,7 @@
-"""Small files as hospitals keep them, and their import: a bright cube at a known place as a volume in any orientation, a DICOM series, SEG and RTSTRUCT."""
+"""Small files in hospital formats, and helpers that import them.
+
+They hold a bright cube at a known place: a volume in any orientation, a DICOM series, a SEG, an RTSTRUCT.
+"""
 
 from pathlib import Path
 
@@ -24,21 +27,27 @@ FRAME = generate_uid(entropy_srcs=["frame"])
 
 
 def cube_labels() -> np.ndarray:
-    """uint8 (z,y,x): the cube as label 1, a rod through all slices as label 2."""
+    """Return labels uint8 (z,y,x): the cube is label 1, a rod through all slices is label 2."""
     labels = np.zeros(SHAPE, np.uint8)
     labels[CUBE], labels[RODS] = 1, 2
     return labels
 
 
 def cube_values() -> np.ndarray:
-    """int16 (z,y,x) in HU: air -1000, cube 40, rod 240; one voxel of -60 marks the corner x = y = z = 0."""
+    """Return HU int16 (z,y,x): air -1000, cube 40, rod 240. A voxel of -60 marks the corner x = y = z = 0."""
     values = np.full(SHAPE, -1000, np.int16)
     values[CUBE], values[RODS], values[0, 0, 0] = 40, 240, -60
     return values
 
 
 def image_of(array: np.ndarray, order: str = "LPS", degrees: float = 0.0) -> sitk.Image:
-    """The array, given as axial (z,y,x), as an image stored in another axis order, optionally turned about the head-foot axis."""
+    """Return an image of an axial array.
+
+    Args:
+        array: voxels in axial order (z,y,x).
+        order: orientation code of the stored axes, such as LPS.
+        degrees: rotation about the head-foot axis.
+    """
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(SPACING)
     image.SetOrigin(ORIGIN)
@@ -48,7 +57,7 @@ def image_of(array: np.ndarray, order: str = "LPS", degrees: float = 0.0) -> sit
 
 
 def write_image(path: Path, array: np.ndarray, order: str = "LPS", degrees: float = 0.0) -> Path:
-    """The array as a NIfTI or other file that SimpleITK writes."""
+    """Write `image_of(array, order, degrees)` as NIfTI or another format of SimpleITK. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image_of(array, order, degrees), str(path))
     return path
@@ -57,7 +66,18 @@ def write_image(path: Path, array: np.ndarray, order: str = "LPS", degrees: floa
 def write_series(
     folder: Path, image: sitk.Image | None = None, modality: str = "CT", series: str = "1", slopes=(1.0,)
 ) -> list[Path]:
-    """A DICOM series of an image, one file a slice in scrambled name order; slice k is stored divided by `slopes[k % n]`."""
+    """Write a DICOM series, one file for each slice. File names are not in the order of the slices.
+
+    Args:
+        folder: where to write the files.
+        image: image to write. None writes `cube_values`.
+        modality: CT, MR or PT.
+        series: name of the series. Its UID is made from it.
+        slopes: rescale slopes. The values of slice k are stored divided by `slopes[k % n]`.
+
+    Returns:
+        Paths in the order of the slices.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     image = image_of(cube_values()) if image is None else image
     array, direction = sitk.GetArrayFromImage(image), np.array(image.GetDirection()).reshape(3, 3)
@@ -82,7 +102,7 @@ def write_series(
 
 
 def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> Path:
-    """A binary DICOM SEG of masks (z,y,x); slices without an object are left out, as is usual."""
+    """Write a binary DICOM SEG of named masks (z,y,x). Slices without an object are left out, as is usual."""
     sources = [pydicom.dcmread(p) for p in series]
     described = [
         hd.seg.SegmentDescription(
@@ -91,9 +111,19 @@ def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> P
         for k, name in enumerate(masks, 1)
     ]
     file = hd.seg.Segmentation(
-        sources, np.stack(list(masks.values()), axis=-1).astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, described,
-        generate_uid(), 2, generate_uid(), 1, "maker", "model", "1", "serial",
-    )  # fmt: skip
+        sources,
+        np.stack(list(masks.values()), axis=-1).astype(np.uint8),
+        hd.seg.SegmentationTypeValues.BINARY,
+        described,
+        generate_uid(),
+        2,
+        generate_uid(),
+        1,
+        "maker",
+        "model",
+        "1",
+        "serial",
+    )
     file.save_as(path)
     return path
 
@@ -101,7 +131,14 @@ def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> P
 def write_rtstruct(
     path: Path, structures: dict[str, list[np.ndarray]], frame: str = FRAME, series_uid: str = ""
 ) -> Path:
-    """An RTSTRUCT of closed contours, each (n,3) in mm."""
+    """Write an RTSTRUCT of closed contours.
+
+    Args:
+        path: file to write.
+        structures: contours by the structure's name. Each contour is (n,3) in mm.
+        frame: UID of the frame of reference.
+        series_uid: UID of the series that the structures belong to. Empty names none.
+    """
     data = _base(path, "RTStructureSet")
     data.Modality, data.SeriesInstanceUID = "RTSTRUCT", generate_uid()
     data.StructureSetROISequence, data.ROIContourSequence = [], []
@@ -125,7 +162,7 @@ def write_rtstruct(
 
 
 def rectangle(image: sitk.Image, z: int, x: tuple[float, float], y: tuple[float, float]) -> np.ndarray:
-    """Corners (4,3) in mm of a rectangle given in voxels of slice z."""
+    """Return the corners (4,3) in mm of a rectangle on slice `z`. `x` and `y` are its limits in voxels."""
     corners = [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)]
     return np.array(
         [image.TransformContinuousIndexToPhysicalPoint([float(v) for v in corner]) for corner in corners]
@@ -133,13 +170,13 @@ def rectangle(image: sitk.Image, z: int, x: tuple[float, float], y: tuple[float,
 
 
 def imported(tmp_path, *arguments, code=0):
-    """Run the command line into `tmp_path/out` and return the cases made, by name."""
+    """Run the import command into `tmp_path/out`. Checks its exit code and returns the cases by name."""
     assert main([*map(str, arguments), "--out", str(tmp_path / "out")]) == code
     return {path.stem: Case.load(path) for path in sorted((tmp_path / "out").rglob("*.npz"))}
 
 
 def check_cube(case, labels=None, boxes=(CUBE_BOX, ROD_BOX)):
-    """The case holds the labels (default: cube and rod), their boxes and the spacing, axial."""
+    """Assert that a case is axial and has these labels (default: cube and rod), these boxes and `SPACING`."""
     np.testing.assert_array_equal(case.labels, cube_labels() if labels is None else labels)
     np.testing.assert_array_equal(case.boxes, boxes)
     np.testing.assert_allclose(case.spacing, SPACING, rtol=1e-5)
@@ -147,7 +184,7 @@ def check_cube(case, labels=None, boxes=(CUBE_BOX, ROD_BOX)):
 
 
 def error_of(capsys):
-    """The error lines printed."""
+    """Return the printed error lines."""
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
 
 

@@ -1,4 +1,4 @@
-"""Narrow random networks for tests of shapes and plumbing: the study's own code with few channels. No profile knows them."""
+"""Narrow random networks for fast tests: the study's own code with few channels. No profile uses them."""
 
 from qmsam_core.models.mask_decoder import DecoderConfig
 from qmsam_core.models.sam import CONFIGS, SamConfig

@@ -1,5 +1,8 @@
-"""A finished run of two notebooks, made in milliseconds: a table of claims, two tables the README reads,
-a plot, a picture of a case, executed notebooks and, on demand, tables as wide as the study has them."""
+"""Make a finished run of two notebooks in milliseconds, for tests of reports and of publishing.
+
+The run has a table of claims, two comparison tables, a table of paired differences, a plot, a picture of a
+case and executed notebooks. On demand it also has tables as wide as the study's widest.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ PAIRED = pd.DataFrame({"modality": ["Average"], **INTERVAL})
 
 
 def wide_tables() -> dict[str, pd.DataFrame]:
-    """The study's widest tables: Table 7 with two columns for each of eight arms, Table 3 and Table 8."""
+    """Return the study's widest tables: Table 7 with two columns for each of 8 arms, Table 3, Table 8."""
     paper = pd.concat([PAPER["table7"].query("arm == 'Stage 1'").assign(arm=arm) for arm in ARMS])
     stages = PAPER["table3"].set_index("stage").T
     table3 = pd.concat([stages, stages.replace("LiteMedSAM", "litemedsam (public)")], axis=1)
@@ -69,7 +72,7 @@ def wide_tables() -> dict[str, pd.DataFrame]:
 
 
 def shown_tables() -> list[str]:
-    """HTML of those tables and of a recipe with its long texts, as notebooks show them: styled, and plain."""
+    """Return HTML as notebooks show it, styled and plain: the wide tables and a recipe with long texts."""
     tables, recipe = wide_tables(), pd.Series(vars(RECIPES["deploy"]), name="deploy").to_frame()
     with pd.option_context("display.max_colwidth", None):
         plain = [frame._repr_html_() for frame in (tables["table3"], recipe, recipe.T)]
@@ -84,13 +87,16 @@ def make_run(
     validation: Path | None = None,
     wide: bool = False,
 ) -> Path:
-    """A finished run below `project`, the current folder.
+    """Write a finished run below `project` and return its folder.
 
     Args:
-        data: the folder of its cases; None makes phantoms.
-        shows: the cases of its picture, of the folder `validation` if given.
-        leak: is printed in a report.
-        wide: whether it has the tables of `wide_tables`, on the index page and in a report.
+        project: the project, which must be the current folder.
+        data: folder of the run's cases. None stands for phantoms.
+        shows: cases in the run's picture, as paths below `validation` if given, else below the run's data.
+            None states no cases.
+        leak: text that is printed in a report.
+        validation: folder of validation cases.
+        wide: whether the index page and a report show the tables of `wide_tables`.
     """
     folders = {"data_root": data, "validation_root": validation}
     parameters = {name: None if folder is None else str(folder) for name, folder in folders.items()}

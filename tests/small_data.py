@@ -1,4 +1,4 @@
-"""A data folder of a few tiny cases, made in milliseconds: bright rectangles on noise, in a 2-D and a 3-D modality."""
+"""A data folder of tiny cases, made in milliseconds: bright rectangles on noise, as images and volumes."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from qmsam_core.data import Case, SliceIndex
 
 
 def rectangle_case(name: str, seed: int, volume: bool) -> Case:
-    """Two bright rectangles on noise; as a volume of 4 slices, of which the first is empty."""
+    """Return a case of two bright rectangles on noise. A volume has 4 slices, the first without labels."""
     rng = np.random.default_rng(seed)
     height, width = 40, 56
     labels = np.zeros((height, width), np.uint8)
@@ -22,7 +22,7 @@ def rectangle_case(name: str, seed: int, volume: bool) -> Case:
 
 
 def write_data(root: Path, cases: int = 4) -> Path:
-    """`root/US` and `root/CT` with `cases` cases each."""
+    """Write `cases` images to `root/US` and `cases` volumes to `root/CT`. Returns `root`."""
     for k in range(cases):
         for modality, volume in (("US", False), ("CT", True)):
             name = f"{'3D' if volume else '2D'}Box_{modality}_{k}"
@@ -31,7 +31,7 @@ def write_data(root: Path, cases: int = 4) -> Path:
 
 
 def write_indices(data: Path, folder: Path) -> Path:
-    """What notebook 00 leaves for training: `folder/index_train.npz` and `index_evaluation.npz`."""
+    """Write `index_train.npz` and `index_evaluation.npz` as notebook 00 does. Returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     train, evaluation = SliceIndex.build(data).split(0.25, 0)
     train.save(folder / "index_train.npz")

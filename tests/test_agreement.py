@@ -1,4 +1,4 @@
-"""Agreement of two models' masks: analytic cases."""
+"""Agreement of two models' masks, on cases with a known answer."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ def test_objects_count_alike_and_one_that_is_empty_in_both_agrees():
     reference = square(0)
     reference[0, :] = 2
     assert agreement(reference, square(0), 1) == 1.0
-    assert agreement(reference, square(0), 2) == pytest.approx(1 / 2)  # the second is there and not found
-    assert agreement(reference, square(0), 3) == pytest.approx(2 / 3)  # the third is in neither
+    assert agreement(reference, square(0), 2) == pytest.approx(1 / 2)  # object 2 is in the reference only
+    assert agreement(reference, square(0), 3) == pytest.approx(2 / 3)  # object 3 is in neither: agreement 1
 
 
 def test_volumes_and_wide_labels():

@@ -1,4 +1,4 @@
-"""The allocator's settings: blocks are kept for the next step, and given back when asked."""
+"""The allocator's settings: freed blocks are kept for the next step and returned to the system on request."""
 
 import os
 import subprocess
@@ -26,4 +26,5 @@ def test_blocks_are_kept_until_they_are_to_be_returned():
     done = subprocess.run(
         [sys.executable, "-c", HOLES], env=os.environ | MALLOC, capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) > 250  # of the 300 MiB freed before: all had been held back
+    # Python had freed 300 MiB before. All of it was held back until `return_memory`.
+    assert float(done.stdout) > 250

@@ -1,4 +1,4 @@
-"""The audit of a data folder: disk, lost objects, faults, reading times."""
+"""The audit of a data folder: disk use, lost objects, faults and reading times."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""The pages a run leaves, looked at in a real browser, wide and narrow: every table shows all its columns,
-nothing is broken, no link leads to nothing."""
+"""A run's pages in a browser at several widths: tables show all columns, nothing is broken, no dead links."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,7 +13,7 @@ from qmsam_core.study.report import write_report
 BROWSER = find_browser()
 WIDTHS = (1280, 960, 400)
 CLIPPED = "tables that do not show all their columns"
-PHONE = 400  # a table may scroll there, within a container that shows it
+PHONE = 400  # at this width a table may scroll within a container, if the container shows it
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"
 PUBLISHED = sorted(path.parent for path in REFERENCE.glob("*/index.html"))
 

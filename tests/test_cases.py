@@ -102,7 +102,7 @@ def test_maximum_equal_to_the_side_is_clipped(tmp_path):
 
 
 def test_a_box_on_one_pixel_is_a_box(tmp_path):
-    """Maxima are inclusive, so equal ends are one pixel, not zero area."""
+    """Box maxima are inclusive, so a box with equal ends covers one pixel."""
     case = Case.load(write(tmp_path / "2DBox_c.npz", imgs=IMAGE, boxes=np.array([[3, 2, 3, 2]])))
     np.testing.assert_array_equal(case.boxes, [[3, 2, 3, 2]])
 
@@ -196,7 +196,7 @@ def test_unreadable_files_are_refused(tmp_path):
 
 
 def lying_archive(path, shape, payload):
-    """An npz whose header declares `shape` uint8 and whose data are `payload`."""
+    """Write an npz whose header declares uint8 data of `shape` but whose data are `payload`."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

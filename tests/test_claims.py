@@ -1,4 +1,4 @@
-"""The paper's claims, each as a number of the paper's own tables and of a run's."""
+"""The paper's claims: each is one number, from the paper's own tables and from a run's."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def arms(values, paper=()):
 
 
 def scores(values):
-    """Two cases of each of two modalities, by arm."""
+    """Return the DSC of two cases in each of two modalities, for every arm."""
     rows = [
         (arm, modality, f"{modality}_{k}", dsc)
         for arm, pairs in values.items()
@@ -59,21 +59,36 @@ def tables():
         modality="Proposed", **{"Stage 3 dsc paper": 0.84, "Stage 3 dsc here": 0.85}
     )
     return {
-        "table5": pd.concat([engines, rewritten]), "table6": engines, "table7": arms(stages, paper=("Stage 3", "Stage 1", "Baseline")),
-        "scores7": scores({arm: [(ct, ct), (us, us)] for arm, (ct, us) in stages.items()}), "scores9": scores({"Stage 3": [(0.78, 0.78), (0.88, 0.88)]}),
+        "table5": pd.concat([engines, rewritten]),
+        "table6": engines,
+        "table7": arms(stages, paper=("Stage 3", "Stage 1", "Baseline")),
+        "scores7": scores({arm: [(ct, ct), (us, us)] for arm, (ct, us) in stages.items()}),
+        "scores9": scores({"Stage 3": [(0.78, 0.78), (0.88, 0.88)]}),
         "scores10": scores({"Proposed": [(0.5, 0.5), (0.5, 0.5)], "Baseline": [(0.6, 0.6), (0.6, 0.6)]}),
-        "table8": pd.DataFrame({"speed-up paper": [3.0, 5.0, np.nan], "speed-up over baseline here": [20.0, np.nan, 30.0]}),
-        "table9": pd.concat([table9, proposed]), "table10": arms({"Proposed": (0.5, 0.5), "Baseline": (0.6, 0.6)}),
-        "table10_seconds": pd.DataFrame({"modality": ["Average"], **{f"{a} seconds {s}": [v] for a, v in (("Baseline", 8.0), ("Proposed", 2.0)) for s in ("paper", "here")}}),
+        "table8": pd.DataFrame(
+            {"speed-up paper": [3.0, 5.0, np.nan], "speed-up over baseline here": [20.0, np.nan, 30.0]}
+        ),
+        "table9": pd.concat([table9, proposed]),
+        "table10": arms({"Proposed": (0.5, 0.5), "Baseline": (0.6, 0.6)}),
+        "table10_seconds": pd.DataFrame(
+            {
+                "modality": ["Average"],
+                **{
+                    f"{a} seconds {s}": [v]
+                    for a, v in (("Baseline", 8.0), ("Proposed", 2.0))
+                    for s in ("paper", "here")
+                },
+            }
+        ),
         "disk": pd.DataFrame({"unpacked": [90, 10], "stored": [3, 2]}),
-    }  # fmt: skip
+    }
 
 
 def test_numbers_are_those_worked_out_by_hand(tables):
     here = claims_table(tables)["here"].tolist()
     assert here == [
-        "+0.50 points", "-10.00 points", "-9.50 points", "+0.50 points", "+5.00 points", "-5.50 points", "+2.00 points",
-        "2.50x", "1.50x", "1.50x", "2.50x", "25.00x", "4.00x", "20.00x",
+        "+0.50 points", "-10.00 points", "-9.50 points", "+0.50 points", "+5.00 points", "-5.50 points",
+        "+2.00 points", "2.50x", "1.50x", "1.50x", "2.50x", "25.00x", "4.00x", "20.00x",
     ]  # fmt: skip
 
 
@@ -95,16 +110,24 @@ def test_what_holds_here_and_what_cannot_be_told(tables):
         "yes",
         "yes",
     ]
-    assert table["holds in the paper"].iloc[7] == "no"  # Table 5: int8 is slower on OpenVINO
+    # In the paper's Table 5 int8 is slower than float on OpenVINO.
+    assert table["holds in the paper"].iloc[7] == "no"
     assert table["paper"].iloc[7] == "0.98x"
     assert table.loc[table["where"] == "not shown", "paper"].eq("not shown").all()
 
 
 @pytest.mark.parametrize(("first", "verdict"), [((0.80, 0.78), "yes"), ((0.95, 0.55), "cannot be told")])
 def test_cases_that_disagree_leave_a_claim_open(tables, first, verdict):
-    """CT's two cases against 0.70: the interval of stage 3 minus stage 1 lies above the limit, or reaches across it."""
-    tables["scores7"] = scores({"Stage 3": [first, (0.9, 0.9)], "Baseline": [(0.70, 0.70), (0.9, 0.9)], "Stage 1": [(0.7, 0.7), (0.9, 0.9)],
-                                "Calibrated": [(0.7, 0.7), (0.9, 0.9)], "Ellipse": [(0.6, 0.6), (0.6, 0.6)]})  # fmt: skip
+    """The CT cases score `first` in stage 3, 0.7 in stage 1. The interval is above zero or reaches across."""
+    tables["scores7"] = scores(
+        {
+            "Stage 3": [first, (0.9, 0.9)],
+            "Baseline": [(0.70, 0.70), (0.9, 0.9)],
+            "Stage 1": [(0.7, 0.7), (0.9, 0.9)],
+            "Calibrated": [(0.7, 0.7), (0.9, 0.9)],
+            "Ellipse": [(0.6, 0.6), (0.6, 0.6)],
+        }
+    )
     assert claims_table(tables)["holds here"].iloc[3] == verdict
 
 

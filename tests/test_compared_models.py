@@ -1,4 +1,4 @@
-"""The models that the accuracy tables compare, and the table that sums them up."""
+"""The models that the accuracy tables compare, and the table that summarises them."""
 
 import shutil
 
@@ -38,11 +38,16 @@ def test_results_at_a_glance():
     rows = [
         {"arm": arm, "case": f"{m}{k}", "modality": m, "dsc": dsc - 0.1 * k, "nsd": 0.5, "agreement": agreed}
         for arm, dsc, agreed in (
-            ("Baseline", 0.9, 1.0), ("Baseline, own order", 0.9, 0.99), ("Calibrated", 0.8, 0.7), ("Stage 3", 0.85, 0.8), ("NNCF", 0.7, 0.6), ("Ellipse", 0.6, 0.5),
+            ("Baseline", 0.9, 1.0),
+            ("Baseline, own order", 0.9, 0.99),
+            ("Calibrated", 0.8, 0.7),
+            ("Stage 3", 0.85, 0.8),
+            ("NNCF", 0.7, 0.6),
+            ("Ellipse", 0.6, 0.5),
         )
         for m in ("CT", "US")
         for k in (0, 1)
-    ]  # fmt: skip
+    ]
     table = summary_table(pd.DataFrame(rows), timings).set_index("model")
     assert table["dsc"].tolist() == pytest.approx([0.85, 0.85, 0.75, 0.8, 0.65, 0.55])
     assert table["difference to float"].tolist() == pytest.approx(

@@ -1,4 +1,4 @@
-"""Exports and engines against PyTorch, and the predictor on whole cases."""
+"""Exports and engines against PyTorch: same masks, stale exports, cleaned graphs, refused files."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ RECIPES = ("float", "paper", "released", "deploy")
 
 
 def seasoned_model():
-    """A narrow model at 32 px whose batch norms have seen some data."""
+    """Return a narrow model at 32 px whose batch norms have seen some data."""
     model = build_model("narrow", 32).train()
     for k in range(4):
         images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(k))
@@ -38,7 +38,7 @@ def seasoned_model():
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """One folder a recipe."""
+    """An export of the narrow model for every recipe: recipe -> folder."""
     model, folders = seasoned_model(), {}
     for recipe in RECIPES:
         folders[recipe] = tmp_path_factory.mktemp(recipe)
@@ -58,7 +58,7 @@ def images():
     return np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
 
 
-# Exports and engines ------------------------------------------------------------------------------------------------------------------------
+# Exports and engines ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -66,7 +66,7 @@ def test_float_engines_equal_pytorch_on_other_inputs_than_the_export_s(exports, 
     reference, other = (open_engine(kind, exports["float"], threads=1) for kind in ("pytorch", engine))
     embeddings = reference.encode(images)
     np.testing.assert_allclose(other.encode(images), embeddings, atol=1e-4)
-    for count in (1, 3):  # the number of boxes is free
+    for count in (1, 3):  # an export takes any number of boxes
         logits = reference.decode(embeddings[:1], BOXES[:count])
         assert logits.shape == (count, 32, 32)
         np.testing.assert_allclose(other.decode(embeddings[:1], BOXES[:count]), logits, atol=1e-4)
@@ -77,14 +77,16 @@ def test_float_engines_equal_pytorch_on_other_inputs_than_the_export_s(exports, 
 def test_int8_engines_follow_fake_quantisation(exports, images, recipe, engine):
     reference, other = (open_engine(kind, exports[recipe], threads=1) for kind in ("pytorch", engine))
     embeddings = reference.encode(images)
-    assert (
-        relative_error(embeddings, other.encode(images)) < 0.05
-    )  # roundings that fall on the other side, here and there
+    # Here and there an engine rounds to the neighbouring step of the quantiser.
+    assert relative_error(embeddings, other.encode(images)) < 0.05
     assert relative_error(reference.decode(embeddings[:1], BOXES), other.decode(embeddings[:1], BOXES)) < 0.05
 
 
 def stir(model):
-    """Give every parameter that begins as nothing (biases of attention, relative positions, norms of residual branches) some value."""
+    """Give random values to parameters that start constant.
+
+    These are attention biases, relative positions and norms of residual branches.
+    """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.std() == 0 or parameter.numel() == 1:
@@ -105,9 +107,8 @@ def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
     assert [f["style"] for f in facts] == ["clean", "fast"]
     before, after = (open_engine("onnxruntime", folder, threads=1) for folder in (plain, fast))
     embeddings = before.encode(images.numpy())
-    exact = (
-        recipe == "float"
-    )  # a rounding that falls on the other side is a whole step of its quantiser, and later layers see it
+    # A value rounded the other way is off by a whole step of its quantiser. Later layers see that difference.
+    exact = recipe == "float"
     assert relative_error(embeddings, after.encode(images.numpy())) < (1e-5 if exact else 0.03)
     masks = before.decode(embeddings[:1], boxes.numpy())
     assert relative_error(masks, after.decode(embeddings[:1], boxes.numpy())) < (1e-5 if exact else 0.03)
@@ -135,7 +136,7 @@ def test_the_other_styles_compute_the_same_masks(tmp_path, images):
     )
     reference = PyTorchEngine(model)
     embedding = reference.encode(images[:1])
-    for style in ("released", "clean"):  # the fast one is what all other tests here export
+    for style in ("released", "clean"):  # the other tests here export the style "fast"
         export_model(model, tmp_path / style, style=style)
         for kind in ("onnxruntime", "openvino"):
             logits = open_engine(kind, tmp_path / style, threads=1).decode(embedding, BOXES)
@@ -151,7 +152,8 @@ def test_what_is_prepared_belongs_to_one_embedding_of_one_engine(exports, images
     both = first.encode(images)
     np.testing.assert_allclose(first.decode(one, BOXES), first.decode(np.asarray(one), BOXES), atol=1e-5)
     np.testing.assert_allclose(first.decode(both[1:], BOXES), first.decode(other, BOXES), atol=0.05)
-    changed = one * 0 + np.asarray(other)  # numpy hands subclasses on; what was prepared must not come along
+    # NumPy passes on the subclass of its operands. What was prepared for `one` must not come along.
+    changed = one * 0 + np.asarray(other)
     np.testing.assert_allclose(first.decode(changed, BOXES), first.decode(other, BOXES), atol=1e-5)
     np.testing.assert_allclose(second.decode(one, BOXES), second.decode(np.asarray(one), BOXES), atol=1e-5)
 
@@ -187,22 +189,30 @@ def test_an_export_of_another_exporter_or_recipe_is_stale(tmp_path, monkeypatch)
         assert stale(), part
     monkeypatch.setattr(exporting, "exporter", lambda: exporter)
     assert not stale()
-    model.recipe = replace(find_recipe("float"), per_channel=True)  # the same name, the same weights
+    # The recipe changes. Its name and the weights do not.
+    model.recipe = replace(find_recipe("float"), per_channel=True)
     assert stale()
     del model.recipe
     (tmp_path / "export.json").write_text(
         json.dumps({key: value for key, value in facts.items() if key != "exporter"})
     )
-    assert stale()  # made by an exporter that did not say what it was
+    assert stale()  # an export that does not name its exporter
 
 
 @pytest.mark.parametrize(
     "module, stale",
     [
-        ("deploy/export.py", True), ("deploy/graphs.py", True), ("deploy/rewrites/decoder.py", True), ("deploy/rewrites/windows.py", True),
-        ("models/tiny_vit.py", True), ("quant/recipes.py", True), ("deploy/batch.py", False), ("data/index/slice_index.py", False), ("evaluate/metrics.py", False),
+        ("deploy/export.py", True),
+        ("deploy/graphs.py", True),
+        ("deploy/rewrites/decoder.py", True),
+        ("deploy/rewrites/windows.py", True),
+        ("models/tiny_vit.py", True),
+        ("quant/recipes.py", True),
+        ("deploy/batch.py", False),
+        ("data/index/slice_index.py", False),
+        ("evaluate/metrics.py", False),
     ],
-)  # fmt: skip
+)
 def test_the_exporter_is_the_code_that_shapes_an_export(tmp_path, module, stale):
     library = tmp_path / LIBRARY.name
     shutil.copytree(LIBRARY, library, ignore=shutil.ignore_patterns("__pycache__"))
@@ -217,9 +227,10 @@ def test_engines_know_what_they_run_whichever_they_are(exports, tmp_path):
         for recipe in ("float", "paper")
     }
     assert [len(found) for found in sources.values()] == [1, 1] and sources["float"] != sources["paper"]
+    # The source stays the same when the model is exported again.
     assert {
         export_digest(export_model(load_model(exports["float"] / "model.safetensors"), tmp_path))
-    } == sources["float"]  # exported again it is the same
+    } == sources["float"]
     model = build_model("narrow", 32)
     one, other = PyTorchEngine(model), PyTorchEngine(build_model("narrow", 32, seed=5))
     assert one.source == PyTorchEngine(model).source != other.source
@@ -350,7 +361,8 @@ def test_parity_of_an_engine_with_itself_is_perfect(exports):
     engine = open_engine("pytorch", exports["float"])
     cases = [rectangle_case("3DBox_CT_a", 1, True), rectangle_case("2DBox_US_a", 2, False)]
     table = parity(engine, {"itself": engine}, cases)["itself"]
-    assert table["masks"].tolist() == [4, 2]  # two slices (of three) of two objects, two objects
+    # The volume gives two slices (of three with objects) with two objects each, the image two objects.
+    assert table["masks"].tolist() == [4, 2]
     assert (table["pixels_equal"] == 1).all() and (table["logit_error"] == 0).all()
 
 

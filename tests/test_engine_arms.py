@@ -1,4 +1,4 @@
-"""The arms of Tables 5 and 6 and the tables made of their times."""
+"""The arms (model and engine) of Tables 5 and 6, and the tables made from their times."""
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,8 @@ def test_arms_timed_in_pairs_share_the_first_one_s_scale(monkeypatch):
         Arm("float", "openvino"),
         [Arm("int8", "openvino"), Arm("int8", "openvino", variant="nncf")],
     )
-    asked, clock = [], iter([1.0, 3.0])  # the machine is three times as slow during the second pair
+    # The machine is three times slower during the second pair.
+    asked, clock = [], iter([1.0, 3.0])
 
     def pair(isa, folder, arms, threads, runs, seed, parts):
         asked.append([arm.label for arm in arms])
@@ -180,10 +181,16 @@ def test_medians_become_seconds_and_gains_ratios():
 
 def test_int8_is_compared_with_plain_float_with_its_own_graph_and_with_the_best_float_arm():
     seconds = {
-        ("float", "OpenVINO"): 0.4, ("float", "OpenVINO, rewritten"): 0.3, ("float", "OpenVINO, bf16 hint"): 0.2,
-        ("float", "OpenVINO, rewritten, bf16 hint"): 0.15, ("int8", "OpenVINO"): 0.1, ("int8", "OpenVINO, released style"): 0.2,
-        ("int8", "OpenVINO, bf16 hint"): 0.1, ("float", "ONNX Runtime"): 0.4, ("int8", "ONNX Runtime"): 0.5,
-    }  # fmt: skip
+        ("float", "OpenVINO"): 0.4,
+        ("float", "OpenVINO, rewritten"): 0.3,
+        ("float", "OpenVINO, bf16 hint"): 0.2,
+        ("float", "OpenVINO, rewritten, bf16 hint"): 0.15,
+        ("int8", "OpenVINO"): 0.1,
+        ("int8", "OpenVINO, released style"): 0.2,
+        ("int8", "OpenVINO, bf16 hint"): 0.1,
+        ("float", "ONNX Runtime"): 0.4,
+        ("int8", "ONNX Runtime"): 0.5,
+    }
     columns = ["precision", "engine", "seconds paper", "seconds here"]
     gain = int8_gain(
         {"Table 5": pd.DataFrame([(*arm, np.nan, s) for arm, s in seconds.items()], columns=columns)}

@@ -1,4 +1,4 @@
-"""Boxes drawn on a slice, without anybody drawing."""
+"""The tool that segments boxes drawn on a slice, driven by code instead of a mouse."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from qmsam_core.study.explore import HEADLESS, BoxExplorer, somebody_is_there
 
 
 class CountingEngine(PyTorchEngine):
-    """Counts how often a slice is encoded."""
+    """A PyTorch engine that counts how often a slice is encoded."""
 
     encoded = 0
 

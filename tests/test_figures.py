@@ -1,4 +1,4 @@
-"""Every figure draws from small frames, says what its axes mean, and can be saved."""
+"""Figures: each is drawn from small tables, labels its axes and can be saved."""
 
 from types import SimpleNamespace
 
@@ -53,7 +53,7 @@ HISTORY = pd.DataFrame(
 
 
 def long_history(epochs, best=0):
-    """Three stages of so many epochs."""
+    """Return the training history of three stages with `epochs` epochs each. Epoch `best` is the best."""
     each = pd.DataFrame({"epoch": range(epochs), "loss": 0.2, "eval_dsc": 0.82})
     each["best"] = each["epoch"] == best
     return pd.concat([each.assign(stage=stage) for stage in (1, 2, 3)], ignore_index=True)
@@ -190,7 +190,7 @@ def test_a_gallery_has_a_column_a_case_and_square_pictures():
 
 
 def texts_within_their_panels(figure):
-    """The numbers of each panel, all of which are written within it."""
+    """Return the texts of each panel, after asserting that each text lies within its panel."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         panel = axes.get_window_extent()
@@ -209,11 +209,14 @@ def test_a_stage_s_best_score_is_written_within_its_own_panel(best):
 
 
 def test_two_epochs_are_marks_with_their_values_and_no_curve():
-    """On axes that begin at zero, as a difference between two numbers should not be blown up."""
+    """The axes begin at zero. Otherwise a small difference between two values would look large."""
     figure = figures.training_curves(HISTORY)
     assert texts_within_their_panels(figure) == [
-        ["0.900", "0.500", "0.100", "0.100"], ["0.400", "0.300"], ["0.600", "0.700"], ["0.710", "0.700"]
-    ]  # fmt: skip
+        ["0.900", "0.500", "0.100", "0.100"],
+        ["0.400", "0.300"],
+        ["0.600", "0.700"],
+        ["0.710", "0.700"],
+    ]
     for axes in figure.axes:
         assert not axes.lines and axes.get_xlim()[0] == 0
     assert figure.axes[2].get_xlim()[1] > 1 and [*figure.axes[2].get_yticks()] == [1, 2]

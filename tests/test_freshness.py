@@ -1,4 +1,4 @@
-"""What counts as up to date, one cause at a time."""
+"""Whether a notebook's results are up to date: each cause that makes them stale, alone."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from qmsam_core.study.notebooks import Notebook
 
 @pytest.fixture
 def done(project, write_notebook, monkeypatch):
-    """A project whose second notebook has run: (root, notebook, its folder)."""
+    """A project whose notebook 01_read has run: root, notebook, folder of its results."""
     monkeypatch.setattr(freshness, "LIBRARY", project / "library")
     (project / "library").mkdir()
     (project / "library" / "a.py").write_text("1")

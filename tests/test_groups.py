@@ -1,4 +1,4 @@
-"""Groups: slices and views of one patient or volume by their names, and nothing merged that may be unrelated."""
+"""Groups of cases by file name: one patient's or volume's cases together, possibly unrelated cases apart."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from qmsam_core.data.index.groups import case_groups
 
 
 def partition(names):
-    """Names (stems of one modality) as sorted tuples of those that belong together."""
+    """Group names (file stems of one modality). Returns a sorted list of tuples, one for each group."""
     groups = {}
     for name, key in zip(names, case_groups([f"MR/Set/{name}.npz" for name in names])):
         groups.setdefault(key, []).append(name)

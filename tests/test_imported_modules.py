@@ -1,4 +1,4 @@
-"""Which modules a piece of code reaches."""
+"""Which modules of the library a piece of code imports, directly or through other modules."""
 
 from pathlib import Path
 

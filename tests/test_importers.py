@@ -1,4 +1,4 @@
-"""Importers: a known cube arrives at the right voxels from NIfTI and image files of any kind, and bad inputs are named."""
+"""Importers of NIfTI and image files: a known cube arrives at the right voxels, and bad inputs are named."""
 
 import cv2
 import numpy as np
@@ -111,10 +111,8 @@ def test_16_bit_and_colour_coded_masks(tmp_path):
     grey = np.linspace(1000, 41000, 180).reshape(12, 15).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "x.png"), grey)
     coded = np.zeros((12, 15, 3), np.uint8)
-    coded[planar_mask() == 1], coded[planar_mask() == 4] = (
-        (255, 0, 0),
-        (0, 0, 255),
-    )  # blue, red in OpenCV's order
+    # Blue and red, in OpenCV's order of channels.
+    coded[planar_mask() == 1], coded[planar_mask() == 4] = (255, 0, 0), (0, 0, 255)
     cv2.imwrite(str(tmp_path / "m.tif"), coded)
     case = imported(
         tmp_path,
@@ -190,7 +188,7 @@ def test_a_folder_goes_on_after_bad_files_and_keeps_finished_cases(tmp_path, cap
 
 
 def bad_volumes(tmp_path):
-    """Name -> (image, mask, message)."""
+    """Write bad volumes and masks. Returns tuples of image, mask and part of the expected message."""
     image, mask = write_image(tmp_path / "i.nii.gz", VALUES), write_image(tmp_path / "m.nii.gz", LABELS)
     shifted = image_of(LABELS)
     shifted.SetOrigin((-7.0, 11.0, -29.0))
@@ -244,7 +242,7 @@ def test_exit_code_2_where_nothing_can_start(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     try:
         code = main([*arguments, "--out", "out"])
-    except SystemExit as stop:  # argparse
+    except SystemExit as stop:  # argparse exits itself
         code = stop.code
     assert code == 2 and not (tmp_path / "out").exists()
 

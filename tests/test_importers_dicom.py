@@ -1,4 +1,4 @@
-"""Importers of DICOM: series with SEG, RTSTRUCT or a NIfTI mask in any acquisition plane, and series that would come out distorted."""
+"""Import of DICOM series with SEG, RTSTRUCT or NIfTI masks in any plane. Distorted series are refused."""
 
 import highdicom as hd
 import numpy as np
@@ -20,7 +20,7 @@ from hospital_data import (
     write_rtstruct,
     write_seg,
     write_series,
-)  # fmt: skip
+)
 from matplotlib.path import Path as Polygon
 
 from qmsam_core.data import Case
@@ -31,7 +31,7 @@ LABELS, VALUES = cube_labels(), cube_values()
 
 @pytest.mark.parametrize("order", ["LPS", "LIP", "PIR"])
 def test_dicom_with_seg_in_any_acquisition_plane(tmp_path, order):
-    """Axial, coronal and sagittal series; the SEG holds only the slices with an object, in the order of the source files."""
+    """Axial, coronal and sagittal series. The SEG holds only slices with an object, in the series' order."""
     image, labels = image_of(VALUES, order), sitk.GetArrayFromImage(image_of(LABELS, order))
     series = write_series(tmp_path / "p1/ct", image)
     write_seg(tmp_path / "p1/seg.dcm", series, {"liver": labels == 1, "spine": labels == 2})
@@ -87,7 +87,7 @@ def test_rtstruct_takes_voxels_by_their_centres_and_keeps_holes(tmp_path, order)
 
 @pytest.mark.parametrize("seed", range(12))
 def test_polygons_are_filled_as_matplotlib_would(seed):
-    """Self-intersecting polygons that leave the plane, by the even-odd rule."""
+    """Polygons that intersect themselves and leave the plane are filled by the even-odd rule."""
     rng = np.random.default_rng(seed)
     polygon, plane = rng.uniform(-10, 45, (rng.integers(3, 12), 2)), np.zeros((30, 36), bool)
     invert_inside(plane, polygon)
@@ -135,7 +135,7 @@ def test_the_mask_picks_its_series_and_pet_slopes_are_applied_slice_by_slice(tmp
 
 
 def dicom_damage(name, folder, series):
-    """Do one thing wrong to a good series with a SEG, and say what the error is."""
+    """Damage a good series with a SEG in the way that `name` says."""
     data = pydicom.dcmread(series[2])
     edit = {
         "gap": lambda: series[2].unlink(),

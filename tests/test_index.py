@@ -1,4 +1,4 @@
-"""The index: look-up, cache, split, and folders with something wrong."""
+"""The slice index: look-up, cache, split, and faulty folders."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from qmsam_core.data.index.table import load_table, save_table
 
 
 def add_volume(root, name, labels):
-    """A volume whose slice k holds the label ids labels[k]."""
+    """Write a volume whose slice k holds the label ids `labels[k]`."""
     mask = np.zeros((len(labels), 6, 8), np.uint8)
     for z, ids in enumerate(labels):
         mask[z, 0, : len(ids)] = ids
@@ -228,9 +228,8 @@ def test_a_fifth_is_held_out_by_a_hash_of_the_group():
         {re.sub(r"_\d+\.npz", "", p) for p in part.cases.path if "Heart" in p} for part in (rest, held)
     ]
     assert not volumes[0] & volumes[1]
-    elsewhere = SliceIndex("another", records[::-1]).hold_out()[
-        1
-    ]  # neither the folder nor the order of the files matters
+    # Neither the folder nor the order of the files matters.
+    elsewhere = SliceIndex("another", records[::-1]).hold_out()[1]
     assert {Path(p).name for p in elsewhere.cases.path} == {Path(p).name for p in held.cases.path}
 
 
@@ -362,7 +361,7 @@ def test_files_without_labels_are_indexed_but_remarked(tmp_path):
 
 
 def test_groups_are_those_of_the_whole_folder_in_every_part(tmp_path):
-    """Alone, a volume's slices would look like cases by their names; beside other volumes' they do not."""
+    """Slices of one volume alone look like separate cases by name. Beside another volume's they do not."""
     for volume in (100, 101):
         for z in range(3):
             rectangle_case(name := f"2DBox_MR_Heart2_{volume}_{z}", z, False).save(

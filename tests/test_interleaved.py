@@ -1,4 +1,4 @@
-"""Interleaving, the statistics of timings and the memory of a call."""
+"""Interleaved timing, the statistics of timings and the peak memory of a call."""
 
 import gc
 from time import sleep
@@ -61,7 +61,7 @@ def test_statistics_by_hand():
         1,
     ]
     assert table.loc["slow", "p95_ms"] == pytest.approx(48)
-    # Ratios 1/2, 1/4, 1/3, 1/4, 1: the median of rounds, not the ratio of medians.
+    # The rounds' ratios are 1/2, 1/4, 1/3, 1/4 and 1. Their median counts, not the ratio of the medians.
     assert table.loc["fast", "ratio_to_first"] == pytest.approx(1 / 3)
     assert table["runs"].tolist() == [5, 5]
 

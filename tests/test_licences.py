@@ -1,4 +1,4 @@
-"""Which cases may train a checkpoint that is given away."""
+"""Licences: which cases may train a checkpoint that is given away or be shown in pictures."""
 
 import pytest
 
@@ -44,7 +44,8 @@ def test_open_licences(statement):
         "CC BY-NC-SA 4.0",
         "CC BY-ND 4.0",
         "repository MIT (code); data set: research and educational use per its authors",
-        "TCIA data usage policy named, no licence stated; repository LICENSE file MIT (names the UNet code author)",
+        "TCIA data usage policy named, no licence stated; "
+        "repository LICENSE file MIT (names the UNet code author)",
         "annotations CC BY 4.0; each image its own licence (nearly all CC BY-NC-SA)",
         "repository: none stated (CC BY-NC 4.0 per another)",
         "all rights reserved, commercial licence on request",
@@ -60,11 +61,10 @@ def test_the_table_names_the_source_of_each_case(tmp_path):
     assert sources["pattern"].tolist() == ["A/2DBox_US_A_1*", "A/2DBox_US_B_", "A/2DBox_US_N_*", "C_"]
     assert sources["open"].tolist() == [True, True, False, True]
     assert source_of("US/A/2DBox_US_B_77.npz", sources)["source"] == "Set A"
-    assert (
-        source_of("US/2DBox_US_N_1.npz", sources)["licence"] == "CC BY-NC 4.0"
-    )  # folders of the table may be left out
+    # A path may lack the folder that the table names.
+    assert source_of("US/2DBox_US_N_1.npz", sources)["licence"] == "CC BY-NC 4.0"
     assert source_of("CT/C_3.npz", sources)["open"]
-    assert source_of("US/C_3.npz", sources) is None  # the modality counts
+    assert source_of("US/C_3.npz", sources) is None  # the pattern is of another modality
     assert source_of("US/2DBox_US_A_2.npz", sources) is None
 
 
@@ -88,14 +88,14 @@ SOURCES_OF_SETS = [  # pattern, licence as stated
     ("name", "pattern", "open_"),
     [
         ("A/x.npz", "A/*", True),
-        ("B/x.npz", "B/*.npz", False),  # not the row of A, which comes first
+        ("B/x.npz", "B/*.npz", False),  # not the row of A, although it comes first
         ("C/x.npz", "C/", True),
         ("unlisted/x.npz", None, None),
-        ("x.npz", None, None),  # what a whole folder is said to be says nothing of a file beside it
-        ("2DBox_US_9.npz", None, None),  # nor do words that every name holds
+        ("x.npz", None, None),  # a pattern for a whole folder does not cover a file beside it
+        ("2DBox_US_9.npz", None, None),  # words that every name holds do not identify a set
         ("D/img_1.npz", "D/img_*", True),
         ("E/img_1.npz", "E/img_*", False),
-        ("img_1.npz", "E/img_*", False),  # either of two sets: open only if both are
+        ("img_1.npz", "E/img_*", False),  # may be of set D or E: open only if both are
         ("H/img_1.npz", None, None),
         ("case_1.npz", "case_1", True),
         ("case_1_2.npz", "case_1", True),
@@ -103,7 +103,7 @@ SOURCES_OF_SETS = [  # pattern, licence as stated
         ("case_1a.npz", None, None),
         ("part_1.npz", "part_", True),
         ("part_2_1.npz", "part_2_", False),
-        ("part_23.npz", "part_23", True),  # the longest of open ones
+        ("part_23.npz", "part_23", True),  # the longest pattern that matches
         ("G/scan_7.npz", "G/scan_7*", True),
         ("G/scan_8.npz", "G/scan*", True),
     ],
@@ -126,7 +126,8 @@ def test_a_folder_without_sources_states_nothing(tmp_path):
 
 def test_pictures_are_made_of_open_cases_where_there_are_any(tmp_path):
     paths = [tmp_path / "US" / "A" / f"2DBox_US_{name}.npz" for name in ("N_1", "A_1", "unlisted")]
-    assert to_show(paths, tmp_path).tolist() == [True, True, True]  # phantoms, a folder of one's own
+    # A folder without a statement of sources holds phantoms or the user's own cases.
+    assert to_show(paths, tmp_path).tolist() == [True, True, True]
     (tmp_path / "SOURCES.md").write_text(TABLE)
     assert to_show(paths, tmp_path).tolist() == [False, True, False]
     assert to_show(paths[::2], tmp_path).tolist() == [True, True]

@@ -1,4 +1,4 @@
-"""DSC and NSD against the challenge's own values and against values worked out by hand."""
+"""DSC and NSD against values of the challenge's script and against values worked out by hand."""
 
 import json
 from math import inf, nan, pi, sqrt
@@ -45,7 +45,7 @@ def voxels(*places, shape=(9, 9, 9)):
 
 
 def blobs(rng, shape=(9, 14, 12)):
-    """A lumpy random mask with air at some borders and none at others."""
+    """Return a lumpy random mask that touches some borders of the volume and not others."""
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(rng.standard_normal(shape), 1.5)
@@ -78,11 +78,11 @@ def test_shifted_square_has_the_dice_of_its_overlap(shift):
 
 @pytest.mark.parametrize(("apart", "expected"), [(0, 1.0), (1, 1.0), (2, 1.0), (3, 0.5), (4, 0.0)])
 def test_single_voxels_by_hand(apart, expected):
-    """A voxel's surface lies in two layers; at 3 mm only the layers that face each other are 2 mm apart."""
+    """A voxel's surface has two layers. For voxels 3 mm apart, only the facing layers are 2 mm apart."""
     score = score_case(voxels((4, 4, 2)), voxels((4, 4, 2 + apart)))
     assert score.nsd_per_label == pytest.approx((expected,))
     assert score.dsc == (1 if apart == 0 else 0)
-    assert score.nsd == (1 if apart == 0 else 0)  # DSC 0 holds the case's NSD at 0
+    assert score.nsd == (1 if apart == 0 else 0)  # a case with DSC 0 has NSD 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_offsets_and_distance_maps_agree(spacing, seed, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_surroundings_change_nothing(seed):
-    """The proof of the crop: the same objects in much more air score the same."""
+    """Cropping is exact: the same objects with much more air around them score the same."""
     rng = np.random.default_rng(seed)
     gt, seg = (blobs(rng).astype(np.uint8) for _ in range(2))
     roomy = [np.pad(mask, ((7, 2), (3, 9), (0, 5))) for mask in (gt, seg)]
@@ -212,7 +212,7 @@ def test_wrong_arguments_are_named(change, message):
         score_case(**arguments)
 
 
-# The ellipse
+# The ellipse baseline
 
 
 def image_case(*boxes, shape=(200, 300, 3)):
@@ -271,7 +271,7 @@ def test_ellipse_without_boxes_is_refused():
 
 @pytest.fixture
 def files(tmp_path):
-    """Three cases and their predictions on disk; the DSCs are 1, 0.75 and 0."""
+    """Three cases and their predictions on disk. Their DSC is 1, 0.75 and 0."""
     pairs = []
     for name, shift in {"2DBox_CT_a": 0, "2DBox_CT_b": 5, "2DBox_Microscope_c": 30}.items():
         gt, seg = tmp_path / f"{name}.npz", tmp_path / f"seg_{name}.npz"
@@ -300,7 +300,7 @@ def test_score_cases_in_memory_with_a_modality():
 @pytest.mark.parametrize("boxed", [False, True])
 @pytest.mark.parametrize("as_file", [False, True])
 def test_labels_with_gaps_are_numbered_as_the_boxes_are(tmp_path, boxed, as_file):
-    """Without boxes objects 1 and 3 are asked for by boxes 0 and 1, so predicted as 1 and 2; with boxes given, box i belongs to label i+1."""
+    """Without stored boxes, labels 1 and 3 are predicted as 1 and 2. With them, box i has label i+1."""
     gt = square() + square(top=35, left=35, label=3)
     boxes = np.array([[10, 10, 29, 29], [0, 0, 5, 5], [35, 35, 54, 54]]) if boxed else None
     seg = gt if boxed else np.where(gt == 3, 2, gt)
@@ -347,7 +347,7 @@ def test_modality_stands_in_the_name(name, modality):
     assert modality_of(name) == modality
 
 
-# Intervals
+# Bootstrap intervals
 
 
 def test_interval_holds_the_mean_and_narrows_with_cases():
@@ -379,7 +379,8 @@ def test_modalities_of_one_case_make_the_interval_no_narrower():
     groups = [means[k] + rng.normal(0, 0.1, 40) for k in range(11)]
     few = [values if k < 2 else values[:1] for k, values in enumerate(groups)]
     width = {name: np.diff(average_interval(found))[0] for name, found in (("all", groups), ("few", few))}
-    spread = np.mean([values.var(ddof=1) for values in groups[:2]]) ** 0.5  # what there is to tell of
+    # Only the first two modalities have enough cases to estimate a spread.
+    spread = np.mean([values.var(ddof=1) for values in groups[:2]]) ** 0.5
     assert width["few"] == pytest.approx(2 * 1.96 * spread * sqrt(9 + 2 / 40) / 11, rel=0.05)
     assert width["few"] > 4 * width["all"]
     assert np.isnan(average_interval([[0.1], [0.9]])).all()
@@ -387,7 +388,7 @@ def test_modalities_of_one_case_make_the_interval_no_narrower():
 
 @pytest.mark.parametrize("cases", [2, 3, 5])
 def test_intervals_of_few_cases_allow_for_how_few_they_are(cases):
-    """The spread of resampled means is that of the mean itself, s / sqrt(n) with n - 1 degrees of freedom."""
+    """The resampled means spread as the mean itself: s / sqrt(n), where s has n - 1 degrees of freedom."""
     values = np.random.default_rng(cases).normal(0, 1, cases)
     groups = [values] * 30
     low, high = average_interval(groups)
@@ -395,7 +396,7 @@ def test_intervals_of_few_cases_allow_for_how_few_they_are(cases):
 
 
 def test_cases_of_one_volume_are_drawn_together():
-    """Ten slices of each of six volumes that hardly differ within one: the interval is that of six values."""
+    """Six volumes have ten nearly equal slices each. The bootstrap interval is that of six values."""
     volumes = np.random.default_rng(3).normal(0, 1, 6)
     values, groups = (
         np.repeat(volumes, 10) + np.tile(np.linspace(-0.01, 0.01, 10), 6),
@@ -412,7 +413,7 @@ def test_cases_of_one_volume_are_drawn_together():
 
 
 def test_groups_of_unlike_size_count_by_their_cases():
-    """Two slices of one volume and one of another, drawn twice: the means are 0 (both times the large), 1 (the small), and a third."""
+    """Volume a has two slices, b one. The mean of two draws is 0 (a twice), 1 (b twice) or 1/3 (a and b)."""
     low, high = bootstrap_interval([0.0, 0.0, 1.0], groups=["a", "a", "b"], level=0.2)
     assert (
         low <= 1 / 3 + 1e-9

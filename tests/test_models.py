@@ -1,4 +1,4 @@
-"""The float networks against the public checkpoints' layout and the original implementations' outputs."""
+"""The float networks: keys and shapes of public checkpoints, outputs of the original code, bad files."""
 
 import json
 import zlib
@@ -24,7 +24,7 @@ PUBLIC = {"litemedsam": "litemedsam", "medsam": "medsam_vit_b"}
 
 
 def fill(model):
-    """Weights by rule: a generator seeded with the CRC of each key (see the reference's description)."""
+    """Fill a model's weights by the reference's rule: random numbers seeded with the CRC of each key."""
     state = model.state_dict()
     for key, value in state.items():
         if not value.is_floating_point():
@@ -74,7 +74,7 @@ def test_parameter_counts_are_those_of_table_1(name, counts):
 
 
 def outputs(model, boxes):
-    """Embedding, prompt tokens, low-res masks and predicted IoU of the wave image."""
+    """Return the model's embedding, prompt tokens, low-res masks and predicted IoU for the wave image."""
     with torch.no_grad():
         embedding = model.image_encoder(wave_image(model.image_size))
         masks, iou = model.decode(embedding, boxes)
@@ -112,17 +112,17 @@ def test_the_public_weights_give_the_original_implementation_s_outputs():
 def test_attention_bias_is_shared_by_equal_offsets_and_reaches_the_output():
     index, count = relative_offsets(3)
     assert count == 9
-    assert index[0, 0] == index[4, 4] == 0  # no offset
-    assert index[0, 1] == index[1, 0] == index[4, 5]  # one column to either side
-    assert index[0, 3] != index[0, 1]  # one row is another offset than one column
+    assert index[0, 0] == index[4, 4] == 0  # zero offset
+    assert index[0, 1] == index[1, 0] == index[4, 5]  # an offset of one column, to either side
+    assert index[0, 3] != index[0, 1]  # an offset of one row is not one of one column
     attention = WindowAttention(8, 2, 3).eval()
     x = torch.randn(1, 9, 8)
     before = attention(x)
-    attention.attention_biases.data[:, 0] = 5.0  # every cell now looks mostly at itself
+    attention.attention_biases.data[:, 0] = 5.0  # every cell attends mostly to itself
     after = attention(x)
     assert not torch.allclose(before, after)
     v = attention.qkv(attention.norm(x)).view(1, 9, 2, 3, 4)[..., 2, :].reshape(1, 9, 8)
-    attention.attention_biases.data[:, 0] = 1e4  # ... and now at nothing else
+    attention.attention_biases.data[:, 0] = 1e4  # every cell attends only to itself
     torch.testing.assert_close(attention(x), attention.proj(v))
 
 
@@ -199,7 +199,8 @@ def test_weights_are_found_within_a_training_checkpoint_and_what_else_is_there_i
     torch.save({wrapper: state, "epoch": 3, "optimizer": {"state": {}}}, path)
     assert same_weights(build_model("narrow", checkpoint=path), model)
     assert caplog.messages == [
-        f"{path}: weights taken from '{wrapper}'; epoch, optimizer beside it not used; 'module.' taken off every key"
+        f"{path}: weights taken from '{wrapper}'; epoch, optimizer beside it not used; "
+        "'module.' taken off every key"
     ]
 
 
@@ -210,7 +211,7 @@ def test_a_plain_checkpoint_is_read_without_a_word(tmp_path, caplog):
 
 
 class Trap:
-    """What a hostile pickle would do on loading."""
+    """An object whose unpickling creates a file, as a hostile checkpoint could."""
 
     def __reduce__(self):
         return (Path.touch, (Path("trap-was-sprung"),))

@@ -1,4 +1,4 @@
-"""Notebook sources: what they declare, when they count as changed, and that cleaning is idempotent."""
+"""Notebook sources: their declarations, when they count as changed, and cleaning, which is idempotent."""
 
 import nbformat
 import pytest
@@ -75,9 +75,10 @@ def test_clean_drops_outputs_and_renews_the_parameters_cell(write_notebook):
 def test_clean_lists_what_the_metadata_declare(write_notebook):
     path = write_notebook("01_read", ["1"], ["00_make/a.csv"], ["b.csv", "c.png"])
     book = nbformat.read(path, 4)
-    book.cells[
-        0
-    ].source = "# Title\n\n**Reads** (from the run's folder) `00_make/old.csv`.  \n**Leaves** (in its own folder) nothing."
+    book.cells[0].source = (
+        "# Title\n\n**Reads** (from the run's folder) `00_make/old.csv`.  \n"
+        "**Leaves** (in its own folder) nothing."
+    )
     nbformat.write(book, path)
     assert clean(path) and not clean(path)
     reads, leaves = nbformat.read(path, 4).cells[0].source.splitlines()[2:]

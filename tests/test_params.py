@@ -1,4 +1,4 @@
-"""Parameters: what is refused, in which words, and that profiles, notebooks and the model agree."""
+"""Parameters: what is refused and with which message. Profiles, notebooks and the parameter class agree."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_paper_profile_has_table_3():
         10,
     )
     assert (paper.learning_rate, paper.processes, paper.image_size, paper.released) == (0.01, 4, 256, ())
-    assert 0 < paper.eval_cases <= 100  # notebooks hold these cases in memory
+    assert 0 < paper.eval_cases <= 100  # notebooks hold all these cases in memory
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_parameters_cell_is_short_and_papermill_can_inspect_it():
     found = papermill.translators.PythonTranslator.inspect({"source": source})
     assert [p.name for p in found] == list(Params.model_fields) and all(p.help for p in found)
     space = {}
-    exec(source, space)  # the cell itself must give the smoke profile
+    exec(source, space)  # the cell alone must give the smoke profile
     del space["__builtins__"]
     assert Params.from_namespace(space) == Params()
 

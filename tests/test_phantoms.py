@@ -1,4 +1,4 @@
-"""Phantoms: valid, deterministic, several objects, not ellipses, kept when right."""
+"""Phantoms: valid, deterministic cases whose objects are no ellipses. Correct files are not made again."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_case_has_the_layout_of_the_challenge(modality):
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_case_is_worth_looking_at(modality):
-    """A picture with contrast, some objects at every seed and size, several at some."""
+    """The image has contrast. Every case has objects, and some cases have several."""
     cases = [make_case(modality, seed, size) for seed in range(4) for size in (48, 80)]
     objects = [len(case.boxes) for case in cases]
     low, high = (10, 30) if modality == "Microscopy" else (1, 8)
@@ -70,7 +70,7 @@ def test_impossible_requests_are_named(arguments):
 
 
 def slices(counts):
-    """Slices of each modality beyond those of the three cases that all get."""
+    """Return the slices of each modality, without those of the three cases that every modality gets."""
     return {m: (n - 3) * (14 if m in VOLUMES else 1) for m, n in counts.items()}
 
 
@@ -96,7 +96,7 @@ def test_counts_can_follow_table_2_in_proportion():
 
 @pytest.fixture
 def made(monkeypatch):
-    """The cases that were drawn; one small case stands for all of a modality."""
+    """A list of modality and seed of each case drawn. One small case stands for all cases of a modality."""
     cases, drawn = {m: make_case(m, 0, size=48) for m in MODALITIES}, []
     monkeypatch.setattr(collection, "make_case", lambda m, seed: drawn.append((m, seed)) or cases[m])
     return drawn

@@ -1,4 +1,4 @@
-"""The predictor on whole cases and folders of them: what is encoded and decoded, where masks land, and what bad input does."""
+"""The predictor on cases and folders of cases: calls of the engine, places of masks, and bad input."""
 
 import errno
 import json
@@ -30,7 +30,10 @@ from qmsam_core.timing.pipelines import AuthorsWay, BaselineWay, run_way
 
 
 class BoxEngine:
-    """An engine whose mask is the box itself; counts its calls. The embedding carries the image's mean, so slices can be told apart."""
+    """An engine whose mask is the box itself. It counts its calls.
+
+    The embedding is the image's mean, so that slices can be told apart.
+    """
 
     name, source, image_size, mask_size = "box", "boxes", 64, 64
 
@@ -59,11 +62,11 @@ def plain_case(boxes, shape=(64, 64), depth=0):
     return Case("3DBox_CT_x" if depth else "2DBox_US_x", images, np.array(boxes), None, np.ones(3))
 
 
-# Masks ----------------------------------------------------------------------------------------------------------------------------------------
+# Masks ------------------------------------------------------------------------------------------------------
 
 
 def random_logits(rng, geometry, side):
-    """Noise in a random rectangle of a low-res mask, negative elsewhere; sometimes a single pixel, sometimes everything."""
+    """Return logits of a low-res mask: negative, with noise in a random rectangle of one pixel up to all."""
     low = rng.integers(0, side, 2)
     high = [rng.integers(a, side) + 1 for a in low]
     logits = np.full((side, side), -0.7, np.float32)
@@ -111,7 +114,7 @@ def test_the_larger_label_stays_in_whatever_order_masks_are_painted():
     assert (segs[20, 10], segs[20, 20], segs[20, 30]) == (1, 2, 3)
 
 
-# One case -------------------------------------------------------------------------------------------------------------------------------------
+# One case ---------------------------------------------------------------------------------------------------
 
 
 def test_a_box_becomes_its_label_and_the_later_box_wins():
@@ -208,18 +211,21 @@ def test_a_failing_engine_ends_the_case_and_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
-# Propagation ----------------------------------------------------------------------------------------------------------------------------------
+# Propagation ------------------------------------------------------------------------------------------------
 
 
 class DriftEngine(BoxEngine):
-    """An engine whose mask is the box without the margin, moved by one pixel to the right; empty where the box begins beyond `empty_from`."""
+    """An engine whose mask is the box without its margin, moved one pixel to the right.
+
+    The mask is empty if the box begins at x >= `empty_from`.
+    """
 
     def __init__(self, empty_from=1000):
         super().__init__()
         self.empty_from = empty_from
 
     def masks(self, boxes):
-        margin = 0.75  # 3 px of 256, at 64
+        margin = 0.75  # 3 px at an input of 256 px are 0.75 px at 64 px
         moved = super().masks([b + np.array([1 + margin, margin, 1 - margin, -margin]) for b in boxes])
         return np.where(
             np.array([b[0] < self.empty_from for b in boxes])[:, None, None], moved, np.float32(-1)
@@ -227,7 +233,7 @@ class DriftEngine(BoxEngine):
 
 
 def drift(segs, label, z):
-    """First column of an object on a slice."""
+    """Return the first column of object `label` on slice `z`."""
     return int(np.nonzero(segs[z] == label)[1].min())
 
 
@@ -243,7 +249,7 @@ def test_boxes_follow_the_mask_from_the_middle_slice_both_ways():
 def test_an_object_whose_mask_is_lost_takes_its_own_box_again():
     engine = DriftEngine(empty_from=12)
     segs = Predictor(engine, propagate=True).segment(plain_case([[10, 20, 0, 30, 40, 6]], depth=7))
-    firsts = [b[0] for b in engine.asked[:4]]  # middle and the three slices above it
+    firsts = [b[0] for b in engine.asked[:4]]  # the middle slice and the next three
     assert firsts == [10, 11.25, 12.25, 10] and not segs[5].any()
 
 
@@ -252,10 +258,11 @@ def test_objects_with_different_middles_go_together_and_the_later_box_wins():
     engine = BoxEngine()
     segs = Predictor(engine, propagate=True).segment(case)
     assert [(v.z, v.ids.tolist(), v.again) for v in plan(case, True)] == [
-        (4, [0], True), (5, [0], True), (6, [0, 1], False), (7, [0, 1], False), (8, [0, 1], False), (9, [1], False),
-        (5, [1], False), (4, [1], False), (3, [0], False), (2, [0], False), (1, [0], False), (0, [0], False),
+        (4, [0], True), (5, [0], True), (6, [0, 1], False), (7, [0, 1], False), (8, [0, 1], False),
+        (9, [1], False), (5, [1], False), (4, [1], False), (3, [0], False), (2, [0], False), (1, [0], False),
+        (0, [0], False),
     ]  # fmt: skip
-    assert engine.encoded == 10  # the embeddings of slices 4 and 5 were kept for the way down
+    assert engine.encoded == 10  # slices 4 and 5, visited twice, are encoded once
     assert all(segs[z, 30, 25] == 2 for z in range(4, 10)) and segs[0, 30, 25] == 1
 
 
@@ -273,7 +280,7 @@ def test_embeddings_that_do_not_fit_are_computed_again(monkeypatch):
     monkeypatch.setattr("qmsam_core.deploy.predictor.KEPT_BYTES", 4 * 16 * 16 * 4)
     engine = DriftEngine()
     segs = Predictor(engine, propagate=True).segment(case)
-    assert engine.encoded == 11  # one of the two was kept
+    assert engine.encoded == 11  # there is room for one of the two embeddings
     monkeypatch.undo()
     np.testing.assert_array_equal(segs, Predictor(DriftEngine(), propagate=True).segment(case))
 
@@ -285,7 +292,7 @@ def test_the_propagated_box_has_the_baseline_s_margin_at_any_scale():
     assert follow(np.array([0, 0, 255, 255]), Geometry.of(256, 256, 256)).tolist() == [0, 0, 256, 256]
 
 
-# The ways of Table 8 --------------------------------------------------------------------------------------------------------------------------
+# The pipelines of Table 8 -----------------------------------------------------------------------------------
 
 
 def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_every_box():
@@ -314,7 +321,7 @@ def test_the_ways_run_from_file_to_file(folder, model):
         assert read_segmentation(target).shape == (4, 40, 56)
 
 
-# Memory ---------------------------------------------------------------------------------------------------------------------------------------
+# Memory -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -351,7 +358,7 @@ def test_a_tight_limit_decodes_box_by_box_with_the_same_result():
     np.testing.assert_array_equal(segs, Predictor(BoxEngine(), memory_limit=2**40).segment(plain_case(boxes)))
 
 
-# Folders --------------------------------------------------------------------------------------------------------------------------------------
+# Folders ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +371,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """`in` with an image, a volume and a file that is no case."""
+    """A folder whose subfolder `in` holds an image, a volume and a file that is no case."""
     for k, volume in enumerate((False, True)):
         name = f"{'3D' if volume else '2D'}Box_X_{k}"
         rectangle_case(name, k, volume).save(tmp_path / "in" / f"{name}.npz")
@@ -417,10 +424,8 @@ class OtherEngine(BoxEngine):
     "again, expected",
     [
         (lambda: Predictor(BoxEngine()), "kept"),
-        (
-            lambda: Predictor(BoxEngine(), decode_block=1, memory_limit=2**40, ahead=0),
-            "kept",
-        ),  # how the work is cut, not what comes of it
+        # These settings change how the work is divided, not its result.
+        (lambda: Predictor(BoxEngine(), decode_block=1, memory_limit=2**40, ahead=0), "kept"),
         (lambda: Predictor(OtherEngine()), "done"),
         (lambda: Predictor(BoxEngine(), propagate=True), "done"),
         (lambda: Predictor(BoxEngine(), interpolation="nearest"), "done"),
@@ -433,7 +438,8 @@ def test_outputs_of_another_model_or_other_settings_are_made_again(folder, again
     assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == ["kept"] * 2
     assert [line.split(": ")[1] for line in lines] == (
         [
-            "2 segmentations there are of another model or other settings, or of unknown origin; they are made again"
+            "2 segmentations there are of another model or other settings, or of unknown origin; "
+            "they are made again"
         ]
         if expected == "done"
         else []
@@ -492,7 +498,7 @@ def test_outputs_of_unknown_origin_are_made_again(folder, text):
 
 
 def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
-    """A second model replaces the first output and is killed before it can tell; the first model comes back."""
+    """A second model replaces one output and is killed before it records that. Then the first model runs."""
 
     class Killed(OtherEngine):
         def encode(self, images):
@@ -502,7 +508,7 @@ def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
 
     predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(batch.Made, "save", lambda self: None)  # as SIGKILL leaves it
+        patch.setattr(batch.Made, "save", lambda self: None)  # SIGKILL prevents the saving
         predict_folder(Predictor(Killed()), good(folder), folder / "out")
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
 
@@ -513,9 +519,8 @@ def test_an_interrupted_resume_keeps_the_times_of_cases_it_did_not_reach(folder)
 
     first = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     with pytest.raises(KeyboardInterrupt):
-        predict_folder(
-            Predictor(BoxEngine()), good(folder), folder / "out", done=stop
-        )  # at the first case kept
+        # It stops at the first case that is kept.
+        predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", done=stop)
     rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
     assert rows["status"].to_dict() == {"2DBox_X_0.npz": "kept", "3DBox_X_1.npz": "done"}
     assert rows["total"].tolist() == pytest.approx([row["total"] for row in first], rel=1e-4)
@@ -549,8 +554,13 @@ def test_a_timing_table_of_something_else_is_no_reason_to_stop(folder, content):
 def test_labels_with_gaps_are_scored_against_the_boxes_derived_from_them(folder, volume):
     labels = np.zeros((6, 64, 64), np.uint8)
     labels[1:3, 8:20, 8:30], labels[2:5, 30:50, 20:44] = 1, 3
-    case = Case("3DBox_CT_gap" if volume else "2DBox_US_gap", np.zeros((6, 64, 64) if volume else (64, 64, 3), np.uint8), None,
-                labels if volume else labels[2], np.ones(3))  # fmt: skip
+    case = Case(
+        "3DBox_CT_gap" if volume else "2DBox_US_gap",
+        np.zeros((6, 64, 64) if volume else (64, 64, 3), np.uint8),
+        None,
+        labels if volume else labels[2],
+        np.ones(3),
+    )
     path = folder / "in" / f"{case.name}.npz"
     case.save(path)
     predict_folder(Predictor(BoxEngine()), [path], folder / "out")
@@ -633,7 +643,7 @@ def test_a_case_on_which_the_engine_fails_is_reported(folder, error):
 
 
 def full_disk(monkeypatch, fails):
-    """Writing fails with "no space left" for the files that `fails(name)` is true of, as at the end of a file."""
+    """Let writing fail with "no space left" half-way through every file for which `fails(name)` is true."""
     write = batch.write_segmentation
 
     def no_space(path, segs):

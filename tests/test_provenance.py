@@ -1,4 +1,4 @@
-"""Provenance: what run.json says, and that files appear whole or not at all."""
+"""Provenance: the contents of run.json. Files are written completely or not at all."""
 
 import hashlib
 import json

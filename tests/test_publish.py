@@ -1,4 +1,4 @@
-"""Publishing: what is copied and what is not, pictures by licence, no path of the machine, all or nothing; the README's results."""
+"""Publishing a run: what is copied, pictures by licence, no path of the machine, all or nothing."""
 
 import io
 import json
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture
 def pack(tmp_path):
-    """A data folder outside the project, of which only the statement of sources matters here."""
+    """A data folder outside the project. It holds nothing but its statement of sources."""
     folder = tmp_path / "elsewhere" / "pack"
     folder.mkdir(parents=True)
     (folder / "SOURCES.md").write_text(SOURCES)
@@ -39,10 +39,21 @@ def test_what_is_copied(project):
     target = project / "reference"
     files = [path.relative_to(target).as_posix() for path in publish(make_run(project), target)]
     assert files == [
-        *(f"07_validation/{name}" for name in ("fig2.png", "paired_stage3.csv", "report.html", "run.json", "scatter.png", "table7_dsc.csv", "table7_nsd.csv")),
+        *(
+            f"07_validation/{name}"
+            for name in (
+                "fig2.png",
+                "paired_stage3.csv",
+                "report.html",
+                "run.json",
+                "scatter.png",
+                "table7_dsc.csv",
+                "table7_nsd.csv",
+            )
+        ),
         *(f"10_beyond/{name}" for name in ("claims.csv", "report.html", "run.json")),
         "index.html",
-    ]  # fmt: skip
+    ]
     report, index = (
         (target / "07_validation" / "report.html").read_text(),
         (target / "index.html").read_text(),
@@ -50,8 +61,8 @@ def test_what_is_copied(project):
     assert 'src="fig2.png"' in report and 'alt="Figure 2: a case"' in report and "base64" not in report
     assert 'src="07_validation/fig2.png"' in index and "safetensors" not in index and "State" not in index
     assert (
-        "Of 2 claims of the paper that this run can judge, 1 holds here too; in 2 statements paper and run part."
-        in index
+        "Of 2 claims of the paper that this run can judge, 1 holds here too; "
+        "in 2 statements paper and run part." in index
     )
     assert list(dangling_links(target)) == []
 
@@ -65,7 +76,7 @@ def test_no_path_of_the_machine(project, pack):
     assert str(project) not in everything and str(pack) not in everything and left_over(everything) == []
     assert "outputs/smoke-pack/07_validation/table7.csv" in everything
     assert json.loads((target / "10_beyond" / "run.json").read_text())["parameters"]["data_root"] == "pack"
-    assert publish(run, target)  # again, over the first
+    assert publish(run, target)  # publishing again replaces the first copy
 
 
 def test_pictures_of_open_cases_are_shown_with_their_source(project, pack):
@@ -115,7 +126,7 @@ def test_a_picture_without_a_name_is_left_out(project, pack):
 
 @pytest.mark.parametrize("stated", ["CC BY-NC 4.0", "CC BY 4.0"])
 def test_a_picture_of_validation_cases_goes_by_the_licences_of_their_folder(project, pack, stated):
-    """A case of the same name is open in the data folder."""
+    """In the data folder, a case of the same name has an open licence."""
     public = project / "public"
     public.mkdir()
     public.joinpath("SOURCES.md").write_text(
@@ -172,7 +183,7 @@ def test_a_leak_is_refused_and_leaves_nothing_behind(project):
 
 def test_a_target_that_holds_other_things_is_refused(project):
     run = make_run(project)
-    for name, content in (("a/weights.npz", "no index.html"), ("b/notes.html", "no index.html")):
+    for name, _ in (("a/weights.npz", "no index.html"), ("b/notes.html", "no index.html")):
         path = project / name
         path.parent.mkdir()
         path.touch()
@@ -188,9 +199,13 @@ def test_machine_names():
         Params(data_root="/srv/hospital/pack", testing_root="/srv/hidden"),
         Path("/opt/study/outputs/smoke-pack"),
     )
-    said = "from /srv/hidden/x, /srv/hospital/pack/CT and '/srv/hospital/packed', /opt/study/outputs/x, see https://a.org/opt/study Linux-6.18.44-fc-v669-x86_64-with-glibc2.36"
+    said = (
+        "from /srv/hidden/x, /srv/hospital/pack/CT and '/srv/hospital/packed', /opt/study/outputs/x, "
+        "see https://a.org/opt/study Linux-6.18.44-fc-v669-x86_64-with-glibc2.36"
+    )
     assert machine.without(said) == (
-        "from hidden/x, pack/CT and '/srv/hospital/packed', outputs/x, see https://a.org/opt/study Linux-6.18.44-x86_64-with-glibc2.36"
+        "from hidden/x, pack/CT and '/srv/hospital/packed', outputs/x, "
+        "see https://a.org/opt/study Linux-6.18.44-x86_64-with-glibc2.36"
     )
     assert machine.without_in({"a": ["/opt/study/b", 1, None]}) == {"a": ["./b", 1, None]}
     assert left_over(
@@ -208,7 +223,7 @@ def test_pictures_of_256_colours():
 
 
 def test_a_thin_coloured_line_on_a_grey_picture_keeps_its_colour():
-    """As objects' outlines have it: three lines of 40 pixels among 300,000 that take all greys and two colours' tints."""
+    """Objects' outlines are such lines. Here three of 40 pixels cross 300,000 grey or tinted pixels."""
     rng = np.random.default_rng(0)
     picture = np.repeat(rng.integers(0, 256, (500, 600, 1)), 3, axis=2)
     for rows, tint in ((slice(0, 150), (47, 181, 255)), (slice(150, 300), (25, 211, 162))):
@@ -233,7 +248,7 @@ def test_every_figure_of_the_notebooks_is_named_where_publishing_looks_for_it():
         assert source.count("run.figure(") == len(FIGURE.findall(source)), book.name
 
 
-# --- the README
+# The README
 
 
 def test_command_line(project, capsys):

@@ -1,4 +1,4 @@
-"""Tables made to fit a page: what wraps, what does not, and how headers are grouped."""
+"""HTML tables that fit a page: what wraps, what does not, and how headers are grouped."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""The README's results: one table a published run, made from that run's tables alone."""
+"""The README's results: one table for each published run, made from that run's tables alone."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ GAIN = pd.DataFrame(
 
 @pytest.fixture
 def published(project):
-    """A published run on a data folder called pack, with the two tables that the README reads."""
+    """A project with a published run on the data folder pack, with the two tables that the README reads."""
     run = project / "outputs" / "reference" / "smoke-pack"
     for name, table in (("09_testing/summary.csv", SUMMARY), ("06_engine_speed/int8_gain.csv", GAIN)):
         (run / name).parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Recipes judged by their masks: engines whose masks are known."""
+"""Recipes judged by their masks, with engines whose masks are known."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from qmsam_core.study.recipes_judged import judged, slice_scores
 
 
 class Square:
-    """An engine whose mask is a square of 10 px, moved to the right."""
+    """An engine whose mask is a square of 10 px, moved `shift` pixels to the right."""
 
     def __init__(self, shift):
         self.shift = shift

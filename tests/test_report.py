@@ -1,4 +1,4 @@
-"""Reports: self-contained, escaped, and honest about the scale of the run."""
+"""Reports: they load nothing from the network, escape text, and state the scale of the run."""
 
 import re
 
@@ -17,7 +17,7 @@ from qmsam_core.study.report import (
 
 
 def loads_from_network(page):
-    """Addresses a browser would fetch; links a reader may follow do not count."""
+    """Return the addresses that a browser would fetch. Links that a reader may follow do not count."""
     page = re.sub(r"/\*.*?\*/", "", page, flags=re.S)
     return re.findall(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?\s*((?:https?:)?//[^"' )>]+)""", page)
 
@@ -164,7 +164,7 @@ def index_of_claims(project, rows):
 
 
 def test_index_opens_with_where_paper_and_run_part(project):
-    """What the paper's own numbers deny is no agreement if this run denies it too, and a parting if it does not."""
+    """A claim that the paper's own numbers deny is never an agreement. If it holds here, the two differ."""
     page = index_of_claims(
         project,
         [
@@ -180,8 +180,8 @@ def test_index_opens_with_where_paper_and_run_part(project):
         ],
     )
     assert (
-        "Of 3 claims of the paper that this run can judge, 2 hold here too; in 2 statements paper and run part."
-        in page
+        "Of 3 claims of the paper that this run can judge, 2 hold here too; "
+        "in 2 statements paper and run part." in page
     )
     parting, untold = page.split("<h3>Where they part</h3>")[1].split("<h3>Cannot be told here</h3>")
     untold = untold.split("<figure")[0]
@@ -200,11 +200,13 @@ def test_index_opens_with_where_paper_and_run_part(project):
     [
         (
             "yes",
-            "Of 1 claim of the paper that this run can judge, 1 holds here too; in no statements paper and run part.",
+            "Of 1 claim of the paper that this run can judge, 1 holds here too; "
+            "in no statements paper and run part.",
         ),
         (
             "no",
-            "Of 1 claim of the paper that this run can judge, 0 hold here too; in 1 statement paper and run part.",
+            "Of 1 claim of the paper that this run can judge, 0 hold here too; "
+            "in 1 statement paper and run part.",
         ),
         (
             "cannot be told",

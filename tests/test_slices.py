@@ -1,4 +1,4 @@
-"""Samples and samplers: what is drawn, that it is drawn alike everywhere, and that ranks partition the epoch."""
+"""Samples and samplers: what is drawn. All workers draw the same, and ranks partition the epoch."""
 
 import pickle
 
@@ -24,7 +24,7 @@ def index(tmp_path_factory):
             root / f"CT/3DBox_CT_{k}.npz"
         )
     mask = np.zeros((50, 60), np.uint8)
-    mask[5:20, 5:30], mask[42, 52] = 1, 2  # the second vanishes at 16 px
+    mask[5:20, 5:30], mask[42, 52] = 1, 2  # object 2 vanishes at 16 px
     Case("i", rng.integers(0, 256, (50, 60, 3), dtype=np.uint8), None, mask, np.ones(3)).save(
         root / "US/2DBox_US_0.npz"
     )
@@ -32,7 +32,12 @@ def index(tmp_path_factory):
 
 
 def made_up(counts, empty_every=0):
-    """An index of made-up slices: counts[m] of modality m, one file each; every so-manyth without an object."""
+    """Return an index of made-up files with one slice each.
+
+    Args:
+        counts: number of slices by modality.
+        empty_every: n leaves every n-th slice without an object. With 0 all slices have one.
+    """
     records = []
     for modality, count in counts.items():
         for k in range(count):
@@ -61,7 +66,7 @@ def test_sample_shapes_and_ranges(index):
 
 
 def test_draws_depend_on_seed_epoch_and_slice_only(index):
-    def names_and_boxes(dataset):
+    def names_and_boxes(dataset, workers):
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=2, sampler=[2, 3, 8, 9, 12] * 3, num_workers=workers
         )
@@ -71,12 +76,11 @@ def test_draws_depend_on_seed_epoch_and_slice_only(index):
     results = []
     for workers in (0, 2):
         dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=5, epoch=2)
-        results.append(names_and_boxes(dataset))
+        results.append(names_and_boxes(dataset, workers))
     assert results[0][0] == results[1][0]
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=0)
-    workers = 0
     dataset.set_epoch(3)
-    assert not torch.equal(names_and_boxes(dataset)[1], results[0][1])
+    assert not torch.equal(names_and_boxes(dataset, 0)[1], results[0][1])
 
 
 def test_set_epoch_reaches_running_workers(index):
@@ -117,7 +121,7 @@ def test_object_dataset_lists_every_label_once(index):
         for label in index.labels_on(i)
     ]
     assert names == expected and len(set(names)) == len(names) == 14
-    np.testing.assert_array_equal(objects[0]["box"], [3, 4, 19, 15])  # x 4..24, y 5..19 at 32/40
+    np.testing.assert_array_equal(objects[0]["box"], [3, 4, 19, 15])  # x 4..24, y 5..19, scaled by 32/40
     for k in (-1, len(objects)):
         with pytest.raises(IndexError):
             objects[k]

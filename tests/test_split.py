@@ -1,4 +1,4 @@
-"""The parts of a data set."""
+"""The parts of a data set: training, evaluation, validation and testing."""
 
 import os
 from pathlib import Path
@@ -20,9 +20,8 @@ def names(part):
 def test_parts_are_saved_disjoint_and_complete(tmp_path):
     index, parts = make_parts(write_data(tmp_path / "cases", 10), tmp_path / "out", 0.25, 0)
     assert tuple(parts) == PARTS
-    assert {len(parts[name].cases) for name in ("testing", "evaluation")} == {
-        4
-    }  # 2 of 10, then 2 of 8, in both modalities
+    # In each of two modalities, testing takes 2 of 10 cases, then evaluation 2 of 8.
+    assert {len(parts[name].cases) for name in ("testing", "evaluation")} == {4}
     assert set().union(*(names(part) for part in parts.values())) == names(index)
     assert sum(len(part.cases) for name, part in parts.items() if name != "validation") == len(index.cases)
     assert names(parts["validation"]) == names(parts["evaluation"])
@@ -85,7 +84,7 @@ def test_what_a_part_says_does_not_depend_on_when_the_data_were_copied(tmp_path)
 
 
 def own_folder(root, first=100, cases=3):
-    """A folder of cases that no other folder of these tests has, one of them without labels."""
+    """Write a folder of cases that no other folder of these tests has, and one case without labels."""
     for k in range(first, first + cases):
         rectangle_case(name := f"2DBox_US_{k}", k, False).save(root / "US" / f"{name}.npz")
     np.savez(
@@ -104,9 +103,8 @@ def test_parts_from_folders_of_their_own(tmp_path):
         validation_root=seen,
         testing_root=own_folder(tmp_path / "hidden", 200, 2),
     )
-    assert len(parts["train"].cases) + len(parts["evaluation"].cases) == len(
-        index.cases
-    )  # nothing is put aside
+    # All cases of the data folder are learned from or evaluated on. None is held out for testing.
+    assert len(parts["train"].cases) + len(parts["evaluation"].cases) == len(index.cases)
     for name, folder, numbers in (("validation", "seen", (100, 101, 102)), ("testing", "hidden", (200, 201))):
         assert names(parts[name]) == {str(tmp_path / folder / "US" / f"2DBox_US_{k}.npz") for k in numbers}
         assert parts[name].problems == [

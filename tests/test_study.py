@@ -1,4 +1,4 @@
-"""The runner on throw-away notebooks: order, what is run again, refusals, failures."""
+"""The runner on throw-away notebooks: order, what is run again, what is refused, failures."""
 
 import json
 import os
@@ -23,7 +23,7 @@ READ = "run.output('read.txt').write_text(run.input('00_make', 'made.txt').read_
 
 @pytest.fixture
 def small_study(project, write_notebook, monkeypatch):
-    """Two notebooks, the second reading from the first, and a profile; the library is taken to be unchanging."""
+    """A profile and two notebooks. The second reads from the first. The library counts as unchanged."""
     (project / "library").mkdir()
     monkeypatch.setattr(freshness, "LIBRARY", project / "library")
     write_notebook("00_make", [MAKE], [], ["made.txt"])
@@ -37,7 +37,7 @@ def small_study(project, write_notebook, monkeypatch):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Execute notebooks here rather than in a kernel of their own; returns the names of those that ran."""
+    """Notebooks run in the test's process instead of a kernel. The value lists the notebooks that ran."""
     ran = []
 
     def execute(book, output, root, params):
@@ -218,7 +218,7 @@ def test_failure_keeps_the_last_good_notebook_and_a_good_study_clears_it(
 
 
 def bad_cases(root):
-    """A data folder without a usable case."""
+    """Write a data folder without a usable case."""
     folder = root / "bad" / "CT" / "Set"
     folder.mkdir(parents=True)
     (folder / "2DBox_a.npz").write_text("no archive")
@@ -346,7 +346,7 @@ def test_a_run_in_a_kernel_leaves_nothing_outside_its_folder(small_study):
     ],
 )
 def test_make_passes_on_what_it_is_given(given, expected):
-    path = {"PATH": os.environ["PATH"]}  # without what a make around this test hands down
+    path = {"PATH": os.environ["PATH"]}  # if make runs this test, its variables must not be inherited
     shown = subprocess.run(
         ["make", "-n", "study", *given],
         cwd=Path(__file__).parents[1],

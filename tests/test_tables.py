@@ -1,4 +1,4 @@
-"""The paper's numbers against themselves, and how ours are laid beside them."""
+"""The paper's tables: whether their numbers agree, and how ours are placed beside them."""
 
 from types import SimpleNamespace
 
@@ -32,14 +32,14 @@ def printed_averages():
 
 @pytest.mark.parametrize(("rows", "metric"), list(printed_averages()))
 def test_the_papers_averages_are_means_of_its_rows(rows, metric):
-    """To one unit of the last digit printed: the rows were rounded before, so half a unit is too much to ask."""
+    """They agree to one unit of the last printed digit. Half a unit is too strict: the rows are rounded."""
     unit = 0.01 if metric == "seconds" else 1e-4
     average = rows.loc[rows["modality"] == "Average", metric].item()
     assert rows.loc[~rows["modality"].isin(SUMMARIES), metric].mean() == pytest.approx(average, abs=unit)
 
 
 def test_the_only_averages_that_rounding_the_rows_moved():
-    """Known: two printed averages are not the rounded mean of the printed rows (85.77 for 85.76, 85.78 for 85.79)."""
+    """Two printed averages are not the rounded mean of the printed rows: 85.77 for 85.76, 85.78 for 85.79."""
     moved = []
     for key in ("table7", "table9", "table10"):
         for arm, rows in PAPER[key].groupby("arm", sort=False):
@@ -74,7 +74,7 @@ def test_shapes_and_landmarks_of_the_papers_tables():
 
 
 def test_protocol_agrees_with_the_text():
-    """Section 3.3: warm-up and annealing share an epoch (5 + 10 = 14 + 1); Ns is the smallest modality less a tenth."""
+    """Section 3.3: warm-up and annealing share an epoch (5 + 10 = 14 + 1). Ns: 0.9 of the rarest modality."""
     row = PAPER["table3"].iloc[0]
     assert row["epochs"] == row["warmup_epochs"] + row["annealing_epochs"] - 1
     assert row["samples_per_modality"] == 0.9 * PAPER["table2"]["samples"].min()

@@ -1,4 +1,4 @@
-"""Geometry there and back, normalisation, flips and jitter."""
+"""Geometry to model size and back, normalisation, flips and jitter."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_boxes_there_and_back_to_the_pixel(height, width, size, data):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 60), st.integers(0, 2**32 - 1))
 def test_any_mask_survives_enlarging_exactly(height, width, extra, seed):
-    """At twice the image's size or more, even noise comes back to the pixel, on odd and non-square sizes."""
+    """At twice the image's size or more, even noise comes back exactly, also at odd and non-square sizes."""
     mask = np.random.default_rng(seed).integers(0, 2, (height, width)).astype(np.uint8)
     g = Geometry.of(height, width, 2 * max(height, width) + extra)
     np.testing.assert_array_equal(g.mask_to_image((g.mask(mask) * 2.0 - 1)[None])[0], mask)
@@ -77,7 +77,7 @@ def test_same_size_is_the_identity(height, width, seed):
     [(100, 77, 256, 64), (767, 1024, 1024, 256), (50, 50, 64, 16), (33, 64, 64, 64), (480, 640, 128, 128)],
 )
 def test_half_plane_keeps_its_edge(height, width, size, side):
-    """A vertical edge in the logits lands on the same share of the image's width, whatever the sizes."""
+    """A vertical edge in the logits keeps its place relative to the image's width at all sizes."""
     g = Geometry.of(height, width, size)
     edge = g.new_width / 2 * side / size
     logits = np.broadcast_to(edge - (np.arange(side) + 0.5), (1, side, side)).astype(np.float32)

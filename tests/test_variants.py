@@ -1,4 +1,4 @@
-"""Recipes beyond the paper's, their sizes, and the picture of all of them."""
+"""Recipes beyond the paper's, their sizes, and the figure that compares them."""
 
 import itertools
 import math
@@ -57,7 +57,7 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
     left, right = figure.axes
     assert {text.get_text() for text in left.texts} == {"1", "2", "3 (50 %)"}
     assert not any(text.get_text().startswith("3") for text in right.texts)
-    assert left.get_ylim()[0] > 60  # far worse than the rest, it does not press them together
+    assert left.get_ylim()[0] > 60  # the axis leaves out the one far worse, so that the others are readable
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  float", "2  8 bit", "3  4 bit"]
 
 
@@ -106,7 +106,7 @@ def test_marks_that_touch_share_a_label():
 
 
 def test_numbers_lie_on_nothing():
-    """Sizes and scores of a published run, where the label of all the int8 models lay on their neighbour's."""
+    """The values are a published run's. Its int8 models have nearly the same size, so their labels crowd."""
     sizes = [
         39.21,
         10.44,

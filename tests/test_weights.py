@@ -1,4 +1,4 @@
-"""The public weights: where they are looked for, and what is said where they are not or are others."""
+"""The public weights: where they are looked for, and the errors if they are missing or other weights."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ THREE_WAYS = ("requirements-weights.txt", "checkpoints/lite_medsam.pth", "float_
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """No package, and a project without checkpoints; what counts as the published file is a small one."""
+    """A project without checkpoints and without the weights' package. A small file counts as published."""
     published = b"the published weights"
     (tmp_path / "published.pth").write_bytes(published)
     monkeypatch.setattr(weights, "packaged", lambda: None)
@@ -68,7 +68,7 @@ def test_the_study_stops_before_anything_else_where_the_weights_are_missing(tmp_
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert all(way in done.stderr for way in THREE_WAYS)
-    assert done.stdout.strip() == "[]"  # told in its first second: nothing large has been loaded
+    assert done.stdout.strip() == "[]"  # the error comes before any large module is loaded
 
 
 @pytest.mark.weights

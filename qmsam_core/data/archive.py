@@ -1,8 +1,9 @@
-"""Reading and writing the members of an npz case file: headers, whole arrays, or one slice, never a pickle.
+"""Read and write the arrays of an npz case file: headers, whole arrays or single slices, never a pickle.
 
-An npz file is a zip archive whose members `<key>.npy` start with a small header (shape, dtype, order). The header alone tells
-how many slices a volume has; a slice is reached by inflating the member only as far as that slice (paper section 2.1 asks for
-this in place of unpacking the data set). `numpy.load` offers neither, so the two are built here on `zipfile` and `numpy.lib.format`.
+An npz file is a zip archive. Its members `<key>.npy` start with a small header (shape, dtype, memory order).
+The header alone tells how many slices a volume has. To read a slice, its member is inflated only up to that
+slice. Paper section 2.1 asks for this instead of unpacking the data set. `numpy.load` can do neither, so both
+are built here on `zipfile` and `numpy.lib.format`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from numpy.lib import format as npy
 from ..provenance.files import atomic_file
 
 MAX_ARRAY_BYTES = 8 * 1024**3
-"""Default limit on the bytes an array may declare: a 2000 x 2048 x 2048 uint8 volume fits, a corrupt header does not."""
+"""Default limit on an array's declared bytes: 2000 x 2048 x 2048 uint8 fits, a corrupt header does not."""
 
-_SKIP_BYTES = 1 << 20  # what is inflated at a time while skipping forward; bounds memory, not speed
+_SKIP_BYTES = 1 << 20  # bytes inflated at a time while skipping forward; bounds memory, not speed
 _READ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -36,20 +37,20 @@ _READ_ERRORS = (
 
 
 class CaseError(ValueError):
-    """A case file that cannot be used. The message starts with the file and says what was found and what was expected."""
+    """A case file cannot be used. The message names the file, what was found and what was expected."""
 
     def __init__(self, path: str | os.PathLike, message: str):
         super().__init__(f"{path}: {message}")
         self.path = Path(path)
         self.message = message
 
-    def __reduce__(self):  # exceptions travel back from worker processes
+    def __reduce__(self):  # worker processes pickle exceptions to send them back
         return type(self), (self.path, self.message)
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What the header of a `.npy` member declares: shape, dtype and memory order."""
+    """The shape, dtype and memory order that the header of a `.npy` member declares."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -57,7 +58,7 @@ class ArrayHeader:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array, from exact integers (a hostile header cannot make it overflow)."""
+        """Size of the array in bytes. The integers are exact, so a hostile header cannot make it overflow."""
         count = 1
         for side in self.shape:
             count *= int(side)
@@ -65,7 +66,7 @@ class ArrayHeader:
 
 
 class CaseArchive:
-    """An open npz file. Use as a context manager; every failure is a `CaseError` naming the file.
+    """An open npz file, used as a context manager. Every failure raises a `CaseError` that names the file.
 
     Args:
         path: the npz file.
@@ -103,12 +104,12 @@ class CaseArchive:
         return f"{key}.npy" in self._zip.NameToInfo
 
     def header(self, key: str) -> ArrayHeader:
-        """Shape, dtype and order of array `key`, without reading the array."""
+        """Read the shape, dtype and memory order of array `key`, but not the array."""
         with self._member(key) as stream:
             return self._read_header(stream, key)
 
     def array(self, key: str) -> np.ndarray:
-        """The whole array `key`; object arrays are refused, never unpickled."""
+        """Read the whole array `key`. Object arrays are refused, never unpickled."""
         with self._member(key) as stream:
             header = self._read_header(stream, key)
             flat = self._room_for(header, key)
@@ -117,7 +118,7 @@ class CaseArchive:
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
     def slices(self, key: str) -> Iterator[np.ndarray]:
-        """The array `key` plane by plane along its first axis, in bounded memory (Fortran-ordered arrays are read whole)."""
+        """Yield the planes of array `key` one by one, in bounded memory unless it is Fortran-ordered."""
         header = self.header(key)
         if header.fortran_order and len(header.shape) > 1:
             yield from self.array(key)
@@ -130,7 +131,7 @@ class CaseArchive:
             planes.expect_end()
 
     def planes(self, key: str) -> PlaneStream:
-        """A forward-only stream over the planes of the C-ordered array `key`."""
+        """Open a forward-only stream over the planes of the C-ordered array `key`."""
         stream = self._member(key)
         try:
             return PlaneStream(self, key, stream, self._read_header(stream, key))
@@ -159,21 +160,24 @@ class CaseArchive:
             raise self._error(f"array '{key}' has no readable npy header ({error})") from error
         if header.dtype.hasobject:
             raise self._error(
-                f"array '{key}' holds Python objects (dtype {header.dtype}), which are never unpickled; expected numbers"
+                f"array '{key}' holds Python objects (dtype {header.dtype}), which are never unpickled; "
+                "expected numbers"
             )
         if header.nbytes > self.max_bytes:
             raise self._error(
-                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); the limit is {self.max_bytes:,}"
+                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); "
+                f"the limit is {self.max_bytes:,}"
             )
         self._check_size(header, stream, key)
         return header
 
     def _check_size(self, header: ArrayHeader, stream: BinaryIO, key: str) -> None:
-        """Refuse a header that promises more or less than the archive says the member holds, before memory is taken."""
+        """Before memory is allocated, check the header's size against the member's size in the archive."""
         available = self._zip.getinfo(f"{key}.npy").file_size - stream.tell()
         if available != header.nbytes:
             raise self._error(
-                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}) but the file holds {available:,}"
+                f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}) "
+                f"but the file holds {available:,}"
             )
 
     def _room_for(self, header: ArrayHeader, key: str) -> np.ndarray:
@@ -196,7 +200,7 @@ class CaseArchive:
             raise self._error(f"array '{key}' is damaged ({error})") from error
 
     def _expect_end(self, stream: BinaryIO, key: str) -> None:
-        """Read past the last byte, which is when zipfile compares the checksum."""
+        """Read past the last byte. Only then does zipfile compare the checksum."""
         try:
             stream.read(1)
         except _READ_ERRORS as error:
@@ -207,7 +211,7 @@ class CaseArchive:
 
 
 class PlaneStream:
-    """Planes of one array in order of the first axis, each read or skipped once; made by `CaseArchive.planes`."""
+    """Planes of one array along its first axis, each read or skipped once. Made by `CaseArchive.planes`."""
 
     def __init__(self, archive: CaseArchive, key: str, stream: BinaryIO, header: ArrayHeader):
         self.header = header
@@ -220,11 +224,11 @@ class PlaneStream:
         self._stream.close()
 
     def read_into(self, target: np.ndarray) -> None:
-        """Fill `target` (C-contiguous, any number of whole planes) with what comes next."""
+        """Read the next planes into `target`, a C-contiguous array of any number of whole planes."""
         self._archive._fill(self._stream, target, self._key)
 
     def skip(self, planes: int) -> None:
-        """Inflate and drop `planes` planes."""
+        """Inflate the next `planes` planes and drop them."""
         left = planes * (self.header.nbytes // max(self.header.shape[0], 1))
         waste = np.empty(min(left, _SKIP_BYTES), dtype=np.uint8)
         while left:
@@ -238,12 +242,12 @@ class PlaneStream:
 
 
 def read_slice(path: str | os.PathLike, key: str, z: int, max_bytes: int = MAX_ARRAY_BYTES) -> np.ndarray:
-    """Plane `z` of array `key`, inflating the member only up to it (paper section 2.1).
+    """Read plane `z` of array `key`. The member is inflated only up to that plane (paper section 2.1).
 
-    On average over `z` this costs half of reading the array; memory is one plane.
+    On average over `z` this costs half of reading the array. It needs the memory of one plane.
 
     Raises:
-        CaseError: unreadable file, or `z` outside the array.
+        CaseError: the file is unreadable, or `z` lies outside the array.
     """
     with CaseArchive(path, max_bytes) as archive:
         header = archive.header(key)
@@ -259,15 +263,16 @@ def read_slice(path: str | os.PathLike, key: str, z: int, max_bytes: int = MAX_A
 
 
 def write_archive(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], level: int = 6) -> None:
-    """Write arrays to a compressed npz, atomically, byte for byte the same for the same arrays; `level` is zlib's, 1 (fast) to 9.
+    """Write arrays to a compressed npz file, atomically. The same arrays always give the same bytes.
 
-    `numpy.savez_compressed` stamps the time of day into the archive, which would change the file's hash from run to run.
+    `numpy.savez_compressed` stores the time of day, so the file's hash would change from run to run.
+    `level` is the zlib level, from 1 (fast) to 9.
     """
     path = Path(path)
     with atomic_file(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
             info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
-            info._compresslevel = level  # of the archive it would hold for members given by name only
+            info._compresslevel = level  # a level given to ZipFile applies only to members given by name
             with archive.open(info, "w", force_zip64=True) as member:
                 npy.write_array(member, np.asarray(array), allow_pickle=False)

@@ -1,7 +1,8 @@
-"""What a data folder costs and what is wrong with it: the figures behind the paper's section 2.1 and Table 2, for any folder.
+"""Measure a data folder's disk cost and reading times and list its faults (paper section 2.1, Table 2).
 
-Disk: as stored, and unpacked slice by slice as the baseline does; time: a slice from a compressed volume against reading the volume;
-faults: files that cannot be used, odd ones, and objects that vanish at the network's input size.
+Disk cost compares the stored bytes with the bytes unpacked slice by slice, as the baseline does.
+Reading times compare one slice of a compressed volume with the whole volume.
+Faults are files that cannot be used, odd files, and objects that vanish at the network's input size.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from .archive import CaseArchive, CaseError, read_slice
 from .index import SliceIndex
 from .transforms import Geometry
 
-UNPACKED_BYTES = 3 * 8 + 1
-"""Bytes a pixel once unpacked: three float64 channels and a label. 1.63 million slices of 512 x 512 of it are the paper's 10 TB."""
+UNPACKED_BYTES = 3 * 8 + 1  # the paper's 10 TB are 1.63 million slices of 512 x 512 such pixels
+"""Bytes per pixel once unpacked: three float64 channels and a label."""
 
 
 def disk_cost(index: SliceIndex, index_bytes: int = 0) -> pd.DataFrame:
-    """Bytes a modality: `stored` (compressed cases), `unpacked` (one array a slice), and `ratio`; a last row "All" with the `index`.
+    """Compare the stored and the unpacked size of the cases, per modality.
 
     Args:
-        index: of the folder.
-        index_bytes: size of the saved index, all that reading on demand adds to the stored cases.
+        index: index of the data folder.
+        index_bytes: size of the saved index. Reading on demand adds nothing else to the stored cases.
+
+    Returns:
+        One row per modality and a last row "All". Columns: cases, slices, stored (bytes of the compressed
+        cases), unpacked (bytes with one array per slice), ratio (unpacked / stored), index (`index_bytes`, in
+        "All" only).
     """
     cases = index.cases.assign(unpacked=lambda c: c.n_slices * c.height * c.width * UNPACKED_BYTES)
     table = cases.groupby("modality").agg(
@@ -41,9 +47,10 @@ def disk_cost(index: SliceIndex, index_bytes: int = 0) -> pd.DataFrame:
 
 
 def lost_labels(index: SliceIndex, size: int) -> pd.DataFrame:
-    """Objects on slices, and how many of them have no pixel left at `size` px, a case that loses any: path, modality, objects, lost.
+    """List the cases with objects on slices that keep no pixel at an input size of `size` pixels.
 
-    An unreadable case is left out; `SliceIndex.build` reports those.
+    Columns: path, modality, objects (on all slices), lost. Unreadable cases are left out, since
+    `SliceIndex.build` reports them.
     """
     rows = []
     for case in index.cases.itertuples():
@@ -66,11 +73,13 @@ def _lost_in_case(path: Path, geometry: Geometry) -> tuple[int, int]:
 
 
 def faults(index: SliceIndex, size: int | None = None) -> pd.DataFrame:
-    """Everything wrong with a folder: path, fault ("not used", "odd", "loses objects at <size> px") and detail, one row each.
+    """List everything wrong with a data folder, one row per fault: path, fault and detail.
+
+    The fault is "not used", "odd" or "loses objects at <size> px".
 
     Args:
-        index: as `SliceIndex.build` returns it (a subset has no list of unusable files).
-        size: also look for objects that vanish at this input size, pixels; reads all labels.
+        index: index as `SliceIndex.build` returns it. A subset has no list of unusable files.
+        size: also look for objects that vanish at this input size in pixels. This reads all labels.
     """
     rows = [(str(path), "not used", message) for path, message in index.problems]
     rows += [(str(path), "odd", message) for path, message in index.remarks]
@@ -84,12 +93,15 @@ def faults(index: SliceIndex, size: int | None = None) -> pd.DataFrame:
 
 
 def reading_times(path: str | Path, draws: int = 10, key: str = "imgs") -> pd.DataFrame:
-    """Seconds to read a slice at evenly spaced depths of a volume, inflating only as far as needed, and to read the volume with `numpy.load`.
+    """Time the reading of single slices of a volume, and of the whole volume with `numpy.load`.
 
-    Runs are interleaved. Returns one row a draw: depth (0..1), slice_seconds, volume_seconds.
+    The slices lie at evenly spaced depths and are inflated only as far as needed. The two readings alternate.
+
+    Returns:
+        One row per draw: depth (0..1), slice_seconds, volume_seconds.
 
     Raises:
-        CaseError: unreadable file, or no volume.
+        CaseError: the file is unreadable, or the array is no volume.
     """
     with CaseArchive(path) as archive:
         shape = archive.header(key).shape

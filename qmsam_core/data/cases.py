@@ -1,11 +1,15 @@
-"""Cases: one image or volume with its boxes and labels, in the npz format of the CVPR 2024 "MedSAM on Laptop" challenge.
+"""Cases: an image or volume with its boxes and labels, in the npz format of the CVPR 2024 challenge.
 
-A 2-D case holds `imgs` (H,W,3) uint8 and `boxes` (N,4) as x_min, y_min, x_max, y_max; a 3-D case `imgs` (D,H,W) uint8, `boxes`
-(N,6) as x_min, y_min, z_min, x_max, y_max, z_max and `spacing` (3,) in mm as (x, y, z). `gts` holds labels 1..N where they are known,
-0 is background; training files have `gts` and no boxes. A prediction is an npz of the same name holding `segs`, label i+1 for box i.
+The challenge is "MedSAM on Laptop". Its files hold these arrays:
 
-**Box convention, everywhere in this package:** a box names the outermost pixels it covers, so its maxima are *inclusive*
-(a box around one pixel has x_min == x_max) and 0 <= x_min <= x_max <= width - 1.
+- 2-D case: `imgs` (H,W,3) uint8; `boxes` (N,4) as x_min, y_min, x_max, y_max.
+- 3-D case: `imgs` (D,H,W) uint8; `boxes` (N,6) as x_min, y_min, z_min, x_max, y_max, z_max; `spacing` (3,)
+  in mm as (x, y, z).
+- `gts` holds labels 1..N where they are known; 0 is background. Training files have `gts` and no boxes.
+- A prediction is an npz file of the same name. It holds `segs`, with label i+1 for box i.
+
+**Box convention, everywhere in this package:** a box names the outermost pixels it covers, so its maxima are
+*inclusive*. A box around one pixel has x_min == x_max, and 0 <= x_min <= x_max <= width - 1.
 """
 
 from __future__ import annotations
@@ -20,20 +24,29 @@ from scipy import ndimage
 from .archive import MAX_ARRAY_BYTES, ArrayHeader, CaseArchive, CaseError, write_archive
 
 __all__ = [
-    "MAX_LABEL", "Case", "CaseError", "CaseLayout", "case_layout", "check_box_count", "read_boxes", "read_segmentation", "renumbered", "tight_boxes",
+    "MAX_LABEL",
+    "Case",
+    "CaseError",
+    "CaseLayout",
+    "case_layout",
+    "check_box_count",
+    "read_boxes",
+    "read_segmentation",
+    "renumbered",
+    "tight_boxes",
     "write_segmentation",
-]  # fmt: skip
+]
 
 MAX_LABEL = 65535
-"""Largest label id accepted: uint16, far above the challenge's 255 boxes a case."""
+"""Largest label id accepted: the uint16 maximum, far above the challenge's 255 boxes per case."""
 
 SEGMENTATION_LEVEL = 1
-"""zlib level of predictions: several times faster than the default, and label maps are small at any level."""
+"""zlib level of predictions, several times faster than the default. Label maps are small at any level."""
 
 
 @dataclass(frozen=True)
 class CaseLayout:
-    """What the headers of a case file say: whether it is a volume, its size in slices and pixels, and whether it has labels and boxes."""
+    """Layout of a case file as its headers declare it. `height` and `width` are in pixels."""
 
     is_volume: bool
     n_slices: int
@@ -46,11 +59,12 @@ class CaseLayout:
 def case_layout(archive: CaseArchive) -> CaseLayout:
     """Validate the headers of an open case file without reading an array.
 
-    Whether a three-dimensional `imgs` is an RGB image or a volume is told by `gts` where there is one (two or three axes), else by
-    the file's name (`2DBox_`, `3DBox_`), else by a last axis of length 3.
+    A three-dimensional `imgs` is an RGB image or a volume. The number of axes of `gts` decides, two or three.
+    Without `gts` the file's name decides (`2DBox_`, `3DBox_`). Else a last axis of length 3 means an image.
 
     Raises:
-        CaseError: `imgs` missing, not uint8, of no known shape or empty; `gts` not integer or of another shape.
+        CaseError: `imgs` is missing, not uint8, empty or of an unknown shape; `gts` is not integer or of
+            another shape.
     """
     images = archive.header("imgs")
     if images.dtype != np.uint8:
@@ -105,9 +119,9 @@ class Case:
     Attributes:
         name: the file's stem, e.g. `3DBox_CT_0566`.
         images: uint8 0..255, (H,W,3) or (D,H,W).
-        boxes: int64 (N,4) or (N,6), inclusive maxima in pixels; None where the file has none.
-        labels: integers 0..65535, (H,W) or (D,H,W), 0 background; None where unknown. Box i belongs to label i+1.
-        spacing: float64 (3,) mm as (x, y, z); ones for images.
+        boxes: int64 (N,4) or (N,6) in pixels, maxima inclusive; None if the file has none.
+        labels: integers 0..65535, (H,W) or (D,H,W), 0 is background; None if unknown. Box i has label i+1.
+        spacing: float64 (3,) in mm as (x, y, z); ones for images.
     """
 
     name: str
@@ -118,10 +132,11 @@ class Case:
 
     @classmethod
     def load(cls, path: str | os.PathLike, max_bytes: int = MAX_ARRAY_BYTES) -> Case:
-        """Read and validate a case file; a gray (H,W) image becomes three equal channels.
+        """Read and validate a case file. A grey (H,W) image becomes three equal channels.
 
         Raises:
-            CaseError: not a readable npz, wrong keys, types or shapes, object arrays, boxes outside the image, more labels than boxes.
+            CaseError: the file is no readable npz; keys, types or shapes are wrong; an array holds objects; a
+                box leaves the image; there are more labels than boxes.
         """
         path = Path(path)
         with CaseArchive(path, max_bytes) as archive:
@@ -137,7 +152,7 @@ class Case:
         return cls(path.stem, np.ascontiguousarray(images), boxes, labels, spacing)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the case under the challenge's keys, compressed and atomically; absent boxes or labels are left out."""
+        """Write the case under the challenge's keys, compressed and atomically, without absent arrays."""
         arrays = {"imgs": self.images}
         if self.labels is not None:
             arrays["gts"] = self.labels
@@ -149,7 +164,7 @@ class Case:
 
     @property
     def is_volume(self) -> bool:
-        """True for (D,H,W) volumes. Decided by labels or boxes where there are some, so a volume three pixels wide is not taken for RGB."""
+        """Whether `images` is (D,H,W). Labels or boxes decide first, since a volume may be 3 pixels wide."""
         if self.labels is not None:
             return self.labels.ndim == 3
         if self.boxes is not None:
@@ -167,21 +182,22 @@ class Case:
         return self.images.shape[1:] if self.is_volume else self.images.shape[:2]
 
     def slice_image(self, z: int = 0) -> np.ndarray:
-        """Slice `z` as (H,W,3) uint8; gray slices are copied to three channels (paper section 2.1)."""
+        """Slice `z` as (H,W,3) uint8. A grey slice is copied to three channels (paper section 2.1)."""
         self._check_slice(z)
         return np.repeat(self.images[z][..., None], 3, axis=2) if self.is_volume else self.images
 
     def slice_labels(self, z: int = 0) -> np.ndarray:
-        """Labels of slice `z`, (H,W). Raises `CaseError` where the case has none."""
+        """Labels (H,W) of slice `z`. Raises `CaseError` if the case has none."""
         self._check_slice(z)
         if self.labels is None:
             raise CaseError(self.name, "has no labels ('gts')")
         return self.labels[z] if self.is_volume else self.labels
 
     def with_boxes(self) -> Case:
-        """The case with boxes: as they are, or tight ones derived from the labels.
+        """Return the case with boxes: its own, or tight boxes derived from the labels.
 
-        Derived boxes follow the ascending label ids; ids are then renumbered 1..N without gaps, so that box i belongs to label i+1.
+        Derived boxes follow the ascending label ids. The ids are then renumbered 1..N without gaps, so that
+        box i belongs to label i+1.
         """
         if self.boxes is not None:
             return self
@@ -199,14 +215,14 @@ class Case:
 
 
 def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label ids present and the tight box of each.
+    """Find the label ids present and the tight box of each.
 
     Args:
         labels: integers >= 0, (H,W) or (D,H,W).
 
     Returns:
         ids: int64 (N,), ascending, without 0.
-        boxes: int64 (N,4) x_min, y_min, x_max, y_max, or (N,6) with z after y in both halves; maxima inclusive.
+        boxes: int64, maxima inclusive; (N,4) as x_min, y_min, x_max, y_max, or (N,6) with z after each y.
     """
     labels = np.asarray(labels)
     found = ndimage.find_objects(labels.astype(np.int32, copy=False))
@@ -219,7 +235,7 @@ def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_segmentation(path: str | os.PathLike, segs: np.ndarray) -> None:
-    """Write a prediction, `segs` (H,W) or (D,H,W), atomically: uint8 as the challenge asks, uint16 only where labels exceed 255."""
+    """Write `segs` (H,W) or (D,H,W) atomically: uint8 as the challenge asks, uint16 if labels exceed 255."""
     segs = np.asarray(segs)
     top = int(segs.max(initial=0))
     if segs.dtype.kind not in "uib" or segs.min(initial=0) < 0 or top > MAX_LABEL:
@@ -232,7 +248,7 @@ def write_segmentation(path: str | os.PathLike, segs: np.ndarray) -> None:
 
 
 def read_segmentation(path: str | os.PathLike) -> np.ndarray:
-    """Read `segs` from a prediction file, (H,W) or (D,H,W) unsigned integers. Raises `CaseError`."""
+    """Read `segs` from a prediction file: unsigned integers, (H,W) or (D,H,W). Raises `CaseError`."""
     with CaseArchive(path) as archive:
         segs = archive.array("segs")
     if segs.dtype.kind not in "uib" or segs.ndim not in (2, 3):
@@ -243,7 +259,7 @@ def read_segmentation(path: str | os.PathLike) -> np.ndarray:
 
 
 def renumbered(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Labels 1..N in place of the `ids` that `tight_boxes` found in `labels`, so that its box i belongs to label i+1; no copy where they are that already."""
+    """Renumber the `ids` of `tight_boxes` to 1..N, so that box i has label i+1. No copy if they are 1..N."""
     if np.array_equal(ids, np.arange(1, len(ids) + 1)):
         return labels
     table = np.zeros(int(ids.max(initial=0)) + 1, dtype=labels.dtype)
@@ -262,12 +278,13 @@ def _load_labels(archive: CaseArchive) -> np.ndarray:
 
 
 def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
-    """Boxes of an open case file, int64 (N,4) or (N,6), checked against the image.
+    """Read the boxes of an open case file, int64 (N,4) or (N,6), and check them against the image.
 
-    A maximum equal to the image's side (the exclusive convention of some tools) is clipped to the last pixel.
+    Some tools use exclusive maxima. A maximum equal to the image's side is thus clipped to the last pixel.
 
     Raises:
-        CaseError: wrong shape or type, NaN or fractional coordinates, minimum above maximum, a box that leaves the image.
+        CaseError: shape or type is wrong, a coordinate is NaN, infinite or fractional, a minimum exceeds its
+            maximum, or a box leaves the image.
     """
     path, boxes = archive.path, archive.array("boxes")
     columns = 6 if layout.is_volume else 4
@@ -295,7 +312,7 @@ def read_boxes(archive: CaseArchive, layout: CaseLayout) -> np.ndarray:
 
 
 def check_box_count(path: str | os.PathLike, top_label: int, n_boxes: int) -> None:
-    """Raise `CaseError` where labels go beyond the boxes, so that box i cannot stand for label i+1."""
+    """Raise `CaseError` if labels exceed the number of boxes, since box i then cannot belong to label i+1."""
     if top_label > n_boxes:
         raise CaseError(
             path,

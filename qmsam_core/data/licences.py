@@ -1,10 +1,14 @@
-"""Which cases may be trained on for a checkpoint that is given away, and shown in pictures that are: those whose source states an open licence.
+"""Find the cases whose source states an open licence.
 
-A data folder may hold `SOURCES.md` with Markdown tables whose first column names files (patterns below the modality's folder, in back quotes)
-and of which one column is headed "licence as stated". Nothing is known here about any particular data set: only what is stated counts.
+Only these may train a published checkpoint or appear in a published picture.
 
-A pattern names the files that begin with it, with `*`, `?` and `[...]` as in a shell, but it stops at no half word or number: `case_1` names
-`case_1.npz` and `case_1_2.npz`, not `case_10.npz`; `case_`, `case_1*` and `Set/` name whatever follows.
+A data folder may hold `SOURCES.md` with Markdown tables. The first column names files by patterns in back
+quotes, relative to the modality's folder. One column is headed "licence as stated". This module knows nothing
+about any particular data set. Only the stated licence counts.
+
+A pattern names the files that begin with it, with `*`, `?` and `[...]` as in a shell. The match must not end
+within a word or number: `case_1` names `case_1.npz` and `case_1_2.npz`, not `case_10.npz`. After a final
+`*`, `_`, `-` or `/` anything may follow, as in `case_`, `case_1*` and `Set/`.
 """
 
 from __future__ import annotations
@@ -20,19 +24,23 @@ import pandas as pd
 SOURCES = "SOURCES.md"
 OPEN = re.compile(r"\b(CC0|CC BY \d|MIT\b|BSD|Apache)")
 RESTRICTED = re.compile(
-    r"\bN[CD]\b|non-commercial|research and educational|\(code\)|names the \w+ code author|usage policy|(?<!separate data )licence stated|^none stated",
+    r"\bN[CD]\b|non-commercial|research and educational|\(code\)|names the \w+ code author|usage policy|"
+    r"(?<!separate data )licence stated|^none stated",
     re.IGNORECASE,
 )
-"""Terms that take back what a repository's own licence seems to give; "no separate data licence stated" leaves it standing."""
+"""Terms that revoke a repository's open licence. "No separate data licence stated" does not revoke it."""
 
 
 def is_open(statement: str) -> bool:
-    """Whether a licence statement names CC0, CC BY, MIT, BSD or Apache for the data, and nothing that restricts them."""
+    """Whether a statement names CC0, CC BY, MIT, BSD or Apache for the data, without restricting them."""
     return bool(OPEN.search(statement)) and not RESTRICTED.search(statement)
 
 
 def read_sources(root: str | Path) -> pd.DataFrame:
-    """The sources of a data folder, one row a pattern: modality, pattern, source, licence, open (bool); empty without a `SOURCES.md`."""
+    """Read the sources of a data folder, one row per pattern. Without a `SOURCES.md` the table is empty.
+
+    Columns: modality, pattern, source, licence, open (bool).
+    """
     path = Path(root) / SOURCES
     rows, modality, header = [], "", []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -52,10 +60,13 @@ def read_sources(root: str | Path) -> pd.DataFrame:
 
 
 def source_of(name: str, sources: pd.DataFrame) -> pd.Series | None:
-    """The row of `read_sources` that describes a case, by its path below the root; None when no pattern names it.
+    """Find the row of `read_sources` for a case, given by its path below the root; None if there is none.
 
-    Where several do, the case is open only if all of them are: of those that are not, else of all, the row with the longest literal text is credited.
-    A case directly in its modality's folder, as after a copy without the data sets' folders, also goes by what a pattern says behind its last `/`.
+    If several patterns match, the case is open only if all of them are open. The row returned is the one with
+    the longest literal text, among the rows that are not open if there are any, else among all.
+
+    A case directly in its modality's folder may be a copy without the data set's folder. It also matches by
+    the part of a pattern after the last `/`.
     """
     modality, _, below = name.partition("/")
     rows = sources[sources["modality"] == modality]
@@ -73,7 +84,7 @@ def source_of(name: str, sources: pd.DataFrame) -> pd.Series | None:
 
 
 def _covers(pattern: str, name: str) -> bool:
-    """Whether a name begins with a pattern that is not cut off within a word or number; an empty pattern covers nothing."""
+    """Whether a name begins with a pattern that ends at a word's end. An empty pattern covers nothing."""
     if pattern.endswith(("*", "_", "-", "/")):
         return fnmatchcase(name, f"{pattern}*")
     return any(
@@ -84,7 +95,7 @@ def _covers(pattern: str, name: str) -> bool:
 
 
 def _file_pattern(pattern: str, modality: str) -> str:
-    """What a pattern says of file names; "" where that tells no data set: `Set/`, `Set/*.npz`, `Set/2DBox_US_*`."""
+    """A pattern after its last `/`; "" if that names no data set (`Set/`, `Set/*.npz`, `Set/2DBox_US_*`)."""
     tail = pattern.rpartition("/")[2]
     words = re.sub(r"^[23]DBox_", "", _literal(tail)).removeprefix(modality).removesuffix(".npz")
     return tail if any(character.isalnum() for character in words) else ""
@@ -95,9 +106,11 @@ def _literal(pattern: str) -> str:
 
 
 def to_show(paths: Iterable[str | Path], root: str | Path) -> pd.Series:
-    """Which cases of a data folder a picture should be made of, bool a path: the openly licensed; all where there is none (phantoms, a folder of one's own).
+    """Choose the cases to make pictures of: those with an open licence, or all cases if none has one.
 
-    A picture of others can be looked at where the data are, and is left out when the run is published (`qmsam_core.study.publish`).
+    Phantoms and private folders state no licence. Except for phantoms, pictures of cases without an open
+    licence can be viewed where the data are, but are not published with a run (`qmsam_core.study.publish`).
+    The result holds one bool per path.
     """
     sources = read_sources(root)
     rows = [source_of(Path(os.path.relpath(path, root)).as_posix(), sources) for path in paths]

@@ -1,6 +1,6 @@
-"""Which slices an epoch trains on: as many from each modality, empty slices left out, divided among the ranks.
+"""Draw the slices of a training epoch per modality, without empty slices, and divide them among the ranks.
 
-Source: paper section 3.1 (random sampling of Ns slices a modality in each epoch) and section 4.4 (both equations).
+Source: paper section 3.1 (each epoch draws Ns random slices per modality) and section 4.4 (both equations).
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ Strategy = Literal["min", "all"] | int | float
 def samples_per_modality(
     counts: Mapping[str, int], strategy: Strategy = "min", least: int | None = None
 ) -> dict[str, int]:
-    """Number of slices an epoch draws from each modality.
+    """Compute the number of slices that an epoch draws from each modality.
 
     Args:
-        counts: slices available, N_m, by modality.
-        strategy: "min": N_s(m) = min_i N_m(i), the paper's method. A whole number: that many of each (paper Table 3: 900),
-            repeating where a modality has fewer. A share f between 0 and 1: max(f N_m(m), `least`), rounded down; 0.1 is the
-            paper's ablation. "all": N_m(m).
-        least: of a share; None takes min_i N_m(i), as the paper does.
+        counts: number of slices available, N_m, by modality.
+        strategy: "min": N_s(m) = min_i N_m(i), the paper's method.
+            A whole number: that many of each (paper Table 3: 900). Slices repeat if a modality has fewer.
+            A share f between 0 and 1: max(f N_m(m), `least`), rounded down. 0.1 is the paper's ablation.
+            "all": N_m(m).
+        least: lower bound used with a share. None means min_i N_m(i), as in the paper.
 
     Raises:
-        ValueError: unknown strategy, a number below 1, or a modality without slices.
+        ValueError: the strategy is unknown, a number is below 1, or a modality has no slices.
     """
     counts = {modality: int(count) for modality, count in counts.items()}
     empty = [modality for modality, count in counts.items() if count < 1]
@@ -47,21 +48,25 @@ def samples_per_modality(
     if isinstance(strategy, int) and not isinstance(strategy, bool) and strategy >= 1:
         return dict.fromkeys(counts, strategy)
     raise ValueError(
-        f"strategy {strategy!r}: expected 'min', 'all', a whole number of at least 1 or a share between 0 and 1"
+        f"strategy {strategy!r}: expected 'min', 'all', a whole number of at least 1 "
+        "or a share between 0 and 1"
     )
 
 
 class ModalityBalancedSampler(Sampler[int]):
-    """Slice numbers of one epoch for one rank: drawn anew each epoch, only slices that hold an object, all modalities mixed.
+    """Sample the slice numbers of one epoch for one rank, balanced and mixed over the modalities.
 
-    Every rank draws the same epoch from the seed and takes every `world_size`-th of it, so ranks partition it exactly; their
-    lengths differ by at most one.
+    Each epoch is a new draw of slices that hold an object. Every rank draws the same epoch from the seed and
+    takes every `world_size`-th slice of it. The ranks thus partition the epoch, and their lengths differ by
+    at most one.
 
     Args:
         index: slices, built with their labels. Modalities without any object are left out.
-        strategy, least: see `samples_per_modality`.
-        seed: of the draw; the epoch is added to it.
-        rank, world_size: this process among those that train together.
+        strategy: see `samples_per_modality`.
+        seed: seed of the draw, combined with the epoch.
+        rank: number of this process, from 0.
+        world_size: number of processes that train together.
+        least: see `samples_per_modality`.
     """
 
     def __init__(
@@ -87,11 +92,11 @@ class ModalityBalancedSampler(Sampler[int]):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose draw the next iteration gives."""
+        """Set the epoch that the next iteration draws."""
         self._epoch = epoch
 
     def epoch_slices(self) -> np.ndarray:
-        """Slice numbers of the whole epoch, all ranks, in order; int64."""
+        """Slice numbers of the whole epoch for all ranks, in order; int64."""
         rng = np.random.default_rng((self.seed, self._epoch))
         drawn = [_draw(rows, self.samples[name], rng) for name, rows in self._slices.items()]
         return rng.permutation(np.concatenate(drawn))
@@ -105,6 +110,6 @@ class ModalityBalancedSampler(Sampler[int]):
 
 
 def _draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of `rows` without replacement; where there are fewer, whole rounds first, so no slice comes twice more than another."""
+    """Draw `count` of `rows`. A slice repeats only after all were drawn, so counts differ by at most 1."""
     rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
     return np.concatenate(rounds)[:count]

@@ -1,6 +1,6 @@
-"""Slices as training and evaluation samples: one object on one slice, with its box.
+"""Training and evaluation samples: one object on one slice, with its box.
 
-Source: paper sections 2.1 (volumes read slice by slice, on demand) and 3.1.
+Source: paper sections 2.1 (volumes are read slice by slice, on demand) and 3.1.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ __all__ = ["ModalityBalancedSampler", "ObjectDataset", "SliceDataset", "samples_
 
 
 class SliceDataset(Dataset):
-    """One sample a slice: an object drawn at random among those on it, as training does.
+    """One sample per slice: a random object among those on the slice, as in training.
 
-    The draw of object, flips and jitter depends on the seed, the epoch and the slice's number only, whichever worker or rank reads it.
+    The draw of object, flips and jitter depends only on the seed, the epoch and the slice's number. It is the
+    same in every worker and on every rank.
 
     Args:
         index: slices, built with their labels.
@@ -40,21 +41,28 @@ class SliceDataset(Dataset):
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ):
         self.index, self.transform, self.rng_seed = index, transform, rng_seed
-        self._epoch = torch.tensor(epoch).share_memory_()  # persistent workers see `set_epoch`
+        self._epoch = torch.tensor(epoch).share_memory_()  # so that persistent workers see `set_epoch`
         self._reader = SliceReader(cache_bytes)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw objects, flips and jitter anew from here on, in running worker processes too."""
+        """Set the epoch of all later draws, also in worker processes that already run."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i: int) -> dict:
-        """Sample of slice `i`: image float32 (3,S,S) 0..1, box float32 (4,) model pixels, mask float32 (1,M,M) 0/1, modality, name "case:z:label".
+        """Make the sample of slice `i`.
+
+        Returns:
+            image: float32 (3,S,S), 0..1.
+            box: float32 (4,), model pixels.
+            mask: float32 (1,M,M), 0 or 1.
+            modality: the modality's name.
+            name: "case:z:label".
 
         Raises:
-            CaseError: unreadable file, or a slice without an object.
+            CaseError: the file is unreadable, or the slice holds no object.
         """
         rng = np.random.default_rng((self.rng_seed, int(self._epoch), int(i)))
         image, labels = read_labelled_slice(self.index, i, self._reader)
@@ -63,7 +71,8 @@ class SliceDataset(Dataset):
         if not ids:
             raise CaseError(
                 ref.path,
-                f"slice {ref.z} holds no object; sample with ModalityBalancedSampler, which leaves such slices out",
+                f"slice {ref.z} holds no object; "
+                "sample with ModalityBalancedSampler, which leaves such slices out",
             )
         label = _choose_label(ids, labels, self.transform, rng)
         return _sample(
@@ -72,7 +81,7 @@ class SliceDataset(Dataset):
 
 
 class ObjectDataset(Dataset):
-    """One sample an object: every label on every slice, in order, nothing drawn, as evaluation needs.
+    """One sample per object: every label on every slice, in order, without random draws, as evaluation needs.
 
     Args:
         index: slices, built with their labels.
@@ -89,7 +98,7 @@ class ObjectDataset(Dataset):
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, k: int) -> dict:
-        """Sample of object `k`; fields as in `SliceDataset`."""
+        """Make the sample of object `k`. The fields are those of `SliceDataset`."""
         if not 0 <= k < len(self):
             raise IndexError(f"object {k} of {len(self)}")
         i = int(np.searchsorted(self._ends, k, side="right"))
@@ -103,7 +112,7 @@ class ObjectDataset(Dataset):
 
 
 def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H,W,3) uint8 and labels (H,W) of slice `i`; gray is copied to three channels. Raises `CaseError`."""
+    """Read slice `i`: image (H,W,3) uint8, with grey repeated, and labels (H,W). Raises `CaseError`."""
     ref = index[i]
     if index.is_volume(ref.case):
         image, labels = reader.read(ref.path, "imgs", ref.z), reader.read(ref.path, "gts", ref.z)
@@ -115,7 +124,7 @@ def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple
 def _choose_label(
     ids: tuple[int, ...], labels: np.ndarray, transform: EvalTransform, rng: np.random.Generator
 ) -> int:
-    """A label at random among those that survive at the masks' size; where none does, the one of most pixels."""
+    """Draw a label among those that survive at the mask size, else take the label with most pixels."""
     small = transform.geometry(labels).mask(labels, transform.mask_size)
     surviving = [label for label in np.unique(small).tolist() if label]
     if surviving:

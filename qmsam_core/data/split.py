@@ -1,4 +1,4 @@
-"""The parts of a data set: what is trained on, what choices are made on, what the tables compare on, and what nothing is chosen on."""
+"""Split a data set into parts to train on, to choose epochs on, to compare arms on and to test on."""
 
 from __future__ import annotations
 
@@ -21,25 +21,32 @@ def make_parts(
     validation_root: str | os.PathLike | None = None,
     testing_root: str | os.PathLike | None = None,
 ) -> tuple[SliceIndex, dict[str, SliceIndex]]:
-    """Index a data folder, split it, and save each part.
+    """Index a data folder, split it and save each part: training, evaluation, validation and testing.
 
-    The validation part, on which arms are compared, is the challenge's public validation set in the paper; without a folder of its own it is the evaluation
-    part. The testing part is the challenge's hidden set in the paper; without a folder of its own it is a fifth of the cases, by a hash of their group
-    (`SliceIndex.hold_out`): the same in every run, so that nobody trains on it by changing a seed.
+    Arms are compared on the validation part. In the paper it is the challenge's public validation set.
+    Without `validation_root` it is the evaluation part.
+
+    Nothing is chosen on the testing part. In the paper it is the challenge's hidden set. Without
+    `testing_root` it is a fifth of the cases, by a hash of their group (`SliceIndex.hold_out`). It is the
+    same in every run, so that no change of seed moves a test case into training.
 
     Args:
-        root: folder with `<Modality>/**/*.npz`; cases without labels are in no part. folder: gets `index_<part>.npz` and the index's cache.
-        eval_fraction: share of the rest held out for choosing epochs (paper section 3.1: one tenth), drawn by `seed`.
-        eval_cases: cases a modality at most of every part but `train`, drawn by a hash of the case's name below the root, so the same in every run;
-            0 takes all. The others are in no part.
-        validation_root, testing_root: folders of the same kind whose labelled cases make up those parts.
+        root: folder with `<Modality>/**/*.npz`. Cases without labels are in no part.
+        folder: receives `index_<part>.npz` and the index's cache.
+        eval_fraction: share of the rest held out to choose epochs (paper section 3.1: one tenth).
+        seed: seed of that draw.
+        eval_cases: most cases per modality in every part but `train`; 0 takes all. The draw uses a hash of
+            the case's path below the root and is the same in every run. The other cases are in no part.
+        validation_root: folder like `root` whose labelled cases are the validation part.
+        testing_root: folder like `root` whose labelled cases are the testing part.
 
     Returns:
-        The index of all cases of `root`, and the parts by name; a part with a folder of its own lists that folder's problems, cases without labels among them.
+        The index of all cases of `root`, and the parts by name. A part with its own folder lists that
+        folder's problems, including its cases without labels.
 
     Raises:
-        DataFolderError: a folder without a usable case, or without labels.
-        ValueError: a case to train or choose on is in a folder to compare or test on as well.
+        DataFolderError: a folder holds no usable case or no labels.
+        ValueError: a case to train or choose on is also in a folder to compare or test on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = SliceIndex.build(root, cache=folder / "index_cache.npz")
@@ -58,14 +65,13 @@ def make_parts(
             name: part if name == "train" else _at_most(eval_cases, part) for name, part in parts.items()
         }
     for name, part in parts.items():
-        part.save(
-            folder / f"index_{name}.npz", times=False
-        )  # what is made from a part stays up to date when the data are copied
+        # Without times, results made from a part stay valid when the data are copied.
+        part.save(folder / f"index_{name}.npz", times=False)
     return index, parts
 
 
 def _labelled(index: SliceIndex, purpose: str) -> SliceIndex:
-    """The cases that have labels; the others are added to the problems. Raises `DataFolderError` where none has."""
+    """Keep the cases with labels, list the others as problems. Raises `DataFolderError` if none is left."""
     with_labels = index.cases["has_labels"]
     if not with_labels.any():
         raise DataFolderError(
@@ -82,7 +88,7 @@ def _labelled(index: SliceIndex, purpose: str) -> SliceIndex:
 
 
 def _refuse_shared(part: SliceIndex, learned_from: SliceIndex) -> None:
-    """Raise `ValueError` where a file of a part is one of those that are trained or chosen on, by name and size: its score would be no news."""
+    """Raise `ValueError` if a file, by name and size, is also trained or chosen on: its score is biased."""
     known = set(zip(map(os.path.basename, learned_from.cases["path"]), learned_from.cases["bytes"]))
     shared = [
         path
@@ -91,13 +97,13 @@ def _refuse_shared(part: SliceIndex, learned_from: SliceIndex) -> None:
     ]
     if shared:
         raise ValueError(
-            f"{part.root}: {len(shared)} of its cases are also among those of {learned_from.root} that are trained and chosen on, {os.path.basename(shared[0])} for one; "
-            "take them out of one of the two"
+            f"{part.root}: {len(shared)} of its cases are also among those of {learned_from.root} that are "
+            f"trained and chosen on, {os.path.basename(shared[0])} for one; take them out of one of the two"
         )
 
 
 def _at_most(count: int, part: SliceIndex) -> SliceIndex:
-    """At most `count` cases a modality, in index order. By a hash: the first by name would come from one data set."""
+    """Draw up to `count` cases per modality by hash: the first by name would come from one data set."""
     hashes = [
         hashlib.sha256(Path(path).relative_to(part.root).as_posix().encode()).hexdigest()
         for path in part.cases["path"]

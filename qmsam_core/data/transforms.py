@@ -1,9 +1,12 @@
-"""From a slice to the network's input and back: resize the longest side, pad, normalise, flip, jitter the box; and the inverses.
+"""Transform a slice to the network's input and masks back: resize, pad, normalise, flip, jitter the box.
 
-Coordinates. Image pixels are those of the stored slice, model pixels those of the square network input (side `size`). The content
-lies in the upper left `new_height` x `new_width` corner, padding at the bottom and right. A box is x_min, y_min, x_max, y_max with
-**inclusive maxima** (the outermost pixels covered); from image to model pixels all four numbers are multiplied by the one factor
-`scale`, as the challenge's baseline does, so the way back is a division and nothing is lost.
+Image pixels are those of the stored slice. Model pixels are those of the square network input (side `size`).
+The longest side is resized to `size`. The content lies in the upper left `new_height` x `new_width` corner,
+with padding at the bottom and right.
+
+A box is x_min, y_min, x_max, y_max with **inclusive maxima** (the outermost pixels covered). From image to
+model pixels, all four numbers are multiplied by the one factor `scale`, as in the challenge's baseline. The
+way back is a division, so nothing is lost.
 
 Source: paper section 2.1 (pre-processing), section 2.3 (post-processing), section 3.1 (flips).
 """
@@ -30,13 +33,15 @@ ORDERS = ("pad_then_normalise", "normalise_then_pad")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a slice of one size lies in the network's square input.
+    """Position of a slice in the network's square input.
 
     Attributes:
-        height, width: the slice, pixels.
+        height: height of the slice, pixels.
+        width: width of the slice, pixels.
         size: side of the input, pixels.
         scale: model pixels per image pixel, `size / max(height, width)`.
-        new_height, new_width: the content's size in model pixels.
+        new_height: height of the content, model pixels.
+        new_width: width of the content, model pixels.
     """
 
     height: int
@@ -48,7 +53,10 @@ class Geometry:
 
     @classmethod
     def of(cls, height: int, width: int, size: int) -> Geometry:
-        """Longest side to `size`, the other rounded half up (as SAM's ResizeLongestSide), at least one pixel."""
+        """Scale the longest side to `size`, and the other in proportion to at least one pixel.
+
+        The other side is rounded half up, as in SAM's ResizeLongestSide.
+        """
         if min(height, width, size) < 1:
             raise ValueError(f"height {height}, width {width}, size {size}: expected all at least 1")
         scale = size / max(height, width)
@@ -59,13 +67,13 @@ class Geometry:
     def image(
         self, image: np.ndarray, interpolation: Interpolation = "area", order: Order = "pad_then_normalise"
     ) -> np.ndarray:
-        """Network input of a slice.
+        """Make the network's input of a slice.
 
         Args:
             image: uint8 (H,W,3), 0..255.
-            interpolation: area (the public checkpoint's), nearest, cubic or linear.
-            order: the paper's pad_then_normalise (padding is 0 before min-max normalisation), or the baseline's
-                normalise_then_pad (padding equals the image's minimum).
+            interpolation: area (as for the public checkpoint), nearest, cubic or linear.
+            order: pad_then_normalise is the paper's (padding is 0 before min-max normalisation).
+                normalise_then_pad is the baseline's (padding equals the image's minimum).
 
         Returns:
             float32 (3,size,size), 0..1.
@@ -82,7 +90,10 @@ class Geometry:
         return np.ascontiguousarray(square.transpose(2, 0, 1))
 
     def mask(self, mask: np.ndarray, out: int | None = None) -> np.ndarray:
-        """Mask or label map (H,W) at model resolution, nearest neighbour, padded: (out,out), same dtype (bool becomes uint8); `out` defaults to `size`."""
+        """Resize a mask or label map (H,W) to model resolution by nearest neighbour, and pad it to (out,out).
+
+        `out` defaults to `size`. The dtype stays the same, but bool becomes uint8.
+        """
         out = self.size if out is None else out
         mask = mask.astype(np.uint8) if mask.dtype == bool else mask
         rows = _nearest(self.height, self.new_height, self.size, out)
@@ -92,7 +103,10 @@ class Geometry:
         return square
 
     def kept_mask(self, mask: np.ndarray, out: int | None = None) -> np.ndarray:
-        """Binary mask uint8 (out,out) of an object (H,W); where nearest neighbour loses a small one, every pixel it touches instead."""
+        """Binary mask (out,out), uint8, of an object's mask (H,W).
+
+        If nearest neighbour loses a small object, every pixel that it touches is set instead.
+        """
         out = self.size if out is None else out
         square = (self.mask(mask, out) != 0).astype(np.uint8)
         if not square.any():
@@ -105,21 +119,21 @@ class Geometry:
         return square
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N,4) from image to model pixels, float32 (N,4)."""
+        """Convert boxes (N,4) from image to model pixels, float32 (N,4)."""
         return (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale).astype(np.float32)
 
     def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N,4) from model to image pixels, float32 (N,4), not rounded, clipped to the image."""
+        """Convert boxes (N,4) from model to image pixels: float32 (N,4), unrounded, clipped to the image."""
         limits = np.array([self.width, self.height, self.width, self.height]) - 1
         return np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / self.scale, 0, limits).astype(
             np.float32
         )
 
     def mask_to_image(self, logits: np.ndarray) -> np.ndarray:
-        """Masks at the slice's own size: crop the padding, resize the logits linearly, binarise at 0 (paper section 2.3).
+        """Crop the padding, resize logits linearly to the slice and binarise at 0 (paper section 2.3).
 
         Args:
-            logits: float32 (N,M,M); M is `size` or a fraction of it (MedSAM's masks have a quarter of its input's side).
+            logits: float32 (N,M,M). M is `size` or a fraction of it; for MedSAM a quarter.
 
         Returns:
             bool (N,H,W).
@@ -138,7 +152,7 @@ class Geometry:
         return masks
 
     def content(self, square: np.ndarray) -> np.ndarray:
-        """The unpadded corner of a mask; enlarged first where the corner's edge would cut through a mask pixel."""
+        """Crop a mask's padding. If the crop would cut through a mask pixel, the mask is enlarged first."""
         side = square.shape[0]
         if (self.new_height * side) % self.size or (self.new_width * side) % self.size:
             square, side = (
@@ -152,7 +166,7 @@ class Geometry:
 
 
 def min_max(image: np.ndarray) -> np.ndarray:
-    """Image scaled to 0..1 by its own minimum and maximum, float32; a constant image becomes 0."""
+    """Scale an image to 0..1 by its own minimum and maximum, float32. A constant image becomes 0."""
     image = image.astype(np.float32)
     low, high = image.min(), image.max()
     return (image - low) / np.maximum(high - low, np.float32(1e-8))
@@ -169,7 +183,10 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 def flip_sample(
     image: np.ndarray, mask: np.ndarray, horizontal: bool, vertical: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H,W,3) and mask (H,W) mirrored left-right and/or up-down, before resizing, so padding stays at the bottom and right."""
+    """Mirror an image (H,W,3) and its mask (H,W) left-right, up-down or both.
+
+    This happens before resizing, so that padding stays at the bottom and right.
+    """
     rows, columns = slice(None, None, -1 if vertical else 1), slice(None, None, -1 if horizontal else 1)
     return np.ascontiguousarray(image[rows, columns]), np.ascontiguousarray(mask[rows, columns])
 
@@ -177,7 +194,7 @@ def flip_sample(
 def jitter_box(
     box: np.ndarray, amount: float, width: int, height: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Box (4,) with each side moved outwards by a uniform 0..`amount` pixels, kept inside `width` x `height`; float32."""
+    """Move each box side outwards by a uniform 0..`amount` pixels inside `width` x `height`; float32 (4,)."""
     x_min, y_min, x_max, y_max = np.asarray(box, dtype=np.float64) + rng.uniform(0, amount, 4) * (
         -1,
         -1,
@@ -191,12 +208,13 @@ def jitter_box(
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Sample for evaluation: no flips, the box as tight as the mask in model pixels.
+    """Make an evaluation sample: no flips, and a box as tight as the mask in model pixels.
 
     Attributes:
         size: side of the network's input, pixels.
         mask_size: side of the network's masks, pixels.
-        interpolation, order: see `Geometry.image`.
+        interpolation: see `Geometry.image`.
+        order: see `Geometry.image`.
     """
 
     size: int
@@ -205,13 +223,13 @@ class EvalTransform:
     order: Order = "pad_then_normalise"
 
     def geometry(self, image: np.ndarray) -> Geometry:
-        """Where a slice of this shape lies in the input."""
+        """Position of a slice of this shape in the input."""
         return Geometry.of(image.shape[0], image.shape[1], self.size)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A slice and the mask of one object on it, ready for the network.
+        """Prepare a slice and the mask of one object on it for the network.
 
         Args:
             image: uint8 (H,W,3).
@@ -219,8 +237,10 @@ class EvalTransform:
             rng: unused here; training draws from it.
 
         Returns:
-            image float32 (3,size,size) 0..1; box float32 (4,), model pixels, inclusive maxima; mask uint8 (mask_size,mask_size) 0/1.
-            An object too small for the model's grid keeps the pixels it touches, so neither mask nor box is ever empty.
+            image: float32 (3,size,size), 0..1.
+            box: float32 (4,), model pixels, maxima inclusive.
+            mask: uint8 (mask_size,mask_size), 0 or 1. An object too small for the model's grid keeps the
+                pixels it touches. Mask and box are thus never empty.
         """
         geometry = self.geometry(image)
         return (
@@ -232,7 +252,7 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class TrainTransform(EvalTransform):
-    """Sample for training: random flips (paper section 3.1) and, as in the baseline, a box jittered outwards.
+    """Make a training sample: random flips (paper section 3.1), and as in the baseline a jittered box.
 
     Attributes:
         flips: mirror left-right and up-down, each with probability one half.
@@ -245,7 +265,7 @@ class TrainTransform(EvalTransform):
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `EvalTransform`, flipped and jittered by draws from `rng` (required)."""
+        """Do as `EvalTransform`, with flips and jitter drawn from `rng` (required)."""
         if rng is None:
             raise ValueError("training samples draw flips and jitter: pass a numpy Generator as rng")
         if self.flips:
@@ -260,7 +280,7 @@ class TrainTransform(EvalTransform):
 
 
 def _nearest(side: int, new_side: int, size: int, out: int) -> np.ndarray:
-    """For each output pixel of the content, the image pixel under its centre; the content's edge is rounded up to whole pixels."""
+    """Image pixel under the centre of each output pixel. The content's edge is rounded up to whole pixels."""
     count = -(-new_side * out // size)
     centres = (np.arange(count) + 0.5) * size / out
     return np.minimum((centres * side / new_side).astype(np.int64), side - 1)

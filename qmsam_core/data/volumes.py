@@ -1,7 +1,8 @@
-"""Slices of compressed volumes on demand: inflate as far as the slice wanted, keep what was inflated of recent volumes.
+"""Read slices of compressed volumes on demand. A volume is inflated only up to the wanted slice.
 
-Training draws slices at random from thousands of volumes and rarely meets one twice, evaluation walks through them in order; both
-are served by keeping, for a bounded number of bytes, the part inflated so far and the stream that can go on from there.
+Training draws slices at random from thousands of volumes and rarely meets one twice. Evaluation reads each
+volume in order. To serve both, the reader keeps the inflated part of recent volumes and the stream that can
+continue from there, within a limit of bytes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ DEFAULT_CACHE_BYTES = 256 * 1024**2
 
 
 class SliceReader:
-    """Reads planes of npz members, remembering recently inflated volumes.
+    """Read planes of npz arrays and keep recently inflated volumes in a cache.
 
-    Safe to hand to worker processes: a copy or a forked child starts with an empty memory, since open streams cannot be shared.
+    Processes cannot share open streams. A copy or a forked child therefore starts with an empty cache.
 
     Args:
         cache_bytes: most bytes of volumes kept; 0 keeps nothing.
@@ -34,10 +35,10 @@ class SliceReader:
         self._forget()
 
     def read(self, path: str | os.PathLike, key: str, z: int) -> np.ndarray:
-        """Plane `z` of the volume `key`; a view into the memory, to be copied before it is changed.
+        """Read plane `z` of the volume `key`. Copy the result before a change: it is a view into the cache.
 
         Raises:
-            CaseError: unreadable file, or no such plane.
+            CaseError: the file is unreadable, or there is no such plane.
         """
         if self._process != os.getpid():
             self._forget()
@@ -45,7 +46,7 @@ class SliceReader:
         return read_slice(path, key, z, self.max_bytes) if volume is None else volume.plane(z)
 
     def read_whole(self, path: str | os.PathLike, key: str) -> np.ndarray:
-        """The whole array `key` of a 2-D case; a view into the memory, to be copied before it is changed."""
+        """Read array `key` of a 2-D case. Copy the result before a change: it is a view into the cache."""
         if self._process != os.getpid():
             self._forget()
         path, stamp = Path(path), _stamp(path)
@@ -58,13 +59,13 @@ class SliceReader:
         return held.array
 
     def close(self) -> None:
-        """Close all streams and drop what is kept."""
+        """Close all streams and empty the cache."""
         for volume in self._volumes.values():
             volume.close()
         self._forget()
 
     def _volume(self, path: Path, key: str) -> _PartialVolume | None:
-        """The remembered or newly opened volume; None where it is larger than all the memory allowed."""
+        """The cached or newly opened volume; None if it is larger than the whole cache."""
         stamp = _stamp(path)
         volume = self._recall((path, key), stamp)
         if volume is not None or self.cache_bytes <= 0:
@@ -77,7 +78,7 @@ class SliceReader:
         return volume
 
     def _recall(self, key: tuple[Path, str], stamp: tuple[int, int]) -> _PartialVolume | _WholeImage | None:
-        """What is kept under `key`, moved to the front; dropped where the file has changed since."""
+        """Return the cached entry and mark it as used last. Drop it if the file has changed since."""
         held = self._volumes.get(key)
         if held is not None and held.stamp != stamp:
             self._drop(key)
@@ -87,7 +88,7 @@ class SliceReader:
         return held
 
     def _hold(self, key: tuple[Path, str], volume: _PartialVolume | _WholeImage) -> None:
-        """Keep a volume, dropping the longest unused ones to stay within `cache_bytes`."""
+        """Cache a volume. Drop those unused for longest to stay within `cache_bytes`."""
         while self._volumes and self._held + volume.nbytes > self.cache_bytes:
             self._drop(next(iter(self._volumes)))
         self._volumes[key] = volume
@@ -111,17 +112,17 @@ class SliceReader:
 
 
 class _WholeImage:
-    """A 2-D array as it was read."""
+    """A cached 2-D array."""
 
     def __init__(self, array: np.ndarray, stamp: tuple[int, int]):
         self.array, self.stamp, self.nbytes = array, stamp, array.nbytes
 
     def close(self) -> None:
-        """Nothing to close; here so that it can be dropped like a volume."""
+        """Do nothing. Entries of the cache are closed when dropped, and an array has no stream."""
 
 
 class _PartialVolume:
-    """The first planes of a volume and the stream with the rest. `numpy.empty` takes real memory only as planes arrive."""
+    """First planes of a volume and a stream of the rest. `numpy.empty` takes memory only as planes arrive."""
 
     def __init__(self, path: Path, key: str, stamp: tuple[int, int], max_bytes: int):
         self.path, self.stamp = path, stamp

@@ -1,4 +1,4 @@
-"""Deployment: export to ONNX and OpenVINO, engines behind one interface, and the predictor of whole cases."""
+"""Deployment: export to ONNX and OpenVINO, engines with one interface, and a predictor for whole cases."""
 
 from .engines import ENGINES, Engine, OnnxRuntimeEngine, OpenVinoEngine, open_engine
 from .parity import parity, parity_summary

@@ -1,6 +1,8 @@
-"""A folder of cases: read ahead, segmented, written behind; what is finished is kept, what fails is reported and the rest goes on.
+"""Segment a folder of cases. While one case is segmented, the next is read and the last is written.
 
-An output is finished where it is readable, of its case's size, and made by this predictor of this very input, as `predictor.json` beside it tells.
+Finished outputs are kept. A case that fails is reported and the others continue. An output is finished if it
+is readable, has its case's size, and was made by this predictor from this very input file. The last two are
+recorded in `predictor.json` beside the outputs.
 """
 
 import json
@@ -20,15 +22,16 @@ from .predictor import Predictor, Timing, check_boxes, run_ahead
 TIMING = "timing.csv"
 MADE = "predictor.json"
 SAVE_SECONDS = 10.0
-"""How often both are written while cases are running: a run that is killed leaves most of them, and what it finished since is made again."""
+"""Seconds between saves of both files. After a kill, cases finished since the last save are made again."""
 FAILURES = (CaseError, OSError, MemoryError, RuntimeError, ValueError)
-"""What a single case may fail with: its own content, the disk, memory, or the engine (OpenVINO and ONNX Runtime raise RuntimeError)."""
+"""Errors of a single case: its content, the disk, memory, or the engine (which raises RuntimeError)."""
 GIVE_UP = 3
-"""Files in a row that could not be written before the batch ends: hours of work for a full disk help nobody, one file too large is no reason to stop."""
+"""The batch ends after this many files in a row could not be written. A full disk would fail for hours, but
+one file that is too large is no reason to stop."""
 
 
 class OutputError(OSError):
-    """The output folder cannot be written to; the message says why and what to do."""
+    """The output folder cannot be written. The message says why and what to do."""
 
 
 def predict_folder(
@@ -38,18 +41,24 @@ def predict_folder(
     log: Callable[[str], None] = print,
     done: Callable[[], None] = lambda: None,
 ) -> list[dict]:
-    """Segment many cases; one that fails is reported and the rest goes on. Finished outputs are kept, so a second call resumes.
+    """Segment many cases. Finished outputs are kept, so a second call resumes.
 
-    The next case is read while one is segmented and the last is written: three cases are in memory at most.
+    A case that fails is reported and the others continue. At most three cases are in memory: one being read,
+    one being segmented and one being written.
 
     Args:
-        log: takes one line a failure, and one where outputs are there that something else made. done: called after every case, finished, kept or failed.
+        cases: paths of the case files.
+        output: folder for the segmentations, made if absent.
+        log: takes one line per failure, and one line if existing outputs were made by something else.
+        done: called after every case, whether finished, kept or failed.
 
     Returns:
-        One row a case: case, status (`done`, `kept` or `failed: ...`), and the fields of `Timing`; of a kept case those of the earlier run.
+        One row per case: case, status (`done`, `kept` or `failed: ...`) and the fields of `Timing`. A kept
+        case has the times of the earlier run.
 
     Raises:
-        OutputError: the output folder cannot be made or written to, or three files in a row could not be; what is finished stays.
+        OutputError: the output folder cannot be made or written, or three files in a row could not be
+            written. Finished outputs stay.
     """
     cases = list(cases)
     made = prepare_output(output, cases, predictor, log)
@@ -100,7 +109,10 @@ def predict_folder(
 def prepare_output(
     output: Path, cases: list[Path], predictor: Predictor, log: Callable[[str], None]
 ) -> "Made":
-    """Make the folder, try that it can be written to, clear what a killed run left half-written under hidden names; returns what is finished there."""
+    """Make the output folder, check that it is writable, and remove partial files of a killed run.
+
+    Returns the record of what is finished in the folder.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         with atomic_file(output / ".writable"):
@@ -117,13 +129,18 @@ def prepare_output(
             part.unlink(missing_ok=True)
     if not made.known and (count := sum((output / path.name).exists() for path in cases)):
         log(
-            f"{output}: {count} segmentations there are of another model or other settings, or of unknown origin; they are made again"
+            f"{output}: {count} segmentations there are of another model or other settings, "
+            "or of unknown origin; they are made again"
         )
     return made
 
 
 def load(path: Path, target: Path, made: "Made") -> tuple[Path, Case | Exception | None, float]:
-    """A case with boxes and the seconds it took; the error where it cannot be used; None where its output is finished."""
+    """Load a case that has boxes, unless its output is finished.
+
+    Returns the path, then the case (or its error, or None if its output is finished), then the seconds it
+    took.
+    """
     started = time.perf_counter()
     try:
         if made.holds(path) and finished(path, target):
@@ -136,7 +153,7 @@ def load(path: Path, target: Path, made: "Made") -> tuple[Path, Case | Exception
 
 
 def finished(path: Path, target: Path) -> bool:
-    """Whether a readable segmentation of the case's own size is there already."""
+    """Test whether `target` is a readable segmentation of the case's size."""
     if not target.exists():
         return False
     try:
@@ -149,7 +166,7 @@ def finished(path: Path, target: Path) -> bool:
 
 
 class Writing:
-    """Writes one segmentation at a time in a thread; `start` first waits for the one before, and settles its row."""
+    """Writes one segmentation at a time in a thread. `start` waits for the last one and settles its row."""
 
     def __init__(self, output: Path, settle: Callable[[dict], None]) -> None:
         self._output, self._settle = output, settle
@@ -170,7 +187,7 @@ class Writing:
             self._pool.shutdown()
 
     def start(self, name: str, segs: np.ndarray, timing: Timing) -> None:
-        """Begin to write `segs` as `name`."""
+        """Start to write `segs` as `name`. The time goes into `timing`."""
         self.wait()
         self._running = (
             name,
@@ -179,7 +196,7 @@ class Writing:
         )
 
     def wait(self) -> None:
-        """Until the file that was begun is written or reported. Raises `OutputError` when nothing can be written any more."""
+        """Wait until the current file is written or reported. Raises `OutputError` after too many failures."""
         if self._running is None:
             return
         (name, timing, future), self._running = self._running, None
@@ -190,7 +207,8 @@ class Writing:
             self._lost += 1
             if self._lost == GIVE_UP:
                 raise OutputError(
-                    f"{self._output}: {GIVE_UP} files in a row could not be written, the last for {one_line(error)}; "
+                    f"{self._output}: {GIVE_UP} files in a row could not be written, "
+                    f"the last for {one_line(error)}; "
                     "finished cases are kept, the same command goes on with the rest"
                 ) from error
         else:
@@ -199,16 +217,18 @@ class Writing:
 
 
 class Made:
-    """What made the outputs of a folder, as JSON: the predictor, and of every case the size and time of the file it was given.
+    """Record of what made the outputs of a folder, kept as JSON.
 
-    Only outputs of the predictor at work count. What is known of those of another is forgotten on disk before the first of them is replaced, so that a run
-    that is killed leaves none that passes for what it is not.
+    It holds the predictor's settings, and the size and time of each case's input file. The engine and the
+    number of boxes at once are left out, because they change no mask. Only outputs of the current predictor
+    count. Records of another predictor are removed from disk before its first output is replaced. So a killed
+    run leaves no output with a wrong record.
 
     Attributes:
-        known: whether the file was there and names this predictor. Which engine runs the model, and how many boxes at once, changes no mask and is left out.
+        known: whether the file existed and names this predictor.
 
     Raises:
-        OSError: outputs of another predictor cannot be forgotten.
+        OSError: the records of another predictor cannot be removed.
     """
 
     def __init__(self, path: Path, predictor: Predictor) -> None:
@@ -223,17 +243,20 @@ class Made:
             self._write()
 
     def holds(self, path: Path) -> bool:
-        """Whether the case's output was made of this very file; notes the file, to be asked before it is read. Raises `OSError` where there is none."""
+        """Test whether the case's output was made from this very file. Call it before the file is read.
+
+        It notes the file's size and time for `add`. Raises `OSError` if there is no such file.
+        """
         stat = path.stat()
         self._found[path.name] = f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
         return self._cases.get(path.name) == self._found[path.name]
 
     def add(self, name: str) -> None:
-        """The output of a case is written, from the file that `holds` saw."""
+        """Record that a case's output was written, made from the file that `holds` saw."""
         self._cases[name] = self._found[name]
 
     def save(self) -> None:
-        """Write the file. A disk without room for it is no reason to end: what it does not hold is made again."""
+        """Write the file. A full disk is no error here, because outputs without a record are made again."""
         try:
             self._write()
         except OSError:
@@ -245,7 +268,7 @@ class Made:
 
 
 def read_made(path: Path) -> dict:
-    """What `Made` wrote; empty where there is nothing or something else."""
+    """Read the file that `Made` wrote. Empty if there is none or it is something else."""
     try:
         stored = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -254,10 +277,10 @@ def read_made(path: Path) -> dict:
 
 
 class TimingTable:
-    """Status and seconds of every case as CSV, written atomically. Rows of earlier runs stay until their case is settled anew.
+    """Status and times of every case as CSV, written atomically. Earlier rows stay until replaced.
 
     Attributes:
-        rows: one for every case settled in this run.
+        rows: one row per case settled in this run.
     """
 
     COLUMNS = ("case", "status", *vars(Timing()))
@@ -267,11 +290,11 @@ class TimingTable:
         self.rows: list[dict] = []
 
     def kept(self, name: str) -> dict:
-        """The row of a case that an earlier run finished, with that run's seconds where they are known."""
+        """Return the row of a case that an earlier run finished, with its times where they are known."""
         return {**self._earlier.get(name, {}), "case": name, "status": "kept"}
 
     def save(self) -> None:
-        """Write the table. A disk without room for it is no reason to lose the run: what is finished stays and is found again."""
+        """Write the table. A full disk is no error here: finished outputs stay and are found again."""
         rows = self._earlier | {row["case"]: row for row in self.rows}
         table = pd.DataFrame(list(rows.values()), columns=list(self.COLUMNS))
         try:
@@ -282,7 +305,7 @@ class TimingTable:
 
 
 def read_timing(path: Path) -> dict[str, dict]:
-    """Rows of an earlier timing table by case; none where there is none or it is not one."""
+    """Read the rows of an earlier timing table by case. Empty if there is none or it is something else."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError):
@@ -294,6 +317,6 @@ def read_timing(path: Path) -> dict[str, dict]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line, without the path where it names its file apart."""
+    """Return an error's message in one line, without the path where the error keeps its file separately."""
     text = " ".join(str(getattr(error, "message", error)).split())
     return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)

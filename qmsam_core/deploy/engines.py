@@ -1,6 +1,7 @@
-"""ONNX Runtime and OpenVINO, and in `pytorch_engine` PyTorch, behind one interface: `encode` once an image, `decode` for its boxes.
+"""Engines with one interface: `encode` runs once per image, `decode` runs on its boxes.
 
-A fast export has a part between the two, `prepare`, with what the decoder needs of an image whatever its boxes. Its result travels inside the embedding.
+ONNX Runtime and OpenVINO are here, PyTorch is in `pytorch_engine`. A fast export has a part between the two:
+`prepare` computes what the decoder needs of an image for any boxes. Its result travels inside the embedding.
 """
 
 import time
@@ -19,25 +20,26 @@ from .exported import PREPARED, export_digest, parts_in, read_export
 
 
 class Engine(Protocol):
-    """What every engine can do. Arrays are float32; sizes are those of the exported model."""
+    """Interface of every engine. Arrays are float32; sizes are those of the exported model."""
 
     name: str
     image_size: int
     mask_size: int
     source: str
-    """A hash of what the masks come from, an export's files or a model's weights, whichever engine runs it."""
+    """Hash of what gives the masks, an export's files or a model's weights. All engines agree on it."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images (B, 3, S, S) in 0..1 -> embeddings (B, C, g, g)."""
+        """Encode images (B, 3, S, S) in 0..1 as embeddings (B, C, g, g)."""
 
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Embedding (1, C, g, g) of one image and boxes (N, 4) in model px -> low-res mask logits (N, M, M)."""
+        """Decode boxes (N, 4) in model px on an embedding (1, C, g, g): low-res mask logits (N, M, M)."""
 
 
 class Embedding(np.ndarray):
-    """An embedding (1, C, g, g) float32 as an array, with what the engine that made it has prepared of it for its decoder.
+    """An embedding (1, C, g, g) float32 that also carries what its engine prepared for the decoder.
 
-    Arrays that are computed or cut from it do not inherit that: they are decoded all the same, and prepared then.
+    Arrays computed or cut from it do not inherit the prepared part. They can be decoded all the same, and the
+    part is then prepared.
     """
 
     maker: "PreparingEngine | None" = None
@@ -48,7 +50,7 @@ class Embedding(np.ndarray):
 
 
 class PreparingEngine(ABC):
-    """An engine in three steps; where an export has nothing to prepare, the second hands the embedding on."""
+    """An engine in three steps: embed, prepare, decode. Without a `prepare` part the embedding is passed."""
 
     @abstractmethod
     def embed(self, images: np.ndarray) -> np.ndarray:
@@ -56,11 +58,11 @@ class PreparingEngine(ABC):
 
     @abstractmethod
     def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Embedding (1, C, g, g) -> everything of an image that the decoder takes."""
+        """Embedding (1, C, g, g) -> everything that the decoder takes of an image."""
 
     @abstractmethod
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
-        """As `decode`, of what `prepare` made."""
+        """Decode boxes as `decode` does, from the result of `prepare`."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         embeddings = self.embed(images)
@@ -78,7 +80,7 @@ class PreparingEngine(ABC):
 
 
 class OnnxRuntimeEngine(PreparingEngine):
-    """The ONNX files of an export, on ONNX Runtime's CPU provider. Images and boxes go in as many at once as are given."""
+    """The ONNX files of an export on ONNX Runtime's CPU provider. All images or boxes given run at once."""
 
     name = "onnxruntime"
 
@@ -89,12 +91,10 @@ class OnnxRuntimeEngine(PreparingEngine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # idle threads that spin would slow whatever runs next to them
-        options.log_severity_level = (
-            3  # a QCDQ file as released lists its initialisers as inputs, one warning each
-        )
+        # idle threads that spin would slow whatever runs next to them
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # a QCDQ file of style `released` lists its initialisers as inputs, and each gives a warning
+        options.log_severity_level = 3
         started = time.perf_counter()
         sessions = {
             name: onnxruntime.InferenceSession(
@@ -115,18 +115,22 @@ class OnnxRuntimeEngine(PreparingEngine):
         return tuple(self.preparer.run(None, {"embedding": embedding})) if self.preparer else (embedding,)
 
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
-        # a file as released also lists its constants as inputs; they keep their values
+        # a file of style `released` also lists its constants as inputs; they keep their values
         names = [name for name in self.inputs if name in (*PREPARED, "embedding")]
         return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
 
 class OpenVinoEngine(PreparingEngine):
-    """The IR files of an export, on OpenVINO's CPU plugin. A fast export takes images and boxes one by one, the others all at once.
+    """The IR files of an export on OpenVINO's CPU plugin.
+
+    A fast export takes images and boxes one by one, other exports take all at once.
 
     Args:
-        folder: of the export. threads: of inference.
-        precision: `f32` or `bf16`, always stated: left alone OpenVINO picks bf16 where the CPU has it, and arms would not compare.
-        cache: folder for compiled models, which shortens the next start; None compiles anew.
+        folder: folder of the export.
+        threads: threads for inference.
+        precision: `f32` or `bf16`. It is always set, because OpenVINO's own choice is bf16 where the CPU has
+            it, and then arms would not compare.
+        cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
     """
 
@@ -179,18 +183,18 @@ class OpenVinoEngine(PreparingEngine):
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
         if not self.one_at_a_time:
             return self.decoder.infer([*prepared, boxes])[0].copy()
-        boxes = np.ascontiguousarray(
-            boxes, np.float32
-        )  # inputs are shared with the engine, not copied: cells and keys are 10 MB
+        # inputs are shared with the engine, not copied: cells and keys are 10 MB
+        boxes = np.ascontiguousarray(boxes, np.float32)
         logits = np.empty((len(boxes), self.mask_size, self.mask_size), np.float32)
         for i in range(len(boxes)):
             logits[i] = self.decoder.infer([*prepared, boxes[i : i + 1]], share_inputs=True)[0][0]
         return logits
 
     def layer_times(self, part: str) -> pd.DataFrame:
-        """What ran in the last call of `encoder`, `prepare` or `decoder`, one row a layer: name, operation, precision (int8, f32, bf16, ...), ms.
+        """Return the layers that ran in the last call of `encoder`, `prepare` or `decoder`, one per row.
 
-        The precision is the end of the plugin's own name of the executed primitive, e.g. `brgemm_avx512_I8`.
+        Columns are name, operation, precision (int8, f32, bf16, ...) and ms. The precision is the end of the
+        plugin's name for the executed primitive, e.g. `brgemm_avx512_I8`.
         """
         request = self.preparer if part == "prepare" else getattr(self, part)
         rows = [
@@ -211,19 +215,26 @@ ENGINES = ("openvino", "onnxruntime", "pytorch")
 def open_engine(
     kind: str, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None
 ) -> Engine:
-    """An engine over an exported folder. `precision` and `cache` are OpenVINO's, see there; PyTorch's `threads` are those of the whole process.
+    """Open an engine on an exported folder.
+
+    Args:
+        kind: one of `ENGINES`.
+        folder: folder of the export.
+        threads: threads for inference. PyTorch sets them for the whole process.
+        precision: for OpenVINO only, see `OpenVinoEngine`.
+        cache: for OpenVINO only, see `OpenVinoEngine`.
 
     Raises:
-        ValueError: an unknown kind, or (ExportError) a folder that is no export or was changed since.
+        ValueError: the kind is unknown.
+        ExportError: the folder is no export or was changed since.
     """
     if kind == "openvino":
         return OpenVinoEngine(folder, threads, precision, cache)
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":
-        from .pytorch_engine import (
-            open_pytorch,
-        )  # PyTorch and Brevitas take seconds to load, and no other engine needs them
+        # PyTorch and Brevitas take seconds to load, and no other engine needs them
+        from .pytorch_engine import open_pytorch
 
         return open_pytorch(folder, threads)
     raise ValueError(f"engine = {kind!r}; expected one of {', '.join(ENGINES)}")

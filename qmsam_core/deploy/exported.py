@@ -1,4 +1,4 @@
-"""An exported folder as its readers see it: `export.json`, checked against the files beside it. Needs neither PyTorch nor Brevitas."""
+"""Read an exported folder: `export.json`, checked against the files beside it. PyTorch is not needed."""
 
 import hashlib
 import json
@@ -11,15 +11,18 @@ from ..provenance.files import sha256
 
 FORMAT = 2
 PREPARED = ("cells", "k", "v", "q")
-"""Outputs of `prepare`, what the decoder of a fast export takes of an image."""
+"""Outputs of `prepare`: what the decoder of a fast export takes of an image."""
 
 
 class ExportError(ValueError):
-    """An export that cannot be made or cannot be used; the message says which file and why."""
+    """An export cannot be made or cannot be used. The message says which file and why."""
 
 
 def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
-    """Move finished files from `work` to `folder`, each at once, `export.json` with the facts and every file's bytes and SHA-256 last; returns the facts."""
+    """Move finished files from `work` to `folder`, each by a rename, `export.json` last.
+
+    Returns the content of `export.json`: the facts, and the bytes and SHA-256 of every file.
+    """
     facts = {
         **facts,
         "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(work.iterdir())},
@@ -31,10 +34,11 @@ def put_in_place(work: Path, folder: Path, facts: dict) -> dict:
 
 
 def read_export(folder: str | Path) -> dict:
-    """The description of an export, checked against the files beside it.
+    """Read the description of an export and check it against the files beside it.
 
     Raises:
-        ExportError: no `export.json`, another format, or a file missing or changed since.
+        ExportError: there is no `export.json`, it has another format, or a file is missing or was changed
+            since.
     """
     folder = Path(folder)
     path = folder / "export.json"
@@ -55,9 +59,11 @@ def read_export(folder: str | Path) -> dict:
 
 
 def export_digest(facts: dict) -> str:
-    """SHA-256 of what an export computes: exports that agree in it give the same masks. `facts` is what `read_export` returns.
+    """Return a SHA-256 of what an export computes. `facts` is the result of `read_export`.
 
-    OpenVINO numbers the nodes of an `.xml` anew at every conversion, so the graphs count by their `.onnx`, and where there is none by the constants in `.bin`.
+    Exports with equal digests give the same masks. OpenVINO numbers the nodes of an `.xml` anew at every
+    conversion, so `.xml` files are left out. A graph counts by its `.onnx`, or where there is none by the
+    constants in its `.bin`.
     """
     files = {
         name: file["sha256"] for name, file in facts["files"].items() if name.endswith((".onnx", ".bin"))
@@ -66,12 +72,15 @@ def export_digest(facts: dict) -> str:
 
 
 def parts_in(facts: dict) -> list[str]:
-    """The parts that an export consists of, in the order in which they run."""
+    """Return the names of an export's parts, in the order in which they run."""
     return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
 
 
 def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
-    """Size of what exports consist of: arm (`int8, ONNX`), part, mb. `exports` are contents of `export.json` by name."""
+    """Return the file sizes of exports: columns arm (such as `int8, ONNX`), part and mb.
+
+    `exports` holds the contents of `export.json` by name.
+    """
     kinds = {"ONNX": ".onnx", "OpenVINO weights": ".bin"}
     rows = [
         {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}

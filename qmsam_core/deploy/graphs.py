@@ -1,4 +1,4 @@
-"""What is exported in each style: the graphs with their inputs and outputs by name, and the clean-up that changes no value of them."""
+"""Graphs to export in each style, with named inputs and outputs, and a clean-up that changes no value."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +17,25 @@ from .rewrites.tiny_vit import TinyViTGraph
 from .rewrites.vit import ViTGraph
 
 STYLES = {
-    "released": "as the authors' released code: clips kept, four hypernetworks and the IoU head computed, the embedding repeated for each box",
+    "released": "as the authors' released code: clips kept, four hypernetworks and the IoU head computed, "
+    "the embedding repeated for each box",
     "clean": "the model as it is traced, then a clean-up that changes no value",
-    "fast": "the model rewritten for the engine without changing its function, and what depends on the image alone apart from the boxes",
+    "fast": "the model rewritten for the engine without changing its function, "
+    "and what depends on the image alone apart from the boxes",
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of an export: its name, the graph, example inputs by name, the outputs, and which of all these are free in their first axis."""
+    """One file of an export.
+
+    Attributes:
+        name: name of the part and its file.
+        graph: the network to export.
+        inputs: example inputs by name.
+        outputs: names of the outputs.
+        free: names of the inputs and outputs whose first axis has no fixed size.
+    """
 
     name: str
     graph: nn.Module
@@ -35,10 +45,10 @@ class Part:
 
 
 def parts_of(model: Sam, style: str) -> list[Part]:
-    """The parts of a model in one of the `STYLES`: `encoder`, `decoder`, and where fast `prepare` between them.
+    """Return a model's parts in one of the `STYLES`: `encoder`, `decoder`, and `prepare` between if fast.
 
     Raises:
-        ValueError: an unknown style.
+        ValueError: the style is unknown.
     """
     if style not in STYLES:
         raise ValueError(f"style = {style!r}; expected one of {', '.join(STYLES)}")
@@ -67,7 +77,7 @@ def parts_of(model: Sam, style: str) -> list[Part]:
 
 
 class EncoderGraph(nn.Module):
-    """images (B, 3, S, S) float32 in 0..1 -> embeddings (B, C, g, g)."""
+    """Images (B, 3, S, S) float32 in 0..1 -> embeddings (B, C, g, g)."""
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -78,9 +88,9 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """embedding (1, C, g, g) of one image, boxes (N, 4) in model px -> low-res mask logits (N, M, M).
+    """Embedding (1, C, g, g) of one image and boxes (N, 4) in model px -> low-res mask logits (N, M, M).
 
-    The prompt encoder is part of it; the IoU head and the hypernetworks of the masks that are not used are not.
+    The prompt encoder is part of it. The IoU head and the hypernetworks of unused masks are not.
     """
 
     def __init__(self, model: Sam) -> None:
@@ -97,7 +107,10 @@ class DecoderGraph(nn.Module):
 
 
 class ReleasedDecoderGraph(nn.Module):
-    """As `DecoderGraph`, with what the released code carries along: masks (N, M, M) of the first of four hypernetworks, and predicted IoU (N, 1)."""
+    """As `DecoderGraph`, with all that the released code computes.
+
+    Outputs are masks (N, M, M) of the first of four hypernetworks, and predicted IoU (N, 1).
+    """
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -117,11 +130,11 @@ class ReleasedDecoderGraph(nn.Module):
 
 
 def clean(graph: onnx.ModelProto) -> dict[str, int]:
-    """Remove from an exported graph, in place, what changes none of its values.
+    """Simplify an exported graph in place without changing any of its values.
 
-    Integer weights lie inside the range that the `Clip` before their `DequantizeLinear` allows, so the clip does nothing but hide the pattern
-    that OpenVINO's low-precision pass looks for. Initialisers listed as inputs keep ONNX Runtime from folding constants. What is added is told by
-    `shield_norms`.
+    Integer weights lie inside the range that the `Clip` before their `DequantizeLinear` allows. So the clip
+    does nothing, but it hides the pattern that OpenVINO's low-precision pass looks for. Initialisers listed
+    as inputs keep ONNX Runtime from folding constants. `shield_norms` says what is added and why.
 
     Returns:
         How many of each were removed or added.
@@ -139,11 +152,13 @@ def clean(graph: onnx.ModelProto) -> dict[str, int]:
 
 
 def shield_norms(graph: onnx.ModelProto) -> int:
-    """Put an addition of 1e-30, which changes no float32 of any ordinary size, between a quantised convolution without bias and the norm behind it.
+    """Add 1e-30 between a quantised convolution without bias and the norm behind it.
 
-    OpenVINO's low-precision pass moves the convolution's dequantisation scale to behind the norm. Measured on trained and untrained networks, the
-    neck's output then deviates by 5 to 10 % (root mean square), whatever the norm's epsilon and the convolution's scale, against 0.002 to 1 % with the
-    addition, past which the pass moves no scale; the convolution stays int8.
+    The addition changes no float32 of any ordinary size. Without it, OpenVINO's low-precision pass moves the
+    convolution's dequantisation scale behind the norm. Measured on trained and untrained networks, the neck's
+    output then deviates by 5 to 10 % (root mean square), whatever the norm's epsilon and the convolution's
+    scale. With the addition it deviates by 0.002 to 1 %, because the pass moves no scale past it. The
+    convolution stays int8.
 
     Returns:
         Number of norms shielded.
@@ -174,7 +189,7 @@ def shield_norms(graph: onnx.ModelProto) -> int:
 def needless_clips(
     graph: onnx.ModelProto, initialisers: dict[str, onnx.TensorProto]
 ) -> Iterator[onnx.NodeProto]:
-    """The `Clip` nodes whose input is a constant that lies inside their bounds."""
+    """Yield the `Clip` nodes whose input is a constant inside their bounds."""
     constants = {name: numpy_helper.to_array(tensor) for name, tensor in initialisers.items()}
     for node in graph.graph.node:
         if node.op_type == "Constant":

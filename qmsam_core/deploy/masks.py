@@ -1,4 +1,4 @@
-"""From low-res logits to the label map of a slice, each mask enlarged only where it can be positive (paper section 2.3)."""
+"""Turn low-res logits into a slice's label map, enlarging only what can be positive (paper section 2.3)."""
 
 from dataclasses import dataclass, field
 
@@ -7,26 +7,30 @@ import numpy as np
 
 from ..data.transforms import Geometry
 
-LEAST = 2  # OpenCV computes a single row or column in another way, which rounds otherwise
+LEAST = 2  # OpenCV computes a single row or column in another way, and rounds differently
 
 
 @dataclass
 class MaskPainter:
-    """Writes masks into the label map of a slice; the same pixels as `Geometry.mask_to_image` over the whole slice, bit for bit.
+    """Writes masks into the label map of a slice.
 
-    Linear interpolation is separable, and resizing by 1 changes nothing. So the rows of the mask that hold something positive are widened to the
-    slice's width, and of the result the columns that can be positive are lengthened to its height: the weights of every pixel are those of the
-    whole, unlike those of a resized cut-out. A box of a twentieth of the slice's width costs about a tenth of the whole.
+    The pixels equal those of `Geometry.mask_to_image` over the whole slice, bit for bit. Linear interpolation
+    is separable, and resizing by 1 changes nothing. So only the mask's rows with a positive value are widened
+    to the slice's width. Of the result, only the columns that can be positive are lengthened to its height.
+    The weights of every pixel are then those of the whole mask, unlike those of a resized cut-out. A box of a
+    twentieth of the slice's width costs about a tenth of the whole.
 
     Attributes:
-        geometry: of the slice.
+        geometry: geometry of the slice.
     """
 
     geometry: Geometry
     _scratch: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def paint(self, logits: np.ndarray, label: int, segs: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-        """Write `label` into `segs` where a mask is positive and no larger label is: the later box wins in whatever order masks are painted.
+        """Write `label` into `segs` where a mask is positive and no larger label is.
+
+        So the later box wins, in whatever order masks are painted.
 
         Args:
             logits: float32 (M, M), low-res mask of one box.
@@ -34,7 +38,8 @@ class MaskPainter:
             segs: uint8 (H, W), changed in place.
 
         Returns:
-            What `tight` takes: the mask of the part that was reached, uint8, valid until the next call, and its top and left; None where no logit is positive.
+            The arguments of `tight`: the mask of the part that was enlarged, uint8, valid until the next
+            call, and its top and left. None if no logit is positive.
         """
         content = self.geometry.content(np.asarray(logits, dtype=np.float32))
         region = positive_region(content)
@@ -52,12 +57,10 @@ class MaskPainter:
         return positive, top, left
 
     def _enlarged(self, content: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-        """The columns wanted at full height, uint8 255 where positive; right in the rows that `rows` of the content reach, empty elsewhere."""
+        """Return the columns at full height, uint8 255 where positive and 0 beyond the reach of `rows`."""
         (first, last), (left, right) = rows, columns
-        first, last = (
-            max(first - 1, 0),
-            min(last + 2, len(content)),
-        )  # the neighbours take part in the interpolation
+        # the neighbouring rows take part in the interpolation
+        first, last = max(first - 1, 0), min(last + 2, len(content))
         if min(*content.shape, self.geometry.width, self.geometry.height) < LEAST:
             whole = cv2.resize(
                 content, (self.geometry.width, self.geometry.height), interpolation=cv2.INTER_LINEAR
@@ -78,7 +81,7 @@ class MaskPainter:
         return positive[:, left - start : right - start]
 
     def _buffer(self, name: str, shape: tuple[int, int], dtype: type) -> np.ndarray:
-        """Memory kept from mask to mask: fresh pages for each cost more than the arithmetic."""
+        """Return memory kept from mask to mask. Fresh pages for each cost more than the arithmetic."""
         size = shape[0] * shape[1]
         if name not in self._scratch or self._scratch[name].size < size:
             self._scratch[name] = np.empty(size, dtype)
@@ -86,7 +89,7 @@ class MaskPainter:
 
 
 def positive_region(content: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """First and last row, first and last column that hold something positive; None where nothing is."""
+    """Return the first and last row and the first and last column with a positive value, or None."""
     positive = content > 0
     rows, columns = np.flatnonzero(positive.any(axis=1)), np.flatnonzero(positive.any(axis=0))
     if not len(rows):
@@ -95,13 +98,26 @@ def positive_region(content: np.ndarray) -> tuple[tuple[int, int], tuple[int, in
 
 
 def reached(first: int, last: int, small: int, large: int) -> tuple[int, int]:
-    """Range of the pixels, of `large`, that linear interpolation from `small` can make positive when only `first`..`last` hold something positive."""
+    """Return start and stop of the output pixels that linear interpolation can make positive.
+
+    Args:
+        first: first input pixel with a positive value.
+        last: last input pixel with a positive value.
+        small: number of input pixels.
+        large: number of output pixels.
+    """
     scale = large / small
     return max(0, int((first - 0.5) * scale) - 1), min(large, int((last + 1.5) * scale) + 2)
 
 
 def tight(positive: np.ndarray, top: int, left: int) -> np.ndarray | None:
-    """Tight box of a mask uint8 that begins at (top, left) of the image: int64 (4,) x_min, y_min, x_max, y_max; None where it is empty."""
+    """Return the tight box of a mask, int64 (4,) x_min, y_min, x_max, y_max; None if the mask is empty.
+
+    Args:
+        positive: uint8, part of the image.
+        top: row of the image where the part begins.
+        left: column of the image where the part begins.
+    """
     x, y, width, height = cv2.boundingRect(positive)
     if not width:
         return None

@@ -1,4 +1,4 @@
-"""How closely an engine follows another: the same slices and boxes through both, numbers compared."""
+"""Compare engines: the same slices and boxes through both, and the numerical difference of the results."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -17,7 +17,10 @@ Key = TypeVar("Key", bound=Hashable)
 def network_inputs(
     cases: Sequence[Case], size: int, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first slice with a box of each case as the network takes it: images (n, 3, size, size) float32 in 0..1, one box each (n, 4) in model px."""
+    """Return the first slice with a box of each case as the network takes it, and one box each.
+
+    Images are (n, 3, size, size) float32 in 0..1, boxes (n, 4) in model px.
+    """
     images, boxes = [], []
     for case in cases:
         geometry = Geometry.of(*case.plane_shape, size)
@@ -32,7 +35,10 @@ def network_inputs(
 def low_res_masks(
     engine: Engine, case: Case, slices: int = 4, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (n, C, g, g) and low-res logits (boxes, M, M) of at most `slices` evenly spaced slices of a case that a box crosses."""
+    """Segment at most `slices` evenly spaced slices of a case, among those that a box crosses.
+
+    Returns embeddings (n, C, g, g) and low-res logits (boxes, M, M).
+    """
     crossed = {
         z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)
     }
@@ -49,11 +55,12 @@ def low_res_masks(
 def parity(
     reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 2
 ) -> dict[Key, pd.DataFrame]:
-    """Compare engines with the reference, case by case, on at most `slices` slices of a volume.
+    """Compare engines with a reference, case by case, on at most `slices` slices of a volume.
 
     Returns:
-        For each engine: case, masks (number compared), pixels_equal (share of low-res mask pixels that agree after binarising), embedding_error and
-        logit_error (root mean square of the difference over that of the reference).
+        For each engine a table: case, masks (number compared), pixels_equal (share of low-res mask pixels
+        that agree after binarising), embedding_error and logit_error. An error is the root mean square of the
+        difference over that of the reference.
     """
     rows: dict[Key, list[dict]] = {key: [] for key in engines}
     for case in cases:
@@ -73,7 +80,11 @@ def parity(
 
 
 def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """One row for each (model, engine) compared: masks, equal pixels over all of them, in the worst case, and the largest errors of a case."""
+    """Summarise the tables of `parity` in one row per (model, engine).
+
+    A row has the number of masks, the share of equal pixels over all of them and in the worst case, and the
+    largest errors of a case.
+    """
     rows = []
     for (model, engine), table in pairs.items():
         row = {"model": model, "engine": engine, "masks": table["masks"].sum()}
@@ -88,6 +99,6 @@ def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
 
 
 def relative_error(reference: np.ndarray, other: np.ndarray) -> float:
-    """Root mean square of the difference over that of the reference; 0 where both are zero."""
+    """Return the root mean square of the difference over that of the reference; 0 if the reference is 0."""
     scale = float(np.sqrt(np.mean(reference**2)))
     return float(np.sqrt(np.mean((reference - other) ** 2))) / scale if scale else 0.0

@@ -1,4 +1,4 @@
-"""Post-training quantisation by NNCF, an arm to compare with: a float export in, an int8 export out, no training between."""
+"""Post-training quantisation by NNCF, for comparison: a float export becomes int8 without training."""
 
 import logging
 import tempfile
@@ -11,11 +11,15 @@ from .exported import ExportError, parts_in, put_in_place, read_export
 
 
 def nncf_export(source: str | Path, folder: str | Path, images: np.ndarray, boxes: np.ndarray) -> dict:
-    """Quantise every part of a float export with NNCF's defaults for transformers; OpenVINO's IR only, so no other engine runs it.
+    """Quantise every part of a float export with NNCF's defaults for transformers.
+
+    The result is OpenVINO IR only, so no other engine runs it.
 
     Args:
-        source: folder of a float export. folder: made if absent.
-        images: calibration images (n, 3, S, S) float32 in 0..1. boxes: one for each (n, 4) float32 in model px.
+        source: folder of a float export.
+        folder: folder of the new export, made if absent.
+        images: calibration images (n, 3, S, S) float32 in 0..1.
+        boxes: one box per image, (n, 4) float32 in model px.
 
     Returns:
         The content of `export.json`.

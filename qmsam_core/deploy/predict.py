@@ -1,10 +1,12 @@
-"""Whole cases: boxes in, masks out, in the challenge's format.
+"""Segment whole cases in the challenge's format: boxes in, masks out.
 
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
 
-Every slice that a box crosses is encoded once, whatever the number of its boxes; boxes are decoded in blocks (paper section 2.2).
-The same command once more goes on where the last one ended; outputs of another model, other settings or another input are made again.
-Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on.
+Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
+section 2.2). The same command run again continues where the last run ended. Outputs of another model, other
+settings or another input are made again.
+
+Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on, 130 interrupted.
 """
 
 import argparse
@@ -24,7 +26,7 @@ __all__ = ["main", "predict_folder"]
 
 
 class Progress:
-    """A bar on a terminal, else a plain line now and then: a log file wants no control characters."""
+    """A progress bar on a terminal. Elsewhere plain lines, because a log file wants no control characters."""
 
     def __init__(self, total: int) -> None:
         stream = sys.stderr
@@ -33,7 +35,7 @@ class Progress:
         self._every = max(1, total // 20)
 
     def done(self) -> None:
-        """One more case is through."""
+        """Count one more case."""
         self._done += 1
         if self._bar is not None:
             self._bar.update()
@@ -41,20 +43,20 @@ class Progress:
             print(f"{self._done} of {self._total} cases", file=self._stream, flush=True)
 
     def log(self, line: str) -> None:
-        """A line that does not tear the bar."""
+        """Print a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
+        """Close the bar, so that the terminal is in order."""
         if self._bar is not None:
             self._bar.close()
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options; see the module's docstring."""
+    """Return the command line's parser; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.deploy.predict",
         description=__doc__,
@@ -82,9 +84,13 @@ def command_line() -> argparse.ArgumentParser:
         "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
     )
     option(
-        "--memory-limit", "--memory-limit-mb", type=memory_size, metavar="SIZE",
-        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): fewer boxes are decoded at once to stay within it",
-    )  # fmt: skip
+        "--memory-limit",
+        "--memory-limit-mb",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): "
+        "fewer boxes are decoded at once to stay within it",
+    )
     option(
         "--order",
         default=ORDERS[0],
@@ -94,13 +100,14 @@ def command_line() -> argparse.ArgumentParser:
     option(
         "--propagate",
         action="store_true",
-        help="in volumes take each box from the mask on the neighbouring slice, as the challenge's baseline does",
+        help="in volumes take each box from the mask on the neighbouring slice, "
+        "as the challenge's baseline does",
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
+    """Run the command line; see the module's docstring. Returns the exit code."""
     options = command_line().parse_args(arguments)
     for name in ("threads", "decode_block"):
         if getattr(options, name) < 1:
@@ -115,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.output.resolve() == options.input.resolve():
         print(
-            f"predict: {options.output}: is the input folder; give another with -o, or the cases would be replaced",
+            f"predict: {options.output}: is the input folder; "
+            "give another with -o, or the cases would be replaced",
             file=sys.stderr,
         )
         return 2
@@ -124,9 +132,10 @@ def main(arguments: list[str] | None = None) -> int:
         engine = open_engine(options.engine, options.model, options.threads)
         if options.memory_limit and resident_bytes() > options.memory_limit:
             print(
-                f"predict: the model alone takes {resident_bytes() >> 20} MB of --memory-limit {options.memory_limit >> 20} MB; "
-                "boxes are decoded one by one", file=sys.stderr,
-            )  # fmt: skip
+                f"predict: the model alone takes {resident_bytes() >> 20} MB "
+                f"of --memory-limit {options.memory_limit >> 20} MB; boxes are decoded one by one",
+                file=sys.stderr,
+            )
         predictor = Predictor(
             engine,
             options.decode_block,
@@ -151,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     failed = sum(row["status"].startswith("failed") for row in rows)
     kept = sum(row["status"] == "kept" for row in rows)
     print(
-        f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; timing in {options.output / TIMING}"
+        f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; "
+        f"timing in {options.output / TIMING}"
     )
     return 1 if failed else 0
 

@@ -1,7 +1,8 @@
-"""One case in memory: boxes in, labels out.
+"""Segment one case in memory: boxes in, labels out.
 
-Every slice that a box crosses is encoded once, whatever the number of its boxes; boxes are decoded in blocks (paper sections 2.1 and 2.2).
-While the engine decodes a slice, the next is prepared and encoded and the masks of the last are enlarged, each in a thread of its own.
+Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
+sections 2.1 and 2.2). While the engine decodes a slice, one thread prepares and encodes the next slice, and
+another enlarges the masks decoded last.
 """
 
 import time
@@ -22,12 +23,16 @@ from .volume_traversal import Visit, boxes_in_plane, follow, plan
 
 MOST_BOXES = 255
 KEPT_BYTES = 512 * 2**20
-"""Embeddings kept for a second visit at most; beyond it a slice is encoded again. A 3-D case of 120 slices in LiteMedSAM's size."""
+"""Most bytes of embeddings kept for a second visit. Beyond it a slice is encoded again. This holds a 3-D
+case of 120 slices in LiteMedSAM's size."""
 
 
 @dataclass
 class Timing:
-    """Where the time of one case went, in seconds each stage was busy (they overlap, so their sum may exceed `total`), and how often the network ran."""
+    """Where the time of one case went, and how often the network ran.
+
+    Times are the seconds that each stage was busy. Stages overlap, so their sum may exceed `total`.
+    """
 
     read: float = 0.0
     prepare: float = 0.0
@@ -55,12 +60,16 @@ class Predictor:
 
     Attributes:
         engine: see `engines.Engine`.
-        decode_block: boxes decoded at once at most (paper section 2.1: up to 255 boxes a case); more than 8 gained no time where it was measured.
-        interpolation: how slices are resized; the checkpoint's own is `area`.
-        order: pad_then_normalise, as the paper does, or normalise_then_pad, as the challenge's baseline does (`Geometry.image`).
-        propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the challenge's baseline does; False keeps the box, as the paper does.
-        memory_limit: bytes for the whole process, None for no limit; blocks get smaller to stay within it.
-        ahead: slices prepared and encoded ahead of the one decoded; 0 does one thing after the other.
+        decode_block: most boxes decoded at once (paper section 2.1: up to 255 boxes a case). More than 8
+            gained no time where it was measured.
+        interpolation: how slices are resized; `area` is the checkpoint's own.
+        order: pad_then_normalise as in the paper, or normalise_then_pad as in the challenge's baseline (see
+            `Geometry.image`).
+        propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the
+            challenge's baseline does. False keeps the box, as the paper does.
+        memory_limit: bytes for the whole process, None for no limit. Blocks get smaller to stay within it.
+        ahead: slices prepared and encoded ahead of the one being decoded. 0 does one thing after the other.
+        timing: times of the last case.
     """
 
     engine: Engine
@@ -74,10 +83,13 @@ class Predictor:
     _base: int = field(default=0, repr=False)
 
     def segment(self, case: Case) -> np.ndarray:
-        """Labels of a case with boxes: uint8 (H, W) or (D, H, W), i + 1 where the mask of box i is; where masks meet, the later box wins.
+        """Segment a case that has boxes.
+
+        Returns:
+            uint8 (H, W) or (D, H, W), i + 1 where the mask of box i is. Where masks meet, the later box wins.
 
         Raises:
-            CaseError: no boxes, or more than the 255 that uint8 labels can name.
+            CaseError: the case has no boxes, or more than the 255 that uint8 labels can name.
         """
         check_boxes(case)
         started = time.perf_counter()
@@ -91,7 +103,8 @@ class Predictor:
     def _walk(self, case: Case, visits: list[Visit], segs: np.ndarray) -> None:
         geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
         painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
-        found: dict[tuple[int, int], np.ndarray] = {}  # box with which an object goes on, by slice and id
+        # by slice and box id: the box that an object takes on the next slice
+        found: dict[tuple[int, int], np.ndarray] = {}
         encoded = run_ahead(partial(self._embedding, case, geometry, {}), visits, self.ahead)
         with Painting(self.ahead > 0) as painting:
             for visit, embedding in zip(visits, encoded):
@@ -140,26 +153,25 @@ class Predictor:
         self.timing.paint += time.perf_counter() - started
 
     def _block(self, case: Case, embedding_bytes: int) -> int:
-        """Boxes at once for this case: `decode_block`, or fewer where the memory limit asks for it, but one at least."""
+        """Return how many boxes to decode at once: `decode_block`, fewer if the limit requires it, at least 1."""
         if self.memory_limit is None:
             return self.decode_block
         pixels = case.plane_shape[0] * case.plane_shape[1]
         held = case.images.nbytes + case.n_slices * pixels
         self._base = self._base or resident_bytes() - held
-        most = block_within(
-            self.memory_limit, self._base + 2 * held, embedding_bytes, pixels
-        )  # the next case is being read, the last one written
+        # twice what is held: meanwhile the next case is read and the last one written
+        most = block_within(self.memory_limit, self._base + 2 * held, embedding_bytes, pixels)
         return min(self.decode_block, max(1, most))
 
     def _room_for_embeddings(self) -> int:
-        """Bytes of embeddings that may wait for a second visit: a quarter of what the limit leaves, so that boxes keep the rest."""
+        """Return the bytes for embeddings that wait: a quarter of what the limit leaves; boxes keep the rest."""
         if self.memory_limit is None:
             return KEPT_BYTES
         return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)
 
 
 class Painting:
-    """One piece of work at a time in a thread of its own; `wait` raises what it raised. Without a thread the work is done at once."""
+    """Runs one task at a time in a thread, or at once without one. `wait` raises what the task raised."""
 
     def __init__(self, threaded: bool) -> None:
         self._pool = ThreadPoolExecutor(1) if threaded else None
@@ -173,21 +185,24 @@ class Painting:
             self._pool.shutdown()
 
     def start(self, function: Callable, *arguments) -> None:
-        """Begin the next piece of work; the last must have been waited for."""
+        """Start the next task. The last one must have been waited for."""
         if self._pool is None:
             function(*arguments)
         else:
             self._running = self._pool.submit(function, *arguments)
 
     def wait(self) -> None:
-        """Until the piece of work that was begun is done."""
+        """Wait until the current task is done."""
         running, self._running = self._running, None
         if running:
             running.result()
 
 
 def run_ahead(function: Callable, items: Iterable, depth: int) -> Iterator:
-    """`map(function, items)` in a thread, at most `depth` results ahead of the one in use; in the caller's thread where `depth` is 0."""
+    """Run `map(function, items)` in a thread, at most `depth` results ahead of the one in use.
+
+    With `depth` 0 it runs in the caller's thread.
+    """
     if not depth:
         yield from map(function, items)
         return
@@ -206,11 +221,12 @@ def run_ahead(function: Callable, items: Iterable, depth: int) -> Iterator:
 
 
 def check_boxes(case: Case) -> None:
-    """Raise `CaseError` where a case has no boxes at all or more than labels can name."""
+    """Raise `CaseError` if a case has no boxes at all or more than labels can name."""
     if case.boxes is None:
         raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
     if len(case.boxes) > MOST_BOXES:
         raise CaseError(
             case.name,
-            f"has {len(case.boxes)} boxes; expected at most {MOST_BOXES}, the most that uint8 labels can name",
+            f"has {len(case.boxes)} boxes; "
+            f"expected at most {MOST_BOXES}, the most that uint8 labels can name",
         )

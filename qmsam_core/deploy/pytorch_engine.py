@@ -1,4 +1,4 @@
-"""PyTorch as an engine: the model itself, the reference that the others are compared with."""
+"""PyTorch as an engine: the model itself, the reference for the other engines."""
 
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from .exported import export_digest, read_export
 
 
 class PyTorchEngine(PreparingEngine):
-    """The model itself, float or fake-quantised: the reference that the others are compared with."""
+    """The model itself, float or fake-quantised."""
 
     name = "pytorch"
 
@@ -39,7 +39,7 @@ class PyTorchEngine(PreparingEngine):
 
 
 def open_pytorch(folder: str | Path, threads: int) -> PyTorchEngine:
-    """The model of an exported folder; `threads` are those of PyTorch in the whole process. Raises `ExportError`."""
+    """Open the model of an exported folder. `threads` holds for the whole process. Raises `ExportError`."""
     facts = read_export(folder)
     torch.set_num_threads(threads)
     engine = PyTorchEngine(load_model(Path(folder) / "model.safetensors"))

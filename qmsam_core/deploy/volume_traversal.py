@@ -1,8 +1,10 @@
-"""Which slices of a case are visited in which order, and which boxes are asked for on each.
+"""Plan which slices of a case are visited in which order, and with which boxes.
 
-Two ways through a volume. *Kept* (paper section 2.1): a 3-D box is the same 2-D box on every slice that it crosses. *Propagated*, as the challenge's
-baseline does: an object starts on its middle slice with its own box, and from there, upwards and then downwards, takes the box of its mask on the
-slice before, enlarged by 3 px of a 256 px input; where that mask is empty it takes its own box again. Either way all objects of a slice go together.
+A volume can be traversed in two modes. *Kept* (paper section 2.1): a 3-D box is the same 2-D box on every
+slice that it crosses. *Propagated*, as in the challenge's baseline: an object starts on its middle slice with
+its given box, and goes upwards, then downwards from there. On each slice it takes the box of its mask on the
+slice before, enlarged by 3 px of a 256 px input. If that mask is empty, it takes its given box again. In both
+modes all objects of a slice are segmented together.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from ..data.cases import Case
 from ..data.transforms import Geometry
 
 BASELINE_MARGIN = 3 / 256
-"""By how much the baseline enlarges a propagated box on each side, as a share of the input's side."""
+"""How far the baseline enlarges a propagated box on each side, as a share of the input's side."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,11 @@ class Visit:
     """One visit of a slice.
 
     Attributes:
-        z: slice; 0 for an image.
-        ids: int (n,) of the boxes asked for.
-        before: slice whose masks the objects follow where they have one there; None where every object keeps its own box.
-        again: whether the slice will be visited once more, so that its embedding is worth keeping.
+        z: index of the slice; 0 for an image.
+        ids: int (n,), the boxes to segment.
+        before: slice whose masks the objects follow if they have one there. None if every object keeps its
+            box.
+        again: whether the slice is visited once more, so that its embedding is worth keeping.
     """
 
     z: int
@@ -35,18 +38,24 @@ class Visit:
 
 
 def boxes_on_slice(boxes: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which 3-D boxes (N, 6) cross slice `z` (both z limits belong to the box), and their 2-D boxes: ids (n,), boxes (n, 4)."""
+    """Return ids (n,) and 2-D boxes (n, 4) of the 3-D boxes (N, 6) that cross slice `z`.
+
+    Both z limits belong to a box.
+    """
     ids = np.flatnonzero((boxes[:, 2] <= z) & (z <= boxes[:, 5]))
     return ids, boxes[ids][:, [0, 1, 3, 4]]
 
 
 def boxes_in_plane(case: Case) -> np.ndarray:
-    """The 2-D box of every box of a case, int64 (N, 4)."""
+    """Return the 2-D box of every box of a case, int64 (N, 4)."""
     return case.boxes[:, [0, 1, 3, 4]] if case.is_volume else case.boxes
 
 
 def plan(case: Case, propagate: bool = False) -> list[Visit]:
-    """The visits of a case, slices that no box crosses left out; with `propagate` a slice is visited at most twice."""
+    """Return the visits of a case, without slices that no box crosses.
+
+    With `propagate` a slice is visited at most twice.
+    """
     if not case.is_volume:
         ids = np.arange(len(case.boxes))
         return [Visit(0, ids)] if len(ids) else []
@@ -75,13 +84,15 @@ def _propagated(case: Case) -> Iterator[Visit]:
 
 
 def follow(box: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The box with which an object goes on, from the tight box of its mask on the slice before.
+    """Return the box that an object takes on the next slice, from the tight box of its mask.
 
     Args:
         box: (4,) in image pixels, inclusive maxima.
+        geometry: geometry of the slice.
 
     Returns:
-        (4,) in model pixels: every model pixel that the mask touches, enlarged by the baseline's margin, kept inside the input.
+        (4,) in model pixels: every model pixel that the mask touches, enlarged by the baseline's margin, kept
+        inside the input.
     """
     low, high = np.floor(box[:2] * geometry.scale), np.ceil((box[2:] + 1) * geometry.scale) - 1
     margin = BASELINE_MARGIN * geometry.size

@@ -1,4 +1,4 @@
-"""Judging predictions and speed: the challenge's metrics, the paper's tables beside ours, the figures."""
+"""Evaluate predictions and speed: the challenge's metrics, the paper's numbers beside ours, the figures."""
 
 from .metrics import CaseScore, inscribed_ellipse, score_case, score_cases
 from .tables import PAPER, beside, caption, per_modality, rendered, styled

@@ -1,8 +1,9 @@
-"""Score predictions as the challenge does: DSC and NSD by modality, and how far they agree with another model's.
+"""Score predictions as the challenge does: DSC and NSD by modality, and agreement with another model.
 
-    python -m qmsam_core.evaluate -i cases/ -s segmentations/ [--agree-with other_segmentations/] [-o scores.csv]
+    python -m qmsam_core.evaluate -i cases/ -s segmentations/ [--agree-with other_segmentations/] [-o
+    scores.csv]
 
-Exit code: 0 every case scored, 1 some had no prediction or no labels, 2 nothing could be scored.
+Exit code: 0 every case was scored, 1 some had no prediction or no labels, 2 nothing could be scored.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .tables import per_modality, rendered
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options; see the module's docstring."""
+    """Build the parser of the command line. See the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.evaluate",
         description=__doc__,
@@ -48,7 +49,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
+    """Run the command line and return its exit code. See the module's docstring."""
     options = command_line().parse_args(arguments)
     pairs, problems = [], []
     for path in sorted(options.input.rglob("*.npz")):
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def why_not(case: Path, segs: Path, others: Path | None) -> str:
-    """Why a case cannot be scored, in words; "" where it can."""
+    """Say why a case cannot be scored. Return "" if it can."""
     missing = [path for path in (segs, others and others / segs.name) if path and not path.is_file()]
     if missing:
         return f"no prediction {missing[0]}"
@@ -88,7 +89,7 @@ def why_not(case: Path, segs: Path, others: Path | None) -> str:
 
 
 def _modality(path: Path, root: Path) -> str:
-    """The first folder below the root, as data folders are laid out; else the name's own."""
+    """Modality of a case: the first folder below the root, else the one in the file's name."""
     below = path.relative_to(root).parts
     return below[0] if len(below) > 1 else modality_of(path.stem)
 

@@ -1,7 +1,7 @@
-"""How far the masks of one model agree with those of another: Dice between the two, whatever the truth is.
+"""Agreement between the masks of two models: their Dice with each other. The ground truth plays no part.
 
-A quantised model whose masks fall back to filling their box scores well wherever the float model is poor. Agreement with the
-float model's masks tells that apart from keeping the model.
+A quantised model may fail by filling each box. Against the ground truth, such masks score well wherever the
+float model is poor. Their agreement with the float model's masks is low, which reveals the failure.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 
 
 def agreement(reference: np.ndarray, segs: np.ndarray, objects: int) -> float:
-    """Mean Dice between two segmentations of one case, object by object, 0..1.
+    """Mean Dice over the objects of two segmentations of one case.
 
     Args:
-        reference: integer labels, (H, W) or (D, H, W), label i for box i.
+        reference: integer labels, (H, W) or (D, H, W). Each box has its own label, from 1.
         segs: labels of the same shape.
-        objects: number of boxes asked for; labels are 1..objects. An object that is empty in both counts as agreed, 1.
+        objects: number of boxes. Labels are 1..objects. An object that is empty in both counts as 1.
 
     Returns:
-        The mean, NaN without objects.
+        The mean, 0..1. NaN without objects.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: the shapes differ.
     """
     if reference.shape != segs.shape:
         raise ValueError(f"segs: found shape {segs.shape}, expected that of the reference, {reference.shape}")
@@ -36,7 +36,7 @@ def agreement(reference: np.ndarray, segs: np.ndarray, objects: int) -> float:
 
 
 def mask_dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Dice of two binary masks of one shape, 0..1; two empty masks agree, 1."""
+    """Dice of two binary masks of one shape, 0..1. Two empty masks give 1."""
     size = np.count_nonzero(first) + np.count_nonzero(second)
     return 2 * np.count_nonzero(first & second) / size if size else 1.0
 
@@ -44,15 +44,15 @@ def mask_dice(first: np.ndarray, second: np.ndarray) -> float:
 def agreement_by_arm(
     masks: Mapping[str, Sequence[np.ndarray]], reference: str, objects: Iterable[int]
 ) -> dict[str, list[float]]:
-    """`agreement` of every arm with one of them, case by case.
+    """Agreement of every arm with a reference arm, for each case.
 
     Args:
-        masks: segmentations of the same cases, by arm.
-        reference: the arm to agree with.
-        objects: boxes of each case.
+        masks: arm -> segmentations of the same cases in the same order.
+        reference: name of the reference arm.
+        objects: number of boxes of each case.
 
     Returns:
-        Values in the order of the cases, by arm.
+        Arm -> `agreement` of each case, in the order of the cases.
     """
     counts = list(objects)
     return {

@@ -1,4 +1,4 @@
-"""Pictures of cases: boxes and masks drawn on the image, for the contact sheet and for Figures 2 and 3."""
+"""Draw boxes and masks on the images of cases, for the contact sheet and for Figures 2 and 3."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from .figure_style import WIDTH, new_figure
 from .metrics import modality_of
 from .paper_tables import MODALITIES, harmonised
 
-# Objects of one image in turn, bright enough for any image; the box has a colour of its own.
+# Colours of an image's objects, used in turn and bright enough for any image. Boxes have another colour.
 _OBJECTS = ("#2fb5ff", "#ff9f1c", "#19d3a2", "#ff7ac6", "#b48cff", "#ff5a36")
 _BOX = "#f0e442"
-_MANY = 12  # objects from which lines are drawn thinner
-_SHOWN_PX = 384  # images are thinned to about this side: pictures are small, files should be
+_MANY = 12  # more objects than this are drawn with thinner lines
+_SHOWN_PX = 384  # images are subsampled to about this side, to keep files small
 
 
 @dataclass(frozen=True)
 class QualitativeRow:
     """One case of Figures 2 and 3.
 
-    `image` uint8 (H, W) or (H, W, 3), `boxes` (N, 4) px, `masks` label arrays (H, W) by panel name in the order shown,
-    `dsc` 0..1 by panel name where one is known, `title` stands on the left.
+    Attributes:
+        title: text on the left.
+        image: uint8 (H, W) or (H, W, 3).
+        boxes: (N, 4), px.
+        masks: panel name -> labels (H, W), in the order shown.
+        dsc: panel name -> DSC 0..1, where known.
     """
 
     title: str
@@ -41,7 +45,7 @@ class QualitativeRow:
     def of(
         cls, case: Any, masks: Mapping[str, np.ndarray], dsc: Mapping[str, float], title: str = ""
     ) -> QualitativeRow:
-        """A row from a case and predictions of its full shape: of a volume, the slice with most labelled voxels."""
+        """Make a row from a case and masks of its full shape. A volume shows its slice with most labelled voxels."""
         z = fullest_slice(case)
         planes = {"ground truth": case.labels, **masks}
         cut = {name: mask if z is None else mask[z] for name, mask in planes.items()}
@@ -56,9 +60,9 @@ class QualitativeRow:
 
 
 def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
-    """Figures 2 and 3: a row a case; image and box, then each mask with its DSC underneath.
+    """Draw Figures 2 and 3: one row for each case, with image and box, then each mask above its DSC.
 
-    The first picture is the whole image; the masks are shown close up where the boxes fill little of it.
+    The first panel shows the whole image. If the boxes fill little of it, the masks are shown close up.
     """
     panels = ["image and box", *rows[0].masks]
     cell = WIDTH / 4
@@ -78,7 +82,7 @@ def qualitative_figure(rows: Sequence[QualitativeRow]) -> Figure:
 
 
 def gallery_figure(rows: Sequence[QualitativeRow]) -> Figure:
-    """As `qualitative_figure` with a column a case, all pictures of one size: for many cases, wide rather than high."""
+    """Like `qualitative_figure`, with one column for each case and panels of equal size. Suits many cases."""
     panels = ["image and box", *rows[0].masks]
     cell = max(WIDTH / len(rows), 1.3)
     figure, grid = new_figure(
@@ -101,7 +105,7 @@ def gallery_figure(rows: Sequence[QualitativeRow]) -> Figure:
 
 
 def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
-    """The image with its boxes, then each mask, close up where the boxes fill little of the image, with its DSC."""
+    """Draw the image with its boxes, then each mask with its DSC, close up if the boxes fill little."""
     draw_slice(axes[0], row.image, row.boxes)
     for panel, (name, mask) in zip(axes[1:], row.masks.items()):
         draw_slice(panel, row.image, row.boxes, mask, _close_up(row))
@@ -109,10 +113,12 @@ def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
 
 
 def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] | None = None) -> Figure:
-    """A picture a case with boxes and mask contours, sorted by modality in the paper's order.
+    """Draw each case with boxes and mask contours, sorted by modality in the paper's order.
 
-    `cases` are `Case`s; of a volume the slice with most labelled voxels is shown. `titles` default to the modality in
-    the name, with the slice's number. With `columns` cases of each modality a row is a modality.
+    Args:
+        cases: `Case` objects. A volume shows its slice with most labelled voxels.
+        columns: panels in a row. With as many cases of each modality, each row is one modality.
+        titles: one for each case. They default to the modality in the name. A volume's slice number is added.
     """
     titles = list(titles) if titles is not None else [harmonised(modality_of(case.name)) for case in cases]
     order = sorted(
@@ -134,7 +140,7 @@ def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] 
 
 
 def fullest_slice(case: Any) -> int | None:
-    """The slice of a volume to show: most labelled voxels, or the middle one without labels; None for an image."""
+    """Slice of a volume with most labelled voxels, or the middle one without labels. None for an image."""
     if (
         case.images.ndim == 3
         and case.images.shape[-1] == 3
@@ -147,7 +153,7 @@ def fullest_slice(case: Any) -> int | None:
 
 
 def boxes_on(case: Any, z: int | None) -> np.ndarray:
-    """The case's boxes on slice `z` as (N, 4) px, x_min, y_min, x_max, y_max; (0, 4) without boxes."""
+    """Boxes of a case on slice `z`, (N, 4) px: x_min, y_min, x_max, y_max. (0, 4) without boxes."""
     if case.boxes is None:
         return np.empty((0, 4))
     if z is None:
@@ -163,9 +169,14 @@ def draw_slice(
     labels: np.ndarray | None = None,
     view: tuple[slice, slice] | None = None,
 ) -> None:
-    """Draw a slice uint8 (H,W) or (H,W,3), its boxes (N,4) and objects (labels (H,W)) outlined; `view` is what to show of it, rows and columns.
+    """Draw a slice with its boxes and the outlines of its objects.
 
-    Coordinates are those of the full image, a pixel's centre at whole numbers.
+    Args:
+        axes: axes to draw on. Coordinates are those of the full image. Pixel centres are whole numbers.
+        image: uint8 (H,W) or (H,W,3).
+        boxes: (N,4), px.
+        labels: labels (H,W), or None.
+        view: rows and columns to show. None shows the whole image.
     """
     rows, columns = view or (slice(0, image.shape[0]), slice(0, image.shape[1]))
     extent = (columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5)
@@ -194,7 +205,7 @@ def _thinned(image: np.ndarray) -> np.ndarray:
 
 
 def _objects(axes: Axes, labels: np.ndarray) -> None:
-    """Each object tinted and outlined in its colour, through the corners of its pixels."""
+    """Tint and outline each object in its colour."""
     windows = find_objects(labels)
     thickness = 0.8 if len(windows) > _MANY else 1.6
     for label, window in enumerate(windows, start=1):
@@ -212,7 +223,7 @@ def _objects(axes: Axes, labels: np.ndarray) -> None:
 
 
 def _square(axes: Axes, image: np.ndarray) -> None:
-    """Give the picture the room of a square, so that pictures of all shapes stand in one grid."""
+    """Set square limits, so that images of all shapes fit into one grid."""
     height, width = image.shape[:2]
     side = max(height, width)
     axes.set(
@@ -221,7 +232,7 @@ def _square(axes: Axes, image: np.ndarray) -> None:
 
 
 def _close_up(row: QualitativeRow) -> tuple[slice, slice] | None:
-    """The square around all boxes with half as much again of surroundings, where that is clearly less than the image."""
+    """Square 1.5 times as wide as all boxes together. None if it is not clearly smaller than the image."""
     height, width = row.image.shape[:2]
     if not len(row.boxes):
         return None

@@ -1,4 +1,7 @@
-"""The paper's claims beside what a run found, each as one number, on one page: what holds here, what does not, and what a run this size cannot tell."""
+"""Compare the paper's claims with a run's results, each as one number.
+
+The table says which claims hold here, which do not, and which a run of this size cannot decide.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .intervals import paired_differences, spread_interval
 from .paper_tables import PAPER
 from .tables import balance
 
-TABLES = {  # what is read, by name: notebook and file
+TABLES = {  # name -> notebook and file of the table
     "table5": "06_engine_speed/table5.csv",
     "table6": "06_engine_speed/table6.csv",
     "table7": "07_validation/table7_dsc.csv",
@@ -26,19 +29,22 @@ TABLES = {  # what is read, by name: notebook and file
     "disk": "01_data_audit/disk_by_modality.csv",
 }
 
-Numbers = tuple[float, float]  # the paper's, ours
+Numbers = tuple[float, float]  # the paper's number, ours
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the paper and the number that carries it.
+    """One statement of the paper and the number that decides it.
 
     Attributes:
-        says: the claim. where: in the paper. unit: `points` (of DSC, a difference, 0 is neutral) or `x` (a ratio, 1 is neutral).
-        numbers: gives the paper's number (NaN where it has none) and ours from the tables.
-        holds_above: the claim holds where the number is above this; for claims of "no loss" a little below neutral.
-        less_is_more: the claim is that the number is below `holds_above`.
-        interval: of our number, from the scores of the cases behind it, where it compares two arms.
+        says: the claim.
+        where: its place in the paper.
+        unit: `points` (a difference of DSC, 0 is neutral) or `x` (a ratio, 1 is neutral).
+        numbers: computes the paper's number (NaN if it has none) and ours from the tables.
+        holds_above: the claim holds if the number is above this limit. For "no loss" it is a little below
+            neutral.
+        less_is_more: the claim holds if the number is below `holds_above` instead.
+        interval: computes our number's interval from the scores of the cases, if it compares two arms.
     """
 
     says: str
@@ -57,7 +63,7 @@ def _average(table: pd.DataFrame, column: str, row: str = "Average") -> float:
 def _difference(
     name: str, first: str, second: str, metric: str = "dsc"
 ) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """First arm minus second on average, in points, of a table written by `across`."""
+    """First arm's average minus the second's, in points, from a table written by `across`."""
 
     def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
         pairs = []
@@ -75,7 +81,7 @@ def _difference(
 
 
 def _spread(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    """Standard deviation of the DSC over modalities, stage 3 minus baseline, points."""
+    """Standard deviation of the DSC over modalities: stage 3 minus baseline, in points."""
     spreads = []
     for table in (PAPER["table7"], _long(tables["table7"])):
         std = balance(table).set_index("arm")["dsc std"]
@@ -84,7 +90,7 @@ def _spread(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 
 
 def _long(table: pd.DataFrame) -> pd.DataFrame:
-    """Arms below each other again, our values only: modality, arm, dsc."""
+    """Stack the arms and keep only our values: modality, arm, dsc."""
     columns = {c: c.removesuffix(" dsc here") for c in table if c.endswith(" dsc here")}
     return (
         table[["modality", *columns]]
@@ -97,7 +103,7 @@ BEST = "the fastest"
 
 
 def _gain(name: str, over: str = "OpenVINO") -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """Time of float, of the engine named or of the fastest one, over that of int8 on OpenVINO."""
+    """Time of float on the engine `over` (or the fastest) divided by the time of int8 on OpenVINO."""
 
     def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
         seconds = tables[name].set_index(["precision", "engine"])
@@ -130,7 +136,7 @@ def _testing_time(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 
 
 def _more_samples(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    """The paper's sampling minus the ablation's, stage 3."""
+    """DSC of stage 3 with the paper's sampling minus that of the ablation, in points."""
     return tuple(
         100
         * (
@@ -149,7 +155,10 @@ def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
 def _interval(
     first: tuple[str, str], second: tuple[str, str], of_spread: bool = False
 ) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """95 % interval, in points, of the first arm's mean DSC minus the second's, or of their spread over modalities; arms as (table of scores, arm)."""
+    """95 % interval, in points, of a difference of two arms, given as (table of scores, arm).
+
+    The difference is of the mean DSC, or of its standard deviation over modalities.
+    """
 
     def interval(tables: Mapping[str, pd.DataFrame]) -> Numbers:
         a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
@@ -167,7 +176,7 @@ def _interval(
 
 
 def _compared(says: str, where: str, name: str, first: str, second: str, holds_above: float = 0.0) -> Claim:
-    """A claim about the difference of two arms in table `name`."""
+    """Make a claim about the difference of two arms in table `name`."""
     scores = name.replace("table", "scores")
     return Claim(
         says,
@@ -204,10 +213,16 @@ CLAIMS = (
 
 
 def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every claim with the paper's number and ours: claim, where, paper, here (text with unit), and whether it holds in each.
+    """List every claim with the paper's number and ours.
 
-    `tables` are those of `TABLES`, as the notebooks wrote them. Where two arms are compared on our cases, a 95 % interval that reaches across the limit
-    means that the run cannot tell.
+    If a claim compares two arms and the 95 % interval of our number contains the limit, the run cannot
+    decide.
+
+    Args:
+        tables: the tables named in `TABLES`, as the notebooks wrote them.
+
+    Returns:
+        Columns claim, where, paper and here (text with unit), holds in the paper, holds here.
     """
     rows = []
     for claim in CLAIMS:
@@ -220,7 +235,7 @@ def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _unsure(claim: Claim, tables: Mapping[str, pd.DataFrame]) -> bool:
-    """Whether the interval of our number reaches across what the claim asks, or cannot be given, since no modality has two cases."""
+    """Whether our number's interval contains the limit, or is NaN because no modality has two cases."""
     if claim.interval is None:
         return False
     low, high = claim.interval(tables)

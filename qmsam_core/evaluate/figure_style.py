@@ -1,4 +1,4 @@
-"""The look all figures share: colours that colour-blind readers tell apart, type that survives half width."""
+"""The style of all figures: colours that colour-blind readers can distinguish, text legible at half width."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-WIDTH = 7.2  # inches, of a full-width figure
+WIDTH = 7.2  # inches, width of a full-width figure
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 INK, QUIET, PALE = "#262626", "#7f7f7f", "#e4e4e4"
-STRONG = tuple(COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 7, 9))  # without the two pale ones, for small marks
+STRONG = tuple(COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 7, 9))  # for small marks: without the two pale colours
 MARKERS = "osD^vPXph<>"
-# One colour a meaning, in every figure.
+# A colour has the same meaning in every figure.
 PRECISION_COLOURS = {"int8": COLOURS[2], "f32": COLOURS[7], "bf16": COLOURS[8], "other": PALE}
 _ARM_COLOURS = {
     "baseline": COLOURS[7],
@@ -30,7 +30,7 @@ _ARM_COLOURS = {
 
 
 def set_style() -> None:
-    """Make every later figure of this process look alike; the functions of `figures` call it themselves."""
+    """Set the style of every later figure of this process. The functions of `figures` call it themselves."""
     sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
     mpl.rcParams.update(
         {
@@ -56,7 +56,7 @@ def set_style() -> None:
 
 
 class StudyFigure(Figure):
-    """A Figure that a notebook shows as the value of a cell, whatever backend is set; pyplot does not hold it."""
+    """A Figure that a notebook shows as a cell's value with any backend. pyplot keeps no reference to it."""
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -67,14 +67,17 @@ class StudyFigure(Figure):
 def new_figure(
     rows: int = 1, columns: int = 1, width: float = WIDTH, height: float = 4.2, **options
 ) -> tuple[Figure, Any]:
-    """A styled figure and its axes (one, or an array of them); `options` go to `Figure.subplots`."""
+    """Make a styled figure and its axes (one, or an array of them).
+
+    `width` and `height` are in inches. `options` go to `Figure.subplots`.
+    """
     set_style()
     figure = StudyFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, str]:
-    """A colour for each arm: its own where it has one (baseline grey, stage 3 green), else the next free one."""
+    """Choose a colour for each arm: its fixed one (baseline grey, stage 3 green), else the next free one."""
     arms = list(dict.fromkeys(arms))
     known = {arm: _ARM_COLOURS[arm.lower()] for arm in arms if arm.lower() in _ARM_COLOURS}
     free = iter([c for c in COLOURS if c not in known.values()] * (len(arms) + 1))
@@ -82,6 +85,6 @@ def arm_colours(arms: Iterable[str]) -> dict[str, str]:
 
 
 def quiet_grid(axes: Axes, axis: str) -> None:
-    """Thin lines behind the data along one axis."""
+    """Draw thin grid lines behind the data along one axis."""
     axes.grid(axis=axis, color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)

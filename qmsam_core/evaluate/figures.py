@@ -1,7 +1,7 @@
-"""The study's figures. Each takes data frames or arrays and returns a matplotlib Figure; saving is the caller's.
+"""The study's figures. Each function takes data frames or arrays and returns a matplotlib Figure to save.
 
-Charts stand here; curves of training in `training_figures`, pictures of cases in `case_figures`, the drawing of
-Figure 1 in `sublayers_figure`, the shared look in `figure_style`. All are importable from here.
+This module has the charts. Training curves are in `training_figures`, images of cases in `case_figures`, the
+diagram of Figure 1 in `sublayers_figure` and the style in `figure_style`. All can be imported from here.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ __all__ = [
 
 
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
-    """Samples per modality on a logarithmic axis (Table 2).
+    """Plot the samples of each modality on a logarithmic axis (Table 2).
 
-    `counts` has modality and one to three numeric columns, each a series of its own (`samples paper`, `samples here`).
+    `counts` has modality and one to three numeric columns. Each is a series (`samples paper`, `samples
+    here`).
     """
     series = [c for c in counts.select_dtypes("number") if counts[c].notna().any()]
     rows = counts.sort_values(series[0], ignore_index=True)
@@ -75,10 +76,12 @@ def imbalance_figure(counts: pd.DataFrame) -> Figure:
 
 
 def speed_figure(timings: pd.DataFrame, unit: str = "ms") -> Figure:
-    """Median time of each arm as a bar, with a whisker from the fastest run to the 95th percentile.
+    """Plot each arm's median time as a bar, with a whisker from the fastest run to the 95th percentile.
 
-    `timings` comes from `measure_interleaved`; a column `group` (for example the instruction set) draws the arms again in
-    each group, and a column `paper_ms` marks the paper's figure for the same arm with a diamond.
+    Args:
+        timings: result of `measure_interleaved`. With a column `group` (for example the instruction set),
+            each arm has one bar for each group. With a column `paper_ms`, a diamond marks the paper's time.
+        unit: "ms" or "s".
     """
     timings = timings if "group" in timings else timings.assign(group="")
     scale = {"ms": 1.0, "s": 1e-3}[unit]
@@ -97,9 +100,8 @@ def speed_figure(timings: pd.DataFrame, unit: str = "ms") -> Figure:
         axes.barh(y, median, 0.9 * thickness, color=colour, label=label)
         axes.hlines(y, low, high, color=INK, linewidth=1.5)
         mark = paper[row["arm"]] if row["arm"] in paper else np.nan
-        at = (
-            mark if high - 0.02 * widest < mark < high + 0.14 * widest else high
-        )  # the number stands clear of the diamond
+        # The number must not overlap the diamond.
+        at = mark if high - 0.02 * widest < mark < high + 0.14 * widest else high
         axes.annotate(_short(median), (at, y), (7, 0), textcoords="offset points", va="center", fontsize=10)
     if len(paper):
         axes.scatter(
@@ -128,7 +130,7 @@ def speed_figure(timings: pd.DataFrame, unit: str = "ms") -> Figure:
 
 
 def size_figure(sizes: pd.DataFrame) -> Figure:
-    """Size of each arm's files in MB: columns arm, mb and, to stack a bar, part (encoder, decoder)."""
+    """Plot the size of each arm's files. Columns: arm, mb and optionally part (encoder, decoder), stacked."""
     sizes = sizes if "part" in sizes else sizes.assign(part="model")
     table = sizes.pivot_table(index="arm", columns="part", values="mb", sort=False, aggfunc="sum").fillna(0)
     figure, axes = new_figure(height=0.42 * len(table) + 1.4)
@@ -149,10 +151,11 @@ def size_figure(sizes: pd.DataFrame) -> Figure:
 
 
 def layer_types_figure(layers: pd.DataFrame, top: int = 10) -> Figure:
-    """Where an engine spends its time, by operation and by the precision it really ran in; one panel an arm.
+    """Plot an engine's time by operation and by the precision that really ran, one panel for each arm.
 
-    `layers` has operation, precision (int8, f32, bf16, ...), ms and, for several arms, arm. Operations beyond the
-    `top` slowest are summed as `other`.
+    Args:
+        layers: columns operation, precision (int8, f32, bf16, ...), ms and, for several arms, arm.
+        top: number of slowest operations to show. The others are summed as `other`.
     """
     layers = layers if "arm" in layers else layers.assign(arm="")
     slowest = layers.groupby("operation")["ms"].sum().nlargest(top).index
@@ -195,9 +198,15 @@ def layer_types_figure(layers: pd.DataFrame, top: int = 10) -> Figure:
 def scatter_float_vs_int8(
     first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", names: Sequence[str] = ("float", "int8")
 ) -> Figure:
-    """Every case as a point, `first` across and `second` up, one colour and marker a modality; frames of `score_cases`.
+    """Plot each case's score in two arms as a point. Colour and marker show the modality.
 
-    Points above the diagonal gained. Cases that only one frame has are left out.
+    Points above the diagonal gained. Cases in only one frame are left out.
+
+    Args:
+        first: result of `score_cases` for the horizontal axis.
+        second: result of `score_cases` for the vertical axis.
+        metric: column to plot.
+        names: names of the two arms, for the axes.
     """
     both = first.merge(second, on=["modality", "case"], suffixes=("_first", "_second"))
     both["modality"] = both["modality"].map(harmonised)
@@ -234,7 +243,13 @@ def scatter_float_vs_int8(
 def difference_figure(
     differences: pd.DataFrame, metric: str = "dsc", names: Sequence[str] = ("int8", "float")
 ) -> Figure:
-    """Mean difference per modality with its interval, in points of percent; a frame of `paired_differences`."""
+    """Plot the mean difference of each modality with its interval, in percentage points.
+
+    Args:
+        differences: result of `paired_differences`.
+        metric: name of the metric, for the label.
+        names: names of the first and the second arm.
+    """
     figure, axes = new_figure(height=0.36 * len(differences) + 1.2)
     rows = differences.reset_index(drop=True)
     colours = [INK if m == "Average" else COLOURS[0] for m in rows["modality"]]
@@ -253,7 +268,7 @@ def difference_figure(
 
 
 def _arm_colour(arm: str) -> str:
-    """Green for what is quantised, grey for floating point: the question every speed figure asks."""
+    """Green for a quantised arm, grey for floating point."""
     return (
         COLOURS[2]
         if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage"))

@@ -1,4 +1,4 @@
-"""How sure a mean over cases is: bootstrap intervals, and differences of two arms paired case by case."""
+"""Bootstrap intervals of means over cases, and paired differences between two arms."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ def bootstrap_interval(
     seed: int = 0,
     groups: Sequence | None = None,
 ) -> tuple[float, float]:
-    """Bootstrap interval of the mean of `values`; NaNs are left out, (NaN, NaN) when fewer than two groups are left: one shows no spread.
+    """Bootstrap interval of the mean of `values`.
 
-    Args:
-        groups: what each value belongs to, see `average_interval`; None where each is its own.
-
-    The same seed gives the same interval.
+    The arguments are those of `average_interval`, for one modality: `groups` has one key for each value. The
+        result
+    is (NaN, NaN) if fewer than two groups are left without NaNs, because one group shows no spread.
     """
     return average_interval([values], level, resamples, seed, None if groups is None else [groups])
 
@@ -36,19 +35,24 @@ def average_interval(
     seed: int = 0,
     groups: Sequence[Sequence] | None = None,
 ) -> tuple[float, float]:
-    """Interval of the unweighted mean of the modalities' means, groups of cases resampled within each modality.
+    """Bootstrap interval of the unweighted mean of the modalities' means.
 
-    This is the interval of the tables' Average row, where each modality counts once however many cases it has. What is resampled is how far cases lie
-    from their modality's mean, made larger by sqrt(n / (n - 1)), since n groups lie closer to their own mean than to the true one. A modality of a single
-    group has no such distances and takes those of all others: else a table of many such modalities would look the surer the fewer cases it has.
+    This is the interval of the tables' Average row. Each modality counts once, however many cases it has.
+    Groups of cases are resampled within each modality. What is resampled is the cases' deviation from their
+    modality's mean, scaled by sqrt(n / (n - 1)), because n groups lie closer to their own mean than to the
+    true one. A modality of a single group has no such deviations and takes those of all the others.
+    Otherwise, a table of many such modalities would look more certain the fewer cases it has.
 
     Args:
-        modalities: values of the cases of each. NaNs are left out.
-        groups: for each value a key, equal for cases of one patient or volume: they are drawn together, since they tell less than as many others would.
-            None where each case is its own group.
+        modalities: values of the cases of each modality. NaNs are left out.
+        level: probability of the interval, above 0 and below 1.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling. The same seed gives the same interval.
+        groups: a key for each value, equal for cases of one patient or volume. Such cases are drawn together,
+            because they carry less information than independent ones. None makes each case its own group.
 
     Returns:
-        (NaN, NaN) where no modality has two groups.
+        Lower and upper end. (NaN, NaN) if no modality has two groups.
     """
     keys = groups if groups is not None else [range(len(values)) for values in modalities]
     present = [_present(values, of_values) for values, of_values in zip(modalities, keys, strict=True)]
@@ -64,7 +68,11 @@ def spread_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the standard deviation over modalities (population) of `first` minus that of `second`, on the cases both have; as `average_interval`."""
+    """Interval of the standard deviation over modalities (population) of `first` minus that of `second`.
+
+    `first` and `second` are frames of `score_cases`. Only cases in both count. The bootstrap is that of
+    `average_interval`.
+    """
     both = _paired(first, second, metric)
     columns = [f"{metric}_first", f"{metric}_second"]
     pairs = [
@@ -78,11 +86,21 @@ def spread_interval(
 def paired_differences(
     first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """`first` minus `second` on the cases both have, per modality and on average (over modalities, unweighted).
+    """Mean of `first` minus `second` for each modality, and the unweighted average over modalities.
 
-    Both are frames of `score_cases`. Returns modality, cases, difference, difference_low, difference_high and worse, the
-    share of cases on which `first` is lower. Cases without a score in either are left out; a modality of one group of cases has no interval (NaN).
-    Raises `ValueError` without a common case.
+    Args:
+        first: frame of `score_cases`.
+        second: frame of `score_cases`. Only cases with a score in both are used.
+        metric: column to compare.
+        level: probability of the interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Columns modality, cases, difference, difference_low, difference_high and worse. worse is the share of
+        cases on which `first` is lower. A modality of one group of cases has no interval (NaN).
+
+    Raises:
+        ValueError: no case is scored in both.
     """
     both = _paired(first, second, metric)
     both["difference"] = both[f"{metric}_first"] - both[f"{metric}_second"]
@@ -106,9 +124,9 @@ def _difference_row(modality: str, parts: list[pd.DataFrame], level: float, seed
 
 
 def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The cases scored in both: modality, case, group (of `first`; the case itself where it has none), `<metric>_first`, `<metric>_second`.
+    """Cases scored in both: modality, case, group, `<metric>_first`, `<metric>_second`. At least one.
 
-    Raises `ValueError` without one.
+    The group is that of `first`, or the case itself if `first` has no groups.
     """
     keys = ["modality", "case"]
     groups = first["group"] if "group" in first else first["case"]
@@ -134,10 +152,9 @@ def _present(values: Sequence[float], groups: Sequence) -> tuple[np.ndarray, np.
 def _resampled_means(
     modalities: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
 ) -> np.ndarray:
-    """Means of modalities under resampling of their groups: (resamples, modalities) or (resamples, modalities, arms); empty where none has two groups.
+    """Resample the groups of each modality: means (resamples, modalities) or (resamples, modalities, arms).
 
-    Args:
-        modalities: values of its cases (n,) or (n, arms), and their groups (n,).
+    Each modality is given as values (n,) or (n, arms) and groups (n,). Empty if no modality has two groups.
     """
     totals = [_totals(values, groups) for values, groups in modalities]
     several = [total for total in totals if len(total[1]) > 1]
@@ -154,7 +171,7 @@ def _resampled_means(
 
 
 def _totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each group's cases lie from the mean of all, added up and allowing for how few groups there are: (groups,) or (groups, arms); and their numbers."""
+    """Scaled sum of each group's deviations from the mean, (groups,) or (groups, arms), and its number of cases."""
     codes, names = pd.factorize(groups)
     distances = np.zeros((len(names), *values.shape[1:]))
     np.add.at(distances, codes, values - values.mean(0))
@@ -162,7 +179,7 @@ def _totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    """The interval that holds `level` of the values, as much below as above it; (NaN, NaN) of none."""
+    """Central interval that holds the share `level` of the values. (NaN, NaN) without values."""
     if not 0 < level < 1:
         raise ValueError(f"level: found {level}, expected a probability between 0 and 1, for example 0.95")
     if not values.size:

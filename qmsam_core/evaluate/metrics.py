@@ -1,7 +1,7 @@
-"""DSC and NSD of a case as the challenge computes them, for one case and for many, and the ellipse as a control.
+"""DSC and NSD as the challenge computes them, for one case and for many, and the ellipse as a control.
 
-The challenge (CVPR 2024, Segment Anything in Medical Images on Laptop) averages both metrics over the labels of a
-case, then over cases, then over modalities without weights.
+The challenge (CVPR 2024, Segment Anything in Medical Images on Laptop) averages both metrics over the labels
+of a case, then over cases, then over modalities without weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..data.cases import renumbered, tight_boxes
 from .surface import Box, Spacing, joint_box, surface_dice
 
 AxisOrder = Literal["stored", "xyz"]
-# A case whose DSC is not above this scores an NSD of 0 in the official script.
+# The official script sets the NSD of a case to 0 unless its DSC is above this.
 NSD_NEEDS_DSC = 0.2
 
 
@@ -29,9 +29,13 @@ NSD_NEEDS_DSC = 0.2
 class CaseScore:
     """Scores of one case, fractions 0..1.
 
-    `dsc` and `nsd` are the case's means over `labels`, with `nsd` 0 where `dsc` <= 0.2; `dsc_per_label` and
-    `nsd_per_label` stand in the order of `labels` and are not held down. `skipped_labels` are the ids below the
-    highest that the ground truth does not hold.
+    Attributes:
+        dsc: mean over `labels`.
+        nsd: mean over `labels`, but 0 if `dsc` <= 0.2.
+        labels: label ids in the ground truth.
+        dsc_per_label: DSC in the order of `labels`.
+        nsd_per_label: NSD in the order of `labels`, without the rule for `dsc` <= 0.2.
+        skipped_labels: ids below the highest that the ground truth lacks.
     """
 
     dsc: float
@@ -43,7 +47,7 @@ class CaseScore:
 
     @property
     def missed(self) -> int:
-        """Objects the prediction does not touch at all: DSC 0."""
+        """Number of objects that the prediction does not touch (DSC 0)."""
         return sum(value == 0 for value in self.dsc_per_label)
 
 
@@ -56,15 +60,21 @@ def score_case(
 ) -> CaseScore:
     """Score a prediction against the ground truth as the challenge's script does.
 
-    `gt` and `seg` are integer label arrays of one shape, (H, W) or (D, H, W); object i carries label i. `spacing` in mm
-    is 1 where not given; `axis_order="stored"` lays it on the axes as they are stored, as the official script does,
-    and `"xyz"` reads it as the files mean it, x first. A 2-D case is scored as a volume of one slice, (H, W, 1).
+    A 2-D case is scored as a volume of one slice, (H, W, 1). An empty prediction scores 0 and 0. Labels
+    absent from the ground truth are left out and listed in `skipped_labels`. (The official mean becomes NaN
+    there, or includes a 0 if the prediction has the label.) Without objects in the ground truth, both values
+    are NaN (officially NaN and 0).
 
-    An empty prediction scores 0 and 0. Labels absent from the ground truth are left out and named in `skipped_labels`
-    (the official mean becomes NaN there, or takes in a 0 where the prediction holds the label). A ground truth
-    without objects has nothing to score: both values are NaN (officially NaN and 0).
+    Args:
+        gt: ground truth, integer labels (H, W) or (D, H, W). Object i has label i.
+        seg: prediction, integer labels of the same shape.
+        spacing: mm along the axes. None means 1.
+        tolerance: of the NSD, mm, 0 or more.
+        axis_order: "stored" applies `spacing` to the axes as stored, as the official script does. "xyz" reads
+            it as the files mean it, x first.
 
-    Raises `ValueError` for other shapes, types, spacings or tolerances.
+    Raises:
+        ValueError: a shape, type, spacing or tolerance is not as above.
     """
     gt, seg = _labels(gt, "gt"), _labels(seg, "seg")
     if gt.shape != seg.shape:
@@ -94,11 +104,17 @@ def score_case(
 
 
 def inscribed_ellipse(case: Any) -> np.ndarray:
-    """The control that has seen no image: in each box its inscribed ellipse, in 3-D boxes the ellipsoid.
+    """Fill each box with its inscribed ellipse (3-D: ellipsoid). This control does not use the image.
 
-    `case` has `images`, (H, W, 3) or (D, H, W), and `boxes`, (N, 4) or (N, 6) with inclusive maxima. Returns labels
-    1..N, (H, W) or (D, H, W), uint8 (uint16 above 255 boxes); later boxes overwrite earlier ones as in the
-    challenge's predictions. Raises `ValueError` for a case without boxes.
+    Args:
+        case: has `images`, (H, W, 3) or (D, H, W), and `boxes`, (N, 4) or (N, 6) with inclusive maxima.
+
+    Returns:
+        Labels 1..N, (H, W) or (D, H, W), uint8 (uint16 above 255 boxes). Later boxes overwrite earlier ones,
+        as in the challenge's predictions.
+
+    Raises:
+        ValueError: the case has no boxes.
     """
     if case.boxes is None:
         raise ValueError(
@@ -118,19 +134,30 @@ def inscribed_ellipse(case: Any) -> np.ndarray:
 
 
 def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> pd.DataFrame:
-    """Score many cases: one row each with case, modality, group, dsc, nsd, objects, missed, skipped, worst_dsc.
+    """Score many cases, one row for each.
 
-    A pair is (case, segmentation), (case, segmentation, modality) or with the group that the case belongs to behind it: the case a `Case` or its npz (then with `gts`),
-    the segmentation an integer array or an npz with `segs`, label i+1 for box i: where a case has no boxes, its labels
-    are first numbered 1..N as its boxes are derived, `Case.with_boxes`. The modality is else read from the name,
-    `2DBox_<Modality>_...`. The group is equal for cases of one patient or volume, which intervals draw together; else each
-    case is its own. `missed` counts objects of DSC 0, `skipped` absent labels, `worst_dsc` is the lowest of any
-    object. `options` go to `score_case`. With `processes` > 1 each worker reads its own files: pass paths then.
+    Each pair is (case, segmentation), optionally followed by the modality, and then by the group:
+
+    - case: a `Case`, or the path of an npz with `gts`. - segmentation: an integer array, or the path of an
+    npz with `segs`. Label i+1 belongs to box i. The labels of a
+      case without boxes are first numbered 1..N, in the order in which `Case.with_boxes` derives its boxes.
+    - modality: by default the one in the name, `2DBox_<Modality>_...`. - group: equal for cases of one
+    patient or volume. Bootstrap intervals draw such cases together. By default each
+      case is its own group.
+
+    Args:
+        pairs: the cases.
+        processes: number of worker processes. With more than 1, each reads its own files, so pass paths.
+        options: passed to `score_case`.
+
+    Returns:
+        Columns case, modality, group, dsc, nsd, objects, missed (objects of DSC 0), skipped (absent labels)
+        and worst_dsc (lowest DSC of an object).
     """
     pairs = list(pairs)
     jobs = [(*pair[:2], *(*pair[2:], None, None)[:2], options) for pair in pairs]
     if processes > 1 and len(jobs) > 1:
-        # Spawned, not forked: a fork of a process whose engines hold threads can hang.
+        # Spawned, not forked: a forked process can hang if its engines hold threads.
         with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
             rows = list(pool.map(_score_job, jobs, chunksize=max(1, len(jobs) // (4 * processes))))
     else:
@@ -141,7 +168,7 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
 
 
 def modality_of(name: str) -> str:
-    """The modality in a case's name, `3DBox_CT_0566` -> `CT`; `unknown` where the name has none."""
+    """Modality in a case's name: `3DBox_CT_0566` -> `CT`. `unknown` if the name has none."""
     parts = name.split("_")
     return parts[1] if len(parts) > 2 and parts[0] in ("2DBox", "3DBox") else "unknown"
 
@@ -164,9 +191,10 @@ def _score_job(job: tuple) -> dict[str, Any]:
 
 
 def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
-    """Name, labels and spacing of a case or its file; 2-D cases are scored at spacing 1, whatever they carry.
+    """Name, labels and spacing of a case or its file. The spacing is None for 2-D cases, which are scored at 1 mm.
 
-    Labels are as predictions have them: box i belongs to label i+1, and where there are no boxes they are derived from the labels without gaps.
+    Labels are numbered as in predictions: label i+1 belongs to box i. Without boxes, gaps in the ids are
+        closed.
     """
     if isinstance(case, (str, Path)):
         path = Path(case)
@@ -203,7 +231,7 @@ def _segmentation(source: Any) -> np.ndarray:
 def _score_label(
     gt: np.ndarray, seg: np.ndarray, label: int, box: Box, steps: Spacing, tolerance: float
 ) -> tuple[float, float]:
-    """DSC and NSD of one label, seen only in the box that holds both masks."""
+    """DSC and NSD of one label, computed inside the box that holds both masks."""
     truth, guess = gt[box] == label, seg[box] == label
     overlap = np.count_nonzero(truth & guess)
     dsc = 2 * overlap / (np.count_nonzero(truth) + np.count_nonzero(guess))
@@ -222,7 +250,7 @@ def _labels(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _spacing_along_axes(spacing: Sequence[float] | None, axis_order: AxisOrder, ndim: int) -> Spacing:
-    """Millimetres along the three axes scored, for volumes (D, H, W), for images (H, W, 1)."""
+    """Spacing in mm along the three axes scored: (D, H, W) of a volume, (H, W, 1) of an image."""
     if axis_order not in ("stored", "xyz"):
         raise ValueError(f"axis_order: found {axis_order!r}, expected 'stored' or 'xyz'")
     steps = [1.0, 1.0, 1.0] if spacing is None else [float(step) for step in spacing]

@@ -1,8 +1,9 @@
 """The numbers of the paper's Tables 1-10 as data frames, one row an observation, in base units.
 
-`PAPER["table7"]` and its like carry fractions (0..1) for DSC and NSD, seconds, counts and parameters; the modality the
-paper calls Microscope in its results and Microscopy in Table 2 is Microscopy throughout. What the paper prints in
-merged cells is repeated in each row. Absent values (Table 8: memory limit exceeded) are NaN.
+`PAPER["table7"]` and its like carry fractions (0..1) for DSC and NSD, seconds, counts and parameters; the
+modality the paper calls Microscope in its results and Microscopy in Table 2 is Microscopy throughout. What
+the paper prints in merged cells is repeated in each row. Absent values (Table 8: memory limit exceeded) are
+NaN.
 """
 
 from __future__ import annotations

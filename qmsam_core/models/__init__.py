@@ -6,7 +6,19 @@ from .layers import MatMul
 from .sam import CONFIGS, Sam, SamConfig, build_model, count_parameters, parameter_table
 
 __all__ = [
-    "CONFIGS", "PUBLIC", "CheckpointError", "MatMul", "Sam", "SamConfig", "build_model", "checkpoint_path", "count_parameters",
-    "load_checkpoint", "parameter_table", "read_state", "same_weights", "save_checkpoint",
+    "CONFIGS",
+    "PUBLIC",
+    "CheckpointError",
+    "MatMul",
+    "Sam",
+    "SamConfig",
+    "build_model",
+    "checkpoint_path",
+    "count_parameters",
+    "load_checkpoint",
+    "parameter_table",
+    "read_state",
+    "same_weights",
+    "save_checkpoint",
     "weights_hash",
-]  # fmt: skip
+]

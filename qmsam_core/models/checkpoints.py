@@ -1,4 +1,4 @@
-"""Reading and writing weights: strict keys, no pickle code run, atomic, and errors that say what does not fit."""
+"""Read and write network weights: strict keys, no pickle code run, atomic writes, clear error messages."""
 
 import hashlib
 import logging
@@ -15,19 +15,20 @@ from ..provenance.weights import CheckpointError
 log = logging.getLogger(__name__)
 
 WRAPPERS = ("model", "state_dict")
-"""Names under which training scripts keep a network's weights beside optimiser, epoch and losses."""
+"""Keys under which training scripts store a network's weights, beside optimiser, epoch and losses."""
 PREFIX = "module."
-"""What PyTorch's parallel wrappers put before every key."""
+"""Prefix that PyTorch's parallel wrappers put before every key."""
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a network's tensors by key from a `.safetensors` or `.pth` file; nothing in it is executed.
+    """Read a network's tensors by key from a `.safetensors` or `.pth` file. No code in it is executed.
 
-    A `.pth` file may hold the dict itself, or hold it as `model` or `state_dict` among other things; keys may all begin with
-    `module.`. What was unwrapped and what was left aside is logged in one line.
+    A `.pth` file may hold the dict of tensors itself, or a dict that has it under `model` or `state_dict`. If
+    all keys begin with `module.`, this prefix is removed. One log line says what was unwrapped and what was
+    not used.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds something else.
+        CheckpointError: the file does not exist, is damaged, or holds something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,13 +41,13 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({first_line(error)}); is the download complete?"
         ) from error
-    except Exception as error:  # pickle.UnpicklingError and its kin: foreign content
+    except Exception as error:  # pickle.UnpicklingError and others: foreign content
         raise CheckpointError(f"{path}: not a plain dict of tensors ({first_line(error)})") from error
     return unwrapped(state, path)
 
 
 def unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """The weights within what a `.pth` file holds, see `read_state`."""
+    """Extract the tensors from the content of a `.pth` file, as `read_state` describes."""
     told = []
     wrapper = next(
         (name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), None
@@ -63,7 +64,8 @@ def unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
             else type(content).__name__
         )
         raise CheckpointError(
-            f"{path}: holds {found}; expected tensors by key, or such a dict as {' or '.join(map(repr, WRAPPERS))}"
+            f"{path}: holds {found}; expected tensors by key, "
+            f"or such a dict as {' or '.join(map(repr, WRAPPERS))}"
         )
     if wrapper:
         others = ", ".join(str(name) for name in content if name != wrapper)
@@ -77,15 +79,15 @@ def unwrapped(content: object, path: Path) -> dict[str, torch.Tensor]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, shortened to fit a one-line message."""
+    """Return the first line of an error's text, shortened to fit a one-line message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def load_checkpoint(module: nn.Module, path: str | Path) -> None:
-    """Load weights with strict keys and shapes; on any mismatch the module is left as it was.
+    """Load weights with strict keys and shapes. On any mismatch the module stays as it was.
 
     Raises:
-        CheckpointError: which keys are missing, foreign or of another shape.
+        CheckpointError: keys are missing, foreign or of another shape. The message names them.
     """
     state = read_state(path)
     own = module.state_dict()
@@ -109,17 +111,18 @@ def load_checkpoint(module: nn.Module, path: str | Path) -> None:
 
 
 def some(what: str, items: list[str], most: int = 3) -> str:
-    """`what` and the first few items with their count, or nothing."""
+    """Return the number of items, `what`, and the first `most` items; empty if there are none."""
     if not items:
         return ""
     return f"{len(items)} {what}: {', '.join(items[:most])}" + (", ..." if len(items) > most else "")
 
 
 def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> str:
-    """Write a module's state as safetensors, atomically; returns the SHA-256 of the file.
+    """Write a module's state as safetensors, atomically. Returns the SHA-256 of the file.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; what was at `path` before is still there, and nothing beside it.
+        CheckpointError: the disk is full or the folder cannot be written. What was at `path` is still there,
+            and no partial file is left.
     """
     path = Path(path)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
@@ -135,13 +138,16 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str
 
 
 def same_weights(a: nn.Module, b: nn.Module, statistics: bool = True) -> bool:
-    """Whether two modules have the same keys and, bit by bit, the same parameters and buffers; without `statistics` buffers, such as a batch norm's, may differ."""
+    """Test whether two modules have the same keys and bit-identical parameters and buffers.
+
+    Without `statistics` only parameters are compared. Buffers, such as batch norm statistics, may differ.
+    """
     x, y = (module.state_dict() if statistics else dict(module.named_parameters()) for module in (a, b))
     return x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names and values of everything the model keeps, whatever file it came from."""
+    """Return the SHA-256 over names and values of a model's state. It does not depend on the file format."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

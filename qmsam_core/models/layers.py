@@ -7,7 +7,8 @@ from torch import Tensor, nn
 class MatMul(nn.Module):
     """Matrix product of two activations, `a @ b`.
 
-    A module of its own so that a quantiser can sit on each input (paper Fig. 1c); it has no parameters and leaves the checkpoint's keys alone.
+    It is a module so that a quantiser can sit on each input (paper Fig. 1c). It has no parameters, so it does
+    not change the checkpoint's keys.
     """
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class LayerNorm2d(nn.Module):
 
 
 class Neck(nn.Sequential):
-    """SAM's neck: 1x1 convolution to the prompt dimension, 3x3 convolution, a layer norm after each. (B, C_in, g, g) -> (B, C_out, g, g)."""
+    """SAM's neck: 1x1 and 3x3 convolutions, a layer norm after each. (B, C_in, g, g) -> (B, C_out, g, g)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -43,7 +44,11 @@ class Neck(nn.Sequential):
 
 
 def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cut (B, H, W, C) into windows (B * n, window, window, C), padding with zeros at the bottom and right; also return the padded height and width."""
+    """Cut (B, H, W, C) into windows (B * n, window, window, C), with zero padding at the bottom and right.
+
+    Returns:
+        The windows, and the padded height and width.
+    """
     batch, height, width, channels = x.shape
     pad_bottom, pad_right = -height % window, -width % window
     if pad_bottom or pad_right:
@@ -54,7 +59,7 @@ def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def window_merge(windows: Tensor, window: int, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Undo `window_partition`: windows (B * n, window, window, C) back to (B, H, W, C) without the padding."""
+    """Undo `window_partition`: (B * n, window, window, C) -> (B, H, W, C) without the padding."""
     rows, columns = padded[0] // window, padded[1] // window
     channels = windows.shape[-1]
     x = windows.view(-1, rows, columns, window, window, channels).permute(0, 1, 3, 2, 4, 5)

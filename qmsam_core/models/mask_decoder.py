@@ -1,4 +1,8 @@
-"""SAM's mask decoder: a two-way transformer between prompt tokens and image cells, then a mask by the product of a token and upscaled cells."""
+"""SAM's mask decoder.
+
+A two-way transformer lets prompt tokens and image cells attend to each other. A mask is the product of a mask
+token, passed through a hypernetwork, and the upscaled image cells.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +14,14 @@ from .layers import LayerNorm2d, MatMul
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape of the mask decoder: two-way layers, heads, width of their MLPs, and mask tokens (the first is the single-mask one)."""
+    """Shape of the mask decoder.
+
+    Attributes:
+        depth: number of two-way layers.
+        heads: attention heads.
+        mlp_dim: width of the MLPs.
+        mask_tokens: number of mask tokens. The first one is for a single mask.
+    """
 
     depth: int = 2
     heads: int = 8
@@ -19,7 +30,7 @@ class DecoderConfig:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention with separate projections, optionally in fewer channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C)."""
+    """Multi-head attention in C / `downsample` channels. q (B, Nq, C), k and v (B, Nk, C) -> (B, Nq, C)."""
 
     def __init__(self, dim: int, heads: int, downsample: int = 1) -> None:
         super().__init__()
@@ -40,7 +51,7 @@ class CrossAttention(nn.Module):
 
 
 class MlpBlock(nn.Module):
-    """Widen, ReLU, narrow. (..., C) -> same."""
+    """Widen, ReLU, narrow. (..., C) -> same shape."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -52,7 +63,10 @@ class MlpBlock(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens attend to themselves, then to the image; the image attends to the tokens. The first block has no positions to add in self-attention."""
+    """Tokens attend to themselves, then to the image. Then the image attends to the tokens.
+
+    The first block has no positions to add in self-attention.
+    """
 
     def __init__(self, dim: int, config: DecoderConfig, first: bool) -> None:
         super().__init__()
@@ -83,7 +97,10 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> both, after `depth` two-way blocks and a last attention to the image."""
+    """Image cells (B, cells, C) and prompt tokens (B, T, C) -> tokens and cells of the same shapes.
+
+    After `depth` two-way blocks, the tokens attend to the image once more.
+    """
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -111,9 +128,10 @@ class Mlp(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Image embedding and prompt tokens to one low-res mask a prompt (`multimask_output=False`), at four times the embedding's grid.
+    """Decode an image embedding and prompt tokens into one low-res mask per prompt.
 
-    The other mask tokens take part in attention, as in the checkpoint, but their hypernetworks are not computed.
+    This is SAM with `multimask_output=False`. The mask has four times the side of the embedding grid. The
+    other mask tokens take part in attention, as in the checkpoint, but their hypernetworks are not computed.
     """
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
@@ -122,20 +140,32 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(config.mask_tokens, dim)
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim // 4, 2, 2), LayerNorm2d(dim // 4), nn.GELU(),
-            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2), nn.GELU(),
-        )  # fmt: skip
+            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
+            nn.GELU(),
+        )
         self.output_hypernetworks_mlps = nn.ModuleList(Mlp(dim, dim // 8) for _ in range(config.mask_tokens))
         self.iou_prediction_head = Mlp(dim, config.mask_tokens)
         self.mask_product = MatMul()
 
     def tokens(self, sparse: Tensor) -> Tensor:
-        """Prompts (N, 2, C) behind the decoder's own tokens, of the IoU and of the masks: (N, T, C)."""
+        """Put the decoder's own tokens (IoU, masks) before the prompts: (N, 2, C) -> (N, T, C)."""
         fixed = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         return torch.cat([fixed.expand(sparse.shape[0], -1, -1), sparse], 1)
 
     def transform(self, image: Tensor, positions: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (N, C, g, g) with the dense prompt added, positions (1, C, g, g), sparse (N, 2, C) -> output tokens (N, T, C), image (N, C, g, g)."""
+        """Run the transformer on an image and its prompts.
+
+        Args:
+            image: (N, C, g, g), with the dense prompt added.
+            positions: (1, C, g, g), positional encoding of the grid.
+            sparse: (N, 2, C), prompt tokens.
+
+        Returns:
+            Output tokens (N, T, C) and the image (N, C, g, g).
+        """
         cells = image.flatten(2).transpose(1, 2)
         tokens, cells = self.transformer(cells, positions.flatten(2).transpose(1, 2), self.tokens(sparse))
         return tokens, cells.transpose(1, 2).unflatten(2, image.shape[2:])
@@ -147,6 +177,6 @@ class MaskDecoder(nn.Module):
         return self.mask_product(weights, upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
 
     def forward(self, image: Tensor, positions: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-        """As `transform`; returns low-res mask logits (N, 1, 4g, 4g) and the predicted IoU of the mask (N, 1)."""
+        """Inputs of `transform` -> low-res mask logits (N, 1, 4g, 4g) and the mask's predicted IoU (N, 1)."""
         tokens, image = self.transform(image, positions, sparse)
         return self.mask(tokens, image), self.iou_prediction_head(tokens[:, 0])[:, :1]

@@ -17,7 +17,7 @@ from .vit import ViT, ViTConfig
 
 @dataclass(frozen=True)
 class SamConfig:
-    """A named model: its encoder, the side of its input in px, the channels of its embedding, its decoder."""
+    """A named model: the side of its input in px, its encoder, the channels of its embedding, its decoder."""
 
     name: str
     image_size: int
@@ -39,7 +39,9 @@ class Sam(nn.Module):
     """Image encoder, prompt encoder and mask decoder, with the key names of the public checkpoints.
 
     Attributes:
-        image_size: side S of the input in px; embedding_size: side g of the embedding grid; mask_size: side M = 4g of the low-res mask.
+        image_size: side S of the input in px.
+        embedding_size: side g of the embedding grid.
+        mask_size: side M = 4g of the low-res mask.
     """
 
     def __init__(self, config: SamConfig) -> None:
@@ -54,10 +56,10 @@ class Sam(nn.Module):
         self.set_image_size(config.image_size)
 
     def set_image_size(self, size: int) -> None:
-        """Work at another input size from here on, a multiple of 16 px; the weights of TinyViT models serve at any.
+        """Change the input size to another multiple of 16 px. TinyViT weights work at any size.
 
         Raises:
-            ValueError: a size the network cannot have.
+            ValueError: the network cannot have this size.
         """
         if size % 16 or size < 32:
             raise ValueError(f"image_size = {size}; expected a multiple of 16, at least 32 px")
@@ -72,16 +74,25 @@ class Sam(nn.Module):
         self.prompt_encoder.image_size, self.prompt_encoder.grid = size, self.embedding_size
 
     def decode(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """One mask for each pair of embedding (N, C, g, g), or (1, C, g, g) for all, and box (N, 4) in model px.
+        """Decode one mask for each pair of embedding and box.
 
-        Returns low-res mask logits (N, 1, M, M), positive inside, and predicted IoU (N, 1).
+        Args:
+            embeddings: (N, C, g, g), or (1, C, g, g) shared by all boxes.
+            boxes: (N, 4) in model px.
+
+        Returns:
+            Low-res mask logits (N, 1, M, M), positive inside, and predicted IoU (N, 1).
         """
         sparse = self.prompt_encoder(boxes)
         image = (embeddings + self.prompt_encoder.dense()).expand(sparse.shape[0], -1, -1, -1)
         return self.mask_decoder(image, self.prompt_encoder.image_positions(), sparse)
 
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, S, S) in 0..1, a box each (B, 4) -> mask logits (B, 1, M, M), embeddings (B, C, g, g), predicted IoU (B, 1)."""
+        """Encode images (B, 3, S, S) in 0..1 and decode one box (B, 4) in model px on each.
+
+        Returns:
+            Mask logits (B, 1, M, M), embeddings (B, C, g, g) and predicted IoU (B, 1).
+        """
         embeddings = self.image_encoder(images)
         masks, iou = self.decode(embeddings, boxes)
         return masks, embeddings, iou
@@ -94,17 +105,21 @@ def build_model(
     seed: int = 0,
     depth: int | None = None,
 ) -> Sam:
-    """Build a model in float by name, in evaluation mode.
+    """Build a float model by name, in evaluation mode.
 
     Args:
         name: a key of `CONFIGS`.
-        image_size: side of the input in px, a multiple of 16; None takes the configuration's. The weights of TinyViT models serve at any size.
-        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys; `public` for LiteMedSAM's published weights; None draws
-            random weights from `seed`.
-        depth: blocks of MedSAM's encoder, 1 to 12, the first ones; None takes all. For timing on small machines: the decoder stays whole.
+        image_size: side of the input in px, a multiple of 16. None takes the configuration's size. TinyViT
+            weights work at any size.
+        checkpoint: a `.pth` or `.safetensors` file, loaded with strict keys. `public` means LiteMedSAM's
+            published weights. None draws random weights.
+        seed: seed of the random weights.
+        depth: number of MedSAM's encoder blocks to keep, 1 to 12, counted from the first. None keeps all. The
+            decoder stays whole. This is for timing on small machines.
 
     Raises:
-        ValueError: an unknown name, a size the network cannot have, or (CheckpointError) a file that does not fit.
+        ValueError: the name is unknown, or the network cannot have this size or depth.
+        CheckpointError: the file does not fit the model.
     """
     if name not in CONFIGS:
         raise ValueError(f"model = {name!r}; expected one of {', '.join(CONFIGS)}")
@@ -120,7 +135,11 @@ def build_model(
 
 
 def cut(config: SamConfig, depth: int) -> SamConfig:
-    """The configuration with only the first `depth` blocks of a plain ViT. Raises ValueError for another encoder or more blocks than it has."""
+    """Return the configuration with only the first `depth` blocks of a plain ViT.
+
+    Raises:
+        ValueError: the encoder is not a plain ViT, or `depth` is not in 1 to its number of blocks.
+    """
     if not isinstance(config.encoder, ViTConfig) or not 1 <= depth <= config.encoder.depth:
         raise ValueError(
             f"depth = {depth} of {config.name}; expected a plain ViT and no more blocks than it has"
@@ -129,12 +148,12 @@ def cut(config: SamConfig, depth: int) -> SamConfig:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of learned values, buffers not counted, as in Table 1."""
+    """Count the learned values of a module, without buffers, as in Table 1."""
     return sum(p.numel() for p in module.parameters())
 
 
 def parameter_table(models: dict[str, Sam]) -> pd.DataFrame:
-    """Table 1 of these models: columns model, image_encoder, prompt_encoder, mask_decoder."""
+    """Return Table 1 for these models: columns model, image_encoder, prompt_encoder, mask_decoder."""
     parts = ("image_encoder", "prompt_encoder", "mask_decoder")
     rows = [
         {"model": name, **{p: count_parameters(getattr(m, p)) for p in parts}} for name, m in models.items()

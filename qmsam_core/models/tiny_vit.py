@@ -1,7 +1,8 @@
-"""TinyViT, the image encoder of LiteMedSAM: a convolutional stage, then stages of window attention, then SAM's neck.
+"""TinyViT, the image encoder of LiteMedSAM: a convolutional stage, stages of window attention, SAM's neck.
 
-Key names are those of the public checkpoint `lite_medsam.pth`. Unlike the original, which hard-codes the 64x64 output grid and keys a stride on
-a channel count, strides come from the configuration and grids from the input, so the same weights serve at any input size.
+Key names are those of the public checkpoint `lite_medsam.pth`. The original code hard-codes the 64x64 output
+grid and chooses a stride by a channel count. Here strides come from the configuration and grids from the
+input. So the same weights work at any input size.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ from .layers import MatMul, Neck, window_merge, window_partition
 
 @dataclass(frozen=True)
 class TinyViTConfig:
-    """Shape of a TinyViT: per stage the channels, blocks, attention heads and window side; per merge between stages the stride."""
+    """Shape of a TinyViT.
+
+    Attributes:
+        dims: channels of each stage.
+        depths: blocks of each stage.
+        heads: attention heads of each stage.
+        windows: side of the attention window in each stage, in cells.
+        merge_strides: stride of each merge between stages.
+        expansion: factor by which MBConv blocks and MLPs widen the channels.
+    """
 
     dims: tuple[int, ...] = (64, 128, 160, 320)
     depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -34,7 +44,10 @@ class TinyViTConfig:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, then batch norm (keys `c` and `bn`). `start_at_zero` makes a residual branch begin as nothing."""
+    """Convolution without bias, then batch norm (keys `c` and `bn`).
+
+    With `start_at_zero` the norm's weight is initialised to zero, so a residual branch adds nothing at first.
+    """
 
     def __init__(
         self,
@@ -52,7 +65,7 @@ class ConvNorm(nn.Sequential):
 
 
 class PatchEmbed(nn.Module):
-    """LiteMedSAM's patch embedding: two 1x1 convolutions of stride 1, so every pixel is a patch. (B, 3, S, S) -> (B, C, S, S)."""
+    """Two 1x1 convolutions of stride 1, so every pixel is a patch. (B, 3, S, S) -> (B, C, S, S)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +76,7 @@ class PatchEmbed(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual block: expand 1x1, depthwise 3x3, project 1x1, with GELU also after the sum. (B, C, H, W) -> same."""
+    """Inverted residual: expand 1x1, depthwise 3x3, project 1x1, add, GELU. (B, C, H, W) -> same shape."""
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
@@ -79,7 +92,7 @@ class MBConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Change of resolution and width between stages; the merge before the last stage has stride 1. (B, C, H, W) -> (B, C', H/stride, W/stride)."""
+    """Change resolution and width between stages: (B, C, H, W) -> (B, C', H / stride, W / stride)."""
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
@@ -93,7 +106,11 @@ class PatchMerging(nn.Module):
 
 
 def relative_offsets(window: int) -> tuple[Tensor, int]:
-    """Index (window^2, window^2) of the learned bias for each pair of window cells, and how many biases there are (one per absolute offset)."""
+    """Index the learned attention biases of a window. There is one bias per absolute offset.
+
+    Returns:
+        The index of the bias for each pair of window cells, (window^2, window^2), and the number of biases.
+    """
     cells = list(product(range(window), range(window)))
     known: dict[tuple[int, int], int] = {}
     index = [
@@ -103,7 +120,7 @@ def relative_offsets(window: int) -> tuple[Tensor, int]:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside one window with a learned bias per relative offset. (B, window^2, C) -> same."""
+    """Attention in one window with a learned bias per relative offset. (B, window^2, C) -> same shape."""
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
@@ -129,7 +146,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Norm, widen, GELU, narrow. (..., C) -> same."""
+    """Norm, widen, GELU, narrow. (..., C) -> same shape."""
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
@@ -143,7 +160,7 @@ class Mlp(nn.Module):
 
 
 class TinyViTBlock(nn.Module):
-    """Window attention, depthwise 3x3 convolution across window borders, MLP. (B, C, H, W) -> same."""
+    """Window attention, depthwise 3x3 convolution across window borders, MLP. (B, C, H, W) -> same shape."""
 
     def __init__(self, channels: int, heads: int, window: int, expansion: int) -> None:
         super().__init__()
@@ -164,7 +181,7 @@ class TinyViTBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution and the merge to the next, if there is one."""
+    """Blocks of one resolution, and the merge to the next if there is one."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -178,7 +195,7 @@ class Stage(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Image encoder: images (B, 3, S, S) float32 in 0..1 -> embedding (B, out_channels, S / stride, S / stride)."""
+    """Image encoder: (B, 3, S, S) float32 in 0..1 -> embedding (B, out_channels, S / stride, S / stride)."""
 
     def __init__(self, config: TinyViTConfig, out_channels: int) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
-"""The plain vision transformer of SAM and MedSAM: window attention with four global blocks and decomposed relative positions.
+"""The plain vision transformer of SAM and MedSAM.
 
-Key names are those of the public checkpoint `medsam_vit_b.pth`. Its positional tables belong to one input size, unlike TinyViT's.
+Most blocks attend in windows, four attend globally. Relative positions are decomposed into rows and columns.
+Key names are those of the public checkpoint `medsam_vit_b.pth`. Unlike TinyViT's, the positional tables fit
+only one input size.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,17 @@ from .layers import MatMul, Neck, window_merge, window_partition
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Shape of SAM's ViT: channels, blocks, heads, patch side in px, window side in patches, and the blocks that attend globally."""
+    """Shape of SAM's ViT.
+
+    Attributes:
+        dim: channels.
+        depth: number of blocks.
+        heads: attention heads.
+        patch: side of a patch in px.
+        window: side of the attention window in patches.
+        global_blocks: indices of the blocks that attend globally.
+        expansion: factor by which the MLPs widen the channels.
+    """
 
     dim: int = 768
     depth: int = 12
@@ -30,7 +42,7 @@ class ViTConfig:
 
 
 class PatchEmbed(nn.Module):
-    """One patch, one token: (B, 3, S, S) -> (B, S / patch, S / patch, C)."""
+    """Turn each patch into one token: (B, 3, S, S) -> (B, S / patch, S / patch, C)."""
 
     def __init__(self, dim: int, patch: int) -> None:
         super().__init__()
@@ -41,7 +53,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over a square of tokens with relative positions decomposed into rows and columns. (B, side, side, C) -> same."""
+    """Attention with relative positions decomposed into rows and columns. (B, side, side, C) -> same shape."""
 
     def __init__(self, dim: int, heads: int, side: int) -> None:
         super().__init__()
@@ -67,7 +79,7 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, side, side, channels))
 
     def relative_bias(self, q: Tensor) -> Tensor:
-        """Query-dependent bias for each pair of cells: q (B, heads, side^2, d) -> (B, heads, side, side, side, side)."""
+        """Query-dependent bias per pair of cells: (B, heads, side^2, d) -> (B, heads, side, side, side, side)."""
         q = q.unflatten(2, (self.side, self.side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", q, self.rel_pos_h[self.offset_index])
         columns = torch.einsum("bnhwc,wkc->bnhwk", q, self.rel_pos_w[self.offset_index])
@@ -75,7 +87,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Widen, GELU, narrow. (..., C) -> same."""
+    """Widen, GELU, narrow. (..., C) -> same shape."""
 
     def __init__(self, dim: int, expansion: int) -> None:
         super().__init__()
@@ -88,7 +100,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; `window` 0 attends to the whole grid. (B, g, g, C) -> same."""
+    """Pre-norm transformer block. `window` 0 attends to the whole grid. (B, g, g, C) -> same shape."""
 
     def __init__(self, config: ViTConfig, grid: int, window: int) -> None:
         super().__init__()
@@ -110,7 +122,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder: images (B, 3, S, S) float32 in 0..1, S as configured -> embedding (B, out_channels, S / patch, S / patch)."""
+    """Image encoder: (B, 3, S, S) float32 in 0..1, S as configured -> (B, out_channels, S / patch, S / patch)."""
 
     def __init__(self, config: ViTConfig, out_channels: int, image_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a result was made with: commit, versions of packages, and the CPU with its int8 and bf16 instructions."""
+"""Describe what a result was made with: commit, package versions, the CPU's int8 and bf16 instructions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cpuinfo import get_cpu_info
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of which says that it is there
+CPU_FEATURES = {  # instructions for int8 and bf16 arithmetic; any one of the flags shows their presence
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
     "vnni": ("avx512_vnni", "avx512vnni", "avx_vnni"),
@@ -26,11 +26,11 @@ CPU_FEATURES = {  # what int8 and bf16 arithmetic need, and the flags any one of
 
 
 class ProvenanceError(RuntimeError):
-    """A run cannot be recorded: no project around, or a declared output was never written."""
+    """A run cannot be recorded: it is outside the project, or a declared output was never written."""
 
 
 def project_root(start: str | Path = ".") -> Path:
-    """The folder with `pyproject.toml` and `notebooks` at or above `start`; `ProvenanceError` if there is none."""
+    """Find the folder with `pyproject.toml` and `notebooks` at or above `start`. Raises `ProvenanceError`."""
     here = Path(start).resolve()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
@@ -41,9 +41,9 @@ def project_root(start: str | Path = ".") -> Path:
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:
-    """What the run stands on: `commit`, `dirty`, `versions`, `platform`, `cpu` (model, cores, features), `threads`.
+    """Describe the run: commit, dirty, versions, platform, cpu (model, cores, features), threads (as given).
 
-    `commit` and `dirty` are None where git or the repository is absent.
+    `commit` and `dirty` are None without git or a repository.
     """
     root = project_root()
     return {
@@ -56,7 +56,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 
 
 def environment_table() -> DataFrame:
-    """Table 4 of this machine: columns item and value, with the items of the paper's table."""
+    """Table 4 of the paper for this machine: columns item and value, with the paper's items."""
     import pandas as pd
     import psutil
     import torch
@@ -66,7 +66,8 @@ def environment_table() -> DataFrame:
     features = [name for name in CPU_FEATURES if cpu[name]]
     items = {
         "System": facts["platform"],
-        "CPU": f"{cpu['model']}, {cpu['cores']} cores ({', '.join(features) or 'none of ' + ', '.join(CPU_FEATURES)})",
+        "CPU": f"{cpu['model']}, {cpu['cores']} cores "
+        f"({', '.join(features) or 'none of ' + ', '.join(CPU_FEATURES)})",
         "RAM": f"{psutil.virtual_memory().total / 2**30:.0f}GB",
         "GPU": f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "none used",
         "CUDA version": str(torch.version.cuda) if cuda else "none used",
@@ -75,7 +76,8 @@ def environment_table() -> DataFrame:
         "Specific dependencies": ", ".join(
             f"{name} {versions.get(name, 'not listed')}" for name in ("brevitas", "onnxruntime", "openvino")
         ),
-        "Code": f"this project, commit {(facts['commit'] or 'unknown')[:10]}{' with changes' if facts['dirty'] else ''}",
+        "Code": f"this project, commit {(facts['commit'] or 'unknown')[:10]}"
+        f"{' with changes' if facts['dirty'] else ''}",
     }
     return pd.DataFrame(list(items.items()), columns=["item", "value"])
 
@@ -91,13 +93,13 @@ def _git(root: Path, *arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git here
+    except (OSError, subprocess.TimeoutExpired):  # git is missing or hangs
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _versions(root: Path) -> dict[str, str]:
-    """Installed versions of what `requirements.txt` names."""
+    """Installed versions of the packages in `requirements.txt`."""
     listed = root / "requirements.txt"
     names = re.findall(r"^([A-Za-z0-9_.-]+)", listed.read_text(), re.M) if listed.is_file() else []
     versions = {"python": platform.python_version()}

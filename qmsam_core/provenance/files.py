@@ -1,4 +1,4 @@
-"""Hashes of files, and files that appear under their name only when they are whole."""
+"""Hash files, and write files that appear under their name only when complete."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 FINISHED = "finished.json"
-"""Beside a model: which training made it, from its first step to its last, so that it is not made again (`train.progress`)."""
+"""File beside a model that says which training made it, so that it is not run again (`train.progress`)."""
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file in hex; of a folder, that of the sorted relative paths and hashes of its files."""
+    """SHA-256 of a file in hex. For a folder: of the sorted relative paths and hashes of its files."""
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -29,9 +29,9 @@ def sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives the name of a hidden file beside `path`, of the same ending. It takes the place of `path` when the block ends well.
+    """Yield the name of a hidden file beside `path` with the same ending; it replaces `path` on success.
 
-    Otherwise it is removed, and what was at `path` stays: readers never see half a file.
+    If the block fails, the hidden file is removed and `path` stays as it was. Readers never see half a file.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill the file of `atomic_path`; returns `path`."""
+    """Let `write` fill the file of `atomic_path`, and return `path`."""
     with atomic_path(path) as partial:
         write(partial)
     return path
@@ -56,7 +56,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 class atomic_file:
-    """Binary file that appears under its name only when the block ends well (a temporary file in the same folder, then a rename)."""
+    """Binary file, written beside its path and renamed to it only if the block succeeds."""
 
     def __init__(self, path: str | os.PathLike):
         self._path = Path(path)
@@ -71,7 +71,7 @@ class atomic_file:
 
     def __exit__(self, kind, *rest) -> None:
         try:
-            self._stream.close()  # a full disk may show only here
+            self._stream.close()  # a full disk may raise only here
             if kind is None:
                 os.chmod(self._temporary, 0o666 & ~_umask())
                 os.replace(self._temporary, self._path)

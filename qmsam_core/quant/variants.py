@@ -37,14 +37,17 @@ VARIANTS = (
     _changed("6 bit", "bit width", weight_bits=6, activation_bits=6),
     _changed("4 bit", "bit width", weight_bits=4, activation_bits=4),
     _changed("4-bit weights", "bit width", weight_bits=4),
-    _changed("a scale a channel", "quantisers", per_channel=True),
-    _changed("batch norm folded", "quantisers", fold_batch_norm=True),
-    _changed("unsigned where positive", "quantisers", unsigned=True),
-    _changed("these three", "quantisers", per_channel=True, fold_batch_norm=True, unsigned=True),
+    _changed(
+        "channel scales, norms folded, unsigned",
+        "quantisers",
+        per_channel=True,
+        fold_batch_norm=True,
+        unsigned=True,
+    ),
     _changed("encoder only", "parts", parts=("encoder",)),
     _changed("decoder only", "parts", parts=("decoder",)),
-    _changed("attention over the image in float", "decoder", in_float=IMAGE_ATTENTION),
-    Variant("all of these: ours", "all", RECIPES["deploy"]),
+    _changed("attention over the image in float", "quantisers", in_float=IMAGE_ATTENTION),
+    Variant("both: ours", "quantisers", RECIPES["deploy"]),
 )
 
 

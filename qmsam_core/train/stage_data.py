@@ -14,13 +14,6 @@ from .loop import Data
 from .processes import rank, world_size
 
 
-def interpolation_of(params: Params, training: bool) -> str:
-    """How slices are resized: area, as the public checkpoint was trained; the released code trains with nearest and deploys with cubic."""
-    if "resize" not in params.released:
-        return "area"
-    return "nearest" if training else "cubic"
-
-
 def evaluation_batches(
     params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None
 ) -> DataLoader:
@@ -32,7 +25,7 @@ def evaluation_batches(
     """
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
     judged = SliceDataset(
-        held_out, EvalTransform(size, mask_size, interpolation_of(params, False)), params.seed
+        held_out, EvalTransform(size, mask_size, params.interpolation(training=False)), params.seed
     )
     most = params.epoch_slices if slices is None else slices
     fixed = ModalityBalancedSampler(held_out, most or "all", params.seed)
@@ -54,7 +47,7 @@ def make_data(params: Params, folder: Path, model: Sam, strategy: Strategy | Non
     )
     jitter = params.box_jitter / 256 * params.image_size
     transform = TrainTransform(
-        params.image_size, model.mask_size, interpolation_of(params, True), box_jitter=jitter
+        params.image_size, model.mask_size, params.interpolation(training=True), box_jitter=jitter
     )
     evaluation = evaluation_batches(params, folder, params.image_size, model.mask_size)
     return Data(SliceDataset(train, transform, params.seed), sampler, evaluation)

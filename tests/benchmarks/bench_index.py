@@ -1,8 +1,14 @@
-"""Measures the data layer at the challenge's scale; a script, not a test: `python tests/benchmarks/bench_index.py [--files 20000]`.
+"""Measure the data layer at the challenge's scale. This is a script, not a test.
 
-Targets on two cores: 20,000 files with 1.2 million slices indexed from their headers in 60 s and loaded again in 1 s, within 300 MB,
-20 microseconds a look-up; an index of at most 0.1 % of realistic data; a random slice of a 512 x 512 x 200 volume in at most 0.6 of
-the time of reading the volume with `numpy.load`. Everything is generated in a temporary folder and removed.
+    python tests/benchmarks/bench_index.py [--files 20000]
+
+All data are generated in a temporary folder and removed. Targets on two cores:
+
+- Index 20,000 files with 1.2 million slices from their headers in 60 s, within 300 MB.
+- Load that index in 1 s, within 300 MB.
+- Look up a slice in 20 microseconds.
+- Keep the index below 0.1 % of the size of realistic data.
+- Read a random slice of a 512 x 512 x 200 volume in at most 0.6 of the time of `numpy.load` of the volume.
 """
 
 from __future__ import annotations
@@ -30,12 +36,13 @@ started = time.perf_counter()
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps(dict(seconds=seconds, import_seconds=imported, peak_mb=peak / 1024, added_mb=(peak - memory) / 1024, worker_peak_mb=workers / 1024, slices=len(index))))
+print(json.dumps(dict(seconds=seconds, import_seconds=imported, peak_mb=peak / 1024, \
+added_mb=(peak - memory) / 1024, worker_peak_mb=workers / 1024, slices=len(index))))
 """
 
 
 def write_tiny_volume(job: tuple[str, int, int]) -> None:
-    """One volume of `slices` frames of 8 x 8 pixels with two objects on most slices."""
+    """Write a volume of two objects, 8 x 8 pixels a slice. `job`: folder, file number, number of slices."""
     folder, number, slices = job
     rng = np.random.default_rng(number)
     images = rng.integers(0, 256, (slices, 8, 8), dtype=np.uint8)
@@ -47,7 +54,7 @@ def write_tiny_volume(job: tuple[str, int, int]) -> None:
 
 
 def make_tiny_folder(root: Path, files: int, slices: int, processes: int) -> None:
-    """Many small volumes, as the challenge's training set in number if not in size."""
+    """Write many small volumes: as many as the challenge's training set has, but much smaller."""
     for modality in MODALITIES:
         for number in range(7):
             (root / modality / f"set{number}").mkdir(parents=True, exist_ok=True)
@@ -56,7 +63,7 @@ def make_tiny_folder(root: Path, files: int, slices: int, processes: int) -> Non
 
 
 def measured_in_child(work: str) -> dict:
-    """Time and memory of a piece of work in a process of its own."""
+    """Run Python statements that set `index` in a child process. Returns their time and memory."""
     result = subprocess.run(
         [sys.executable, "-c", CHILD.format(work=work)], capture_output=True, text=True, check=True
     )
@@ -64,7 +71,7 @@ def measured_in_child(work: str) -> dict:
 
 
 def bench_index(root: Path, cache: Path, processes: int) -> dict[str, dict]:
-    """Build from headers, build with labels, build again, load."""
+    """Measure building an index from headers, building it with labels, building it again, and loading it."""
     build = (
         f"index = SliceIndex.build({str(root)!r}, {{cache}}, scan_labels={{labels}}, processes={processes})"
     )
@@ -82,7 +89,7 @@ def bench_index(root: Path, cache: Path, processes: int) -> dict[str, dict]:
 
 
 def bench_lookup(cache: Path, times: int = 100_000) -> dict[str, float]:
-    """Microseconds for a reference and for a slice's labels."""
+    """Time single look-ups in microseconds: a slice's reference, its position, its labels."""
     from qmsam_core.data import SliceIndex
 
     index = SliceIndex.load(cache)
@@ -102,7 +109,7 @@ def bench_lookup(cache: Path, times: int = 100_000) -> dict[str, float]:
 
 
 def bench_slice(folder: Path, shape: tuple[int, int, int], draws: int) -> dict[str, float]:
-    """Median time of `numpy.load` of a volume and mean time of a random slice, interleaved; seconds."""
+    """Time `numpy.load` of a volume and reading one slice, in turn. Returns mean seconds and their ratio."""
     from qmsam_core.data.archive import read_slice
 
     rng = np.random.default_rng(0)
@@ -129,7 +136,7 @@ def bench_slice(folder: Path, shape: tuple[int, int, int], draws: int) -> dict[s
 def bench_samples(
     root: Path, cache: Path, sizes: tuple[int, ...] = (64, 256), count: int = 300
 ) -> dict[str, float]:
-    """Training samples a second in this process, min rule over modalities, at several input sizes."""
+    """Count training samples a second in this process at several input sizes, balanced over modalities."""
     from qmsam_core.data import SliceIndex, TrainTransform
     from qmsam_core.data.slices import ModalityBalancedSampler, SliceDataset
 
@@ -148,7 +155,7 @@ def bench_samples(
 
 
 def main() -> None:
-    """Print one JSON object with everything measured."""
+    """Run all measurements and print them as one JSON object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,12 @@
-"""Scores of one large case, ours against the steps of the challenge's script: python tests/benchmarks/bench_metrics.py [--official FOLDER]
+"""Time the scoring of one large case: our code against the steps of the challenge's script.
 
-A 200 x 512 x 512 volume with 6 organ-like labels and a prediction of it, spacing 3 x 0.8 x 0.8 mm. Where FOLDER holds the challenge's own `SurfaceDice.py`, that is what
-is timed; else its steps, written down here: every label compared on the whole volume, both masks cut to their joint box, neighbourhoods by correlation, two distance
-maps, surface elements sorted by distance. Values are compared in both cases.
+    python tests/benchmarks/bench_metrics.py [--official FOLDER]
+
+The case is a 200 x 512 x 512 volume with 6 organ-like labels, and a prediction of it. The spacing is
+3 x 0.8 x 0.8 mm. If FOLDER holds the challenge's own `SurfaceDice.py`, that file is timed. Otherwise its
+steps are timed, repeated in this script: compare every label on the whole volume, crop both masks to their
+joint box, find neighbourhoods by correlation, compute two distance maps, sort surface elements by distance.
+The scores are compared either way.
 """
 
 import argparse
@@ -22,7 +26,7 @@ KERNEL = np.array([[[128, 64], [32, 16]], [[8, 4], [2, 1]]])
 
 
 def organs(shift: int) -> np.ndarray:
-    """Six ellipsoids of organ size with lumpy borders; `shift` voxels aside for the prediction."""
+    """Return labels (z,y,x) of six lumpy ellipsoids of organ size, shifted by `shift` voxels along x."""
     labels = np.zeros(SHAPE, np.uint8)
     z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
     for label in range(1, 7):
@@ -34,14 +38,14 @@ def organs(shift: int) -> np.ndarray:
 
 
 def joint_crop(gt: np.ndarray, seg: np.ndarray) -> tuple[slice, ...]:
-    """Box of both masks, as the script finds it: by projections of the whole volume."""
+    """Return the joint box of both masks. As in the script, it comes from projections of the whole volume."""
     both = gt | seg
     spans = [np.nonzero(both.max(axis=tuple(a for a in range(3) if a != axis)))[0] for axis in range(3)]
     return tuple(slice(span.min(), span.max() + 1) for span in spans)
 
 
 def steps_of_the_script(gt: np.ndarray, seg: np.ndarray) -> tuple[list[float], list[float]]:
-    """DSC and NSD of every label by the script's steps."""
+    """Return DSC and NSD of every label, computed by the script's steps."""
     dsc, nsd, areas = [], [], surface_areas(SPACING)
     for label in range(1, gt.max() + 1):
         truth, guess = gt == label, seg == label
@@ -61,7 +65,7 @@ def steps_of_the_script(gt: np.ndarray, seg: np.ndarray) -> tuple[list[float], l
 
 
 def official(folder: Path):
-    """The challenge's functions, loaded from its file."""
+    """Return a scoring function that calls the challenge's own `SurfaceDice.py`."""
     spec = importlib.util.spec_from_file_location("SurfaceDice", folder / "SurfaceDice.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -81,6 +85,7 @@ def official(folder: Path):
 
 
 def main() -> None:
+    """Print the times, their ratio and the largest difference of the scores."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +106,8 @@ def main() -> None:
     print(times.round(3).to_string())
     print(f"ratio of medians: {times['median']['script'] / times['median']['ours']:.1f}")
     print(
-        f"largest difference: DSC {np.abs(np.subtract(dsc, ours.dsc_per_label)).max():.1e}, NSD {np.abs(np.subtract(nsd, ours.nsd_per_label)).max():.1e}"
+        f"largest difference: DSC {np.abs(np.subtract(dsc, ours.dsc_per_label)).max():.1e}, "
+        f"NSD {np.abs(np.subtract(nsd, ours.nsd_per_label)).max():.1e}"
     )
 
 

@@ -1,13 +1,24 @@
-"""Table 8 in full: every case in each of the ways, a process for each; a script, not a test:
+"""Measure Table 8 in full: every case with every pipeline. This is a script, not a test.
 
-    python tests/benchmarks/bench_predict.py --float F --released R --ours O --csv table8.csv [--runs 3] [--most-slices 12] [--stop-after 80]
+    python tests/benchmarks/bench_predict.py --float F --released R --ours O --csv table8.csv
+        [--runs 3] [--most-slices 12] [--stop-after 80]
 
-F, R and O are folders of `qmsam_core.deploy.export --recipe float|released|paper`. The ways take turns, run after run; what the CSV holds already is
-not measured again, so a long run can be cut into pieces. Seconds are from file to file with the model loaded and warm; those of all processors tell more
-on a machine with other work; peak memory is the process's. All ways run with the study's allocator settings, without which the baseline takes twice as long.
-Two cases are added to the paper's: 12 slices of 512 x 512 with 6 objects, and 1920 x 2560 with 60 boxes. Targets: the first 2x over the authors' way
-and 22x over the baseline's, the second 2x over the authors' best (blocks of 8 boxes, a way of its own here), 320 x 640 with 34 boxes 1.8x, 2560 x 1920
-with 241 boxes within 1.5 GB.
+F, R and O are folders of `qmsam_core.deploy.export --recipe float|released|paper`. The pipelines (`--ways`)
+are the baseline's, the authors', ours, and the authors' with their best block size, 8 boxes. They take turns,
+run after run. Each measurement has its own process. Measurements that the CSV already holds are skipped, so a
+long run can be split.
+
+Times are from input file to output file, with the model loaded and warm. On a busy machine the processor
+seconds are more reliable. Peak memory is that of the process. All pipelines run with the study's allocator
+settings. Without them the baseline takes twice as long.
+
+Two cases are added to the paper's: 12 slices of 512 x 512 with 6 objects, and 1920 x 2560 with 60 boxes.
+Targets for our pipeline:
+
+- 12 slices of 512 x 512, 6 objects: 2x over the authors, 22x over the baseline.
+- 1920 x 2560, 60 boxes: 2x over the authors' best.
+- 320 x 640, 34 boxes: 1.8x over the authors' best.
+- 2560 x 1920, 241 boxes: within 1.5 GB.
 """
 
 from __future__ import annotations
@@ -40,20 +51,20 @@ EXTRA = pd.DataFrame(
 def measured(
     way: str, folder: Path, case: Path, threads: int, limit: int | None
 ) -> tuple[float, float, float]:
-    """Seconds on the clock, of all processors, and peak MB; meant for a fresh process."""
+    """Return wall-clock seconds, processor seconds and peak MB of one case. Run it in a fresh process."""
     with tempfile.TemporaryDirectory() as output:
         seconds, cpu = run_way(way, folder, case, Path(output, case.name), threads, limit)
     return seconds, cpu, high_water_mb()
 
 
 def in_process(function, *arguments):
-    """The value of a call in a fresh process."""
+    """Call the function in a fresh process and return its value."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
-    """Measure what is missing, write it row by row, print the medians."""
+    """Measure what the CSV lacks, write it row by row, and print the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,7 +81,7 @@ def main() -> None:
         "--stop-after", type=float, default=np.inf, help="seconds after which no further measurement begins"
     )
     options = parser.parse_args()
-    os.environ.update(MALLOC)  # read by the processes that measure
+    os.environ.update(MALLOC)  # the measuring processes inherit these settings
     folders = dict(
         zip((*WAYS, AUTHORS_BEST), (options.float, options.released, options.ours, options.released))
     )

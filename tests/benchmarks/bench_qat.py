@@ -1,10 +1,12 @@
-"""What a training step of full LiteMedSAM at 256 px costs in float and quantised: seconds and peak memory.
+"""Measure a training step of full LiteMedSAM at 256 px, in float and quantised: seconds and peak memory.
 
     python tests/benchmarks/bench_qat.py [--rounds 7] [--batch 2] [--arms "float f32" "QAT f32" ...]
 
-Arms are stepped in turn in one process, after one step each that is not counted, so that a disturbance falls on all of them; medians, minima and quartiles
-are over the rounds, and the ratio is the median of each round's own ratio. Peak memory is that of a fresh process for each arm. `Brevitas` is the
-same quantised model with Brevitas' own arithmetic. One step is forward, loss, backward and SGD on all weights and scales.
+One step is forward, loss, backward and SGD on all weights and scales. All arms run in one process, one step
+each in turn, so that a disturbance falls on all of them. The first step of each arm is not counted. Medians,
+minima and quartiles are over the rounds. The ratio is the median of the ratios of single rounds. Peak memory
+is measured in a fresh process for each arm. The arm `Brevitas f32` is the same quantised model with Brevitas'
+own arithmetic.
 """
 
 import argparse
@@ -23,7 +25,7 @@ ARMS = ("float f32", "QAT f32", "Brevitas f32", "float bf16", "QAT bf16")
 
 
 def make_step(arm: str, batch: int):
-    """A call that takes one training step of that arm and returns its loss."""
+    """Return a function that takes one training step of the arm and returns the loss."""
     import torch
     from brevitas.core.quant import IntQuant
 
@@ -62,7 +64,7 @@ def make_step(arm: str, batch: int):
 
 
 def peak_memory(arm: str, batch: int) -> float:
-    """Peak resident memory in GB of a process that takes two steps of one arm."""
+    """Return the peak resident memory in GB of a process that takes two steps of the arm."""
     child = [sys.executable, __file__, "--child", arm, "--batch", str(batch)]
     return float(subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1])
 
@@ -70,7 +72,18 @@ def peak_memory(arm: str, batch: int) -> float:
 def interleaved_seconds(
     arms: list[str], batch: int, rounds: int, limit: float, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of every counted step by arm; no round begins later than `limit` seconds after the first."""
+    """Time training steps of all arms in turn.
+
+    Args:
+        arms: arms, as in `ARMS`.
+        batch: samples in a step.
+        rounds: largest number of counted steps of each arm.
+        limit: seconds after which no further round begins.
+        clock: returns the time in seconds.
+
+    Returns:
+        Seconds of every counted step, by arm.
+    """
     steps = {arm: make_step(arm, batch) for arm in arms}
     for arm, step in steps.items():
         started = clock()
@@ -90,7 +103,7 @@ def interleaved_seconds(
 
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, dict]:
-    """Median, minimum, quartiles, and the ratio to the float step of the same precision, by arm."""
+    """Return each arm's median, minimum, quartiles and ratio to the float step of the same precision."""
     rows = {}
     for arm, values in seconds.items():
         low, median, high = np.percentile(values, (25, 50, 75))
@@ -103,7 +116,7 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def main() -> None:
-    """Print one JSON object."""
+    """Print the measurements as one JSON object."""
     from qmsam_core.allocator import MALLOC
 
     parser = argparse.ArgumentParser(
@@ -114,7 +127,8 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="processor instead of wall-clock seconds, for a machine that does other work; with OMP_NUM_THREADS=1",
+        help="processor instead of wall-clock seconds, for a machine that does other work; "
+        "with OMP_NUM_THREADS=1",
     )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
@@ -123,7 +137,8 @@ def main() -> None:
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if any(name not in os.environ for name in MALLOC):  # as the training command does
+    # The settings are read before Python starts, so start again, as the training command does.
+    if any(name not in os.environ for name in MALLOC):
         os.environ.update(MALLOC)
         os.execv(sys.executable, [sys.executable, __file__, *sys.argv[1:]])
     if options.child:

@@ -1,6 +1,6 @@
 """Command line of the importers: `python -m qmsam_core.data.importers {nifti,dicom,images} ...`.
 
-Exit codes: 0 every input is a case now, 1 some could not be used (each named on stderr), 2 nothing could start.
+Exit codes: 0 every input is now a case, 1 some failed (each is named on stderr), 2 nothing could start.
 """
 
 from __future__ import annotations
@@ -38,24 +38,22 @@ MODALITIES = (
     "Fundus",
     "Microscopy",
 )
-"""Folder names of the study's modalities (Table 2); another name is taken as it is."""
+"""Folder names of the study's modalities (Table 2). Any other name is used as given."""
 
 
 class _Unusable(Exception):
-    """The command cannot start; the message says why."""
+    """The command cannot start. The message says why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
-    warnings.filterwarnings(
-        "ignore", module="pydicom"
-    )  # a line for every value that bends the standard, in most hospitals' files
+    # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
         jobs = _JOBS[options.kind](options, _import_options(options))
-        first = next(
-            jobs, None
-        )  # inputs are looked at one by one; what keeps all of them from starting shows here
+        # Jobs are made one by one. An error that stops the whole command is raised with the first.
+        first = next(jobs, None)
         if first is None:
             raise _Unusable(f"{options.images}: nothing to import in it")
     except _Unusable as error:
@@ -85,7 +83,7 @@ def _planar_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Jo
 
 
 def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
-    """A folder that holds DICOM files itself is one case, else each of its sub-folders is one (with `--one-case` the whole tree is)."""
+    """A folder of DICOM files is one case, else each sub-folder is one. `--one-case` takes the whole tree."""
     root = options.images
     if not root.is_dir():
         raise _Unusable(f"{root}: is no folder; expected a folder of DICOM files, or of such folders")
@@ -101,7 +99,7 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
             yield _dicom_job(folder, options, how, single)
         except CaseError as error:
             yield error
-        except Exception as error:  # as in run_jobs: a malformed header stops its own case only
+        except Exception as error:  # as in run_jobs: a malformed header stops only its own case
             yield unexpected(folder, error)
 
 
@@ -126,7 +124,7 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
 
 
 def _mask_of(name: str, masks: Path) -> Path:
-    """The mask of case `name` in a folder of masks: `name.<ending>`, or the folder `name` of one mask or one an object."""
+    """Find the mask of a case: `name.<ending>`, or folder `name` of one DICOM mask or a volume per object."""
     files = [
         p
         for p in sorted(masks.iterdir())
@@ -135,7 +133,8 @@ def _mask_of(name: str, masks: Path) -> Path:
     if len(files) != 1:
         raise CaseError(
             masks / name,
-            f"{len(files) or 'no'} masks for case {name!r}; expected one {name}.nii.gz, {name}.dcm or folder {name}",
+            f"{len(files) or 'no'} masks for case {name!r}; "
+            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
         )
     inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
     dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
@@ -179,8 +178,10 @@ def _import_options(options: argparse.Namespace) -> ImportOptions:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.data.importers",
-        description="Turn a hospital's images and masks into cases, <out>/<Modality>/<DataSet>/{2DBox,3DBox}_<Modality>_<name>.npz.",
-        epilog="Exit code: 0 all imported, 1 some inputs could not be used (named on stderr), 2 nothing could start.",
+        description="Turn a hospital's images and masks into cases, "
+        "<out>/<Modality>/<DataSet>/{2DBox,3DBox}_<Modality>_<name>.npz.",
+        epilog="Exit code: 0 all imported, 1 some inputs could not be used (named on stderr), "
+        "2 nothing could start.",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     nifti = kinds.add_parser("nifti", help="NIfTI (or MHA, NRRD) volumes with masks on the same grid")
@@ -229,9 +230,15 @@ def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
     kind.add_argument("--name", help="name of a single case (default: the file's or folder's)")
     if volumes:
         names = ", ".join(f"{name} {level:g}/{width:g}" for name, (level, width) in WINDOWS.items())
-        window = f"CT window in HU: LEVEL,WIDTH (as --window=-600,1500) or one of {names} (default: {DEFAULT_WINDOW})"
+        window = (
+            f"CT window in HU: LEVEL,WIDTH (as --window=-600,1500) or one of {names} "
+            f"(default: {DEFAULT_WINDOW})"
+        )
         kind.add_argument("--window", type=_window, default=WINDOWS[DEFAULT_WINDOW], help=window)
-    percentiles = "what becomes 0 and 255 in images that are neither CT nor 8-bit (default: 0.5 99.5, of non-zero values)"
+    percentiles = (
+        "what becomes 0 and 255 in images that are neither CT nor 8-bit "
+        "(default: 0.5 99.5, of non-zero values)"
+    )
     kind.add_argument(
         "--percentiles",
         type=float,
@@ -272,7 +279,7 @@ def _window(text: str) -> tuple[float, float]:
 
 
 def _folder_name(text: str) -> str:
-    """A plain folder name; the study's modalities in any case of letters get their usual spelling."""
+    """Check that `text` is a plain folder name. A modality of the study gets its usual spelling."""
     if not re.fullmatch(r"[\w-][\w. -]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no plain folder name (letters, digits, '-', '_', '.')")
     return next((name for name in MODALITIES if name.lower() == text.lower()), text)

@@ -1,4 +1,4 @@
-"""One case from one image and its mask: the three kinds of input, read, brought together and checked."""
+"""Make one case from one image and its mask: a volume file, a DICOM series or a 2-D image."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ImportOptions:
 
     Attributes:
         window: level and width in HU, for CT volumes.
-        percentiles: 0..100, stretched to 0..255 for all that is neither CT nor 8-bit.
-        labels: what to make of masks.
+        percentiles: low and high, 0..100. They become 0 and 255, except in CT volumes and 8-bit 2-D images.
+        labels: how masks become labels.
     """
 
     window: tuple[float, float] = WINDOWS[DEFAULT_WINDOW]
@@ -39,13 +39,20 @@ class ImportOptions:
 def nifti_case(
     name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    """A volume from a NIfTI (or MHA, NRRD) image and a label map of the same grid, or a folder of binary masks named by object.
+    """Make a volume case from a NIfTI, MHA or NRRD image and its mask.
+
+    Args:
+        name: name of the case.
+        image: file of the volume.
+        mask: label map on the same grid, or folder of binary masks named by object.
+        modality: "CT" selects the window, any other name the percentiles.
+        options: window, percentiles and label options.
 
     Returns:
         The case with boxes, and notes on overlaps.
 
     Raises:
-        CaseError: an image or mask that cannot be used; the message starts with its file.
+        CaseError: the image or mask cannot be used. The message starts with its file.
     """
     image, mask = Path(image), Path(mask)
     grid = axial(read_volume(image))
@@ -56,9 +63,14 @@ def nifti_case(
 def dicom_case(
     name: str, folder: DicomFolder, mask: Path | None, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    """A volume from a DICOM series and its SEG or RTSTRUCT (in the folder, or given as `mask`), or a NIfTI mask of the same grid.
+    """Make a volume case from a DICOM series and its mask. Returns and raises as `nifti_case` does.
 
-    Returns and raises as `nifti_case` does.
+    Args:
+        name: name of the case.
+        folder: scanned folder with the series.
+        mask: SEG, RTSTRUCT or a mask as in `nifti_case`. None uses the SEG or RTSTRUCT in the folder.
+        modality: as in `nifti_case`.
+        options: as in `nifti_case`.
     """
     drawn = folder.mask() if mask is None else _dicom_mask(mask)
     headers = folder.image_series(drawn)
@@ -78,9 +90,9 @@ def dicom_case(
 def planar_case(
     name: str, image: str | os.PathLike, mask: str | os.PathLike, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    """A 2-D case from an image and a mask of the same size (labels, colours, one binary object), or a folder of binary masks.
+    """Make a 2-D case from an image and its mask. Returns and raises as `nifti_case` does.
 
-    Returns and raises as `nifti_case` does.
+    The mask is a file of the same size (labels, colours or one binary object), or a folder of binary masks.
     """
     image, mask = Path(image), Path(mask)
     pixels = read_image(image, options.percentiles)
@@ -107,14 +119,15 @@ def _planar(mask: Path, pixels: np.ndarray, options: LabelOptions) -> np.ndarray
 
 
 def _dicom_mask(mask: Path):
-    """The header of a mask file that is DICOM, None for one that is a volume file."""
+    """Header of a DICOM mask file. None for a volume file or a folder."""
     if mask.is_dir() or stem(mask, VOLUME_SUFFIXES) is not None:
         return None
     found = DicomFolder.read_mask(mask)
     if found is None:
         raise CaseError(
             mask,
-            f"is no mask; expected DICOM SEG or RTSTRUCT, {', '.join(VOLUME_SUFFIXES)}, or a folder of those, one an object",
+            f"is no mask; expected DICOM SEG or RTSTRUCT, {', '.join(VOLUME_SUFFIXES)}, "
+            "or a folder of those, one an object",
         )
     return found
 

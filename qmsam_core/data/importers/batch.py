@@ -1,4 +1,4 @@
-"""Many inputs to a data folder: what is there is kept, what is bad is named and the rest goes on."""
+"""Import many inputs into a data folder. Existing cases are kept. A failed input does not stop the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qmsam_core.data.cases import Case
 
 @dataclass(frozen=True)
 class Job:
-    """One input: where it comes from, the case's name, modality and dimension, and what reads it (giving notes beside the case)."""
+    """One input to import. `read` takes the case's full name and returns the case and notes to print."""
 
     source: Path
     name: str
@@ -25,20 +25,29 @@ class Job:
 
 
 def file_name(name: str, modality: str, is_volume: bool) -> str:
-    """`{2DBox,3DBox}_<Modality>_<name>.npz`; whatever could leave the folder or trouble a shell becomes "_"."""
+    """File name of a case, `{2DBox,3DBox}_<Modality>_<name>.npz`.
+
+    Characters that could leave the folder or confuse a shell become "_".
+    """
     return f"{'3D' if is_volume else '2D'}Box_{modality}_{_safe(name)}.npz"
 
 
 def target_path(out: Path, dataset: str, job: Job) -> Path:
-    """Where a job's case goes: `<out>/<Modality>/<DataSet>/<file>`."""
+    """Path of a job's case: `<out>/<Modality>/<DataSet>/<file>`."""
     return out / job.modality / dataset / file_name(job.name, job.modality, job.is_volume)
 
 
 def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite: bool = False) -> int:
-    """Write one case a job, a line each; inputs that cannot be used are named on stderr.
+    """Write one case for each job and print a line about it. Failed inputs are named on stderr.
+
+    Args:
+        jobs: the inputs. An input that failed before its job was made is a `CaseError`.
+        out: data folder.
+        dataset: name of the data set's folder.
+        overwrite: True makes existing cases again.
 
     Returns:
-        Exit code: 0 all there, 1 some failed.
+        Exit code: 0 if all cases exist, 1 if some failed.
     """
     counts = {"imported": 0, "kept": 0, "failed": 0}
     seen: dict[Path, Path] = {}
@@ -55,9 +64,8 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
         except CaseError as error:
             counts["failed"] += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
-        except (
-            Exception
-        ) as error:  # malformed headers raise anything inside the readers; one input must not stop the rest
+        except Exception as error:
+            # A malformed header can raise anything inside a reader. One input must not stop the rest.
             counts["failed"] += 1
             print(f"error: {unexpected(job.source, error)}", file=sys.stderr, flush=True)
     print(", ".join(f"{number} {what}" for what, number in counts.items()) + f"; data folder {out}")
@@ -65,7 +73,7 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
 
 
 def unexpected(source: Path, error: Exception) -> CaseError:
-    """An error that a reader did not foresee, with the input it came from, on one line."""
+    """Turn an error that no reader foresaw into a one-line `CaseError` that names the input."""
     return CaseError(source, f"cannot be used ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
@@ -79,7 +87,8 @@ def _import(job: Job, target: Path, overwrite: bool) -> str:
     shape = "x".join(map(str, case.images.shape))
     spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
     print(
-        f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, {time.monotonic() - started:.1f} s",
+        f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, "
+        f"{time.monotonic() - started:.1f} s",
         flush=True,
     )
     for note in notes:

@@ -1,10 +1,13 @@
-"""RTSTRUCT contours to voxels.
+"""Rasterise RTSTRUCT contours to voxels.
 
-A voxel belongs to a structure when its centre lies inside an odd number of the structure's contours on that slice, which makes holes and separate
-parts come out right. Rasterised here because no library with sound arithmetic installs beside the study's pins: rt-utils brings a
-second OpenCV, platipy and pydicom-seg need an older pandas, pydicom or numpy, and dicomrttool and dcmrtstruct2nii round the vertices to whole
-pixels and colour the border pixels too, which dilates small objects; OpenCV's fillPoly colours the border as well. matplotlib's point-in-polygon
-test gives the same voxels (a test holds the two against each other) and takes a hundred times as long.
+A voxel belongs to a structure if its centre lies inside an odd number of the structure's contours on that
+slice. This rule gets holes and separate parts right.
+
+The contours are rasterised here because no library with sound arithmetic installs beside the study's pinned
+versions. rt-utils brings a second OpenCV. platipy and pydicom-seg need an older pandas, pydicom or numpy.
+dicomrttool and dcmrtstruct2nii round the vertices to whole pixels and fill the border pixels too, which
+dilates small objects. OpenCV's fillPoly also fills the border. matplotlib's point-in-polygon test gives the
+same voxels but takes a hundred times as long; a test compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import SimpleITK as sitk
 from qmsam_core.data.archive import CaseError
 
 PLANE_TOLERANCE = 0.25
-"""How far from the middle of a slice a contour may lie, in slices; further off it was drawn on another series."""
+"""Largest distance of a contour from its slice's middle, in slices. Beyond, it belongs to another series."""
 
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
@@ -27,16 +30,19 @@ _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 def structures(
     path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each structure with areas, in the file's order: name and bool mask (z,y,x) on the grid of `image`.
+    """Yield each structure that has areas, in the file's order.
 
     Args:
-        path: the RTSTRUCT file.
-        image: the series it was drawn on, slices along its z axis.
-        frame_of_reference: UID of the series' coordinate system; "" checks nothing.
-        wanted: which structures to draw, by name.
+        path: RTSTRUCT file.
+        image: series on which the contours were drawn, with its slices along the z axis.
+        frame_of_reference: UID of the series' coordinate system. "" skips the check.
+        wanted: selects structures by name.
+
+    Yields:
+        The structure's name and its bool mask (z,y,x) on the grid of `image`.
 
     Raises:
-        CaseError: no RTSTRUCT, another coordinate system, contours between or beyond the slices or across them.
+        CaseError: no RTSTRUCT, another coordinate system, or a contour between, beyond or across the slices.
     """
     data = _read(path)
     _check_frame(path, data, frame_of_reference)
@@ -81,12 +87,13 @@ def _check_frame(path, data: pydicom.Dataset, expected: str) -> None:
     if expected and found and expected not in found:
         raise CaseError(
             path,
-            f"is drawn in coordinate system {sorted(found)[0]}, the series has {expected}: it belongs to another scan",
+            f"is drawn in coordinate system {sorted(found)[0]}, the series has {expected}: "
+            "it belongs to another scan",
         )
 
 
 def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
-    """Points (n,3) in mm as continuous (x,y,z) voxel positions; whole numbers are voxel centres."""
+    """Convert points (n,3) in mm to continuous (x,y,z) voxel positions. Whole numbers are voxel centres."""
     axes = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     return np.linalg.solve(axes, (points - image.GetOrigin()).T).T
 
@@ -100,22 +107,29 @@ def _rasterised(contours: list[np.ndarray], image: sitk.Image, name: str, path) 
         if off > PLANE_TOLERANCE:
             raise CaseError(
                 path,
-                f"structure {name!r} has a contour {off:.2f} slices off the middle of slice {z}: it was drawn on another series",
+                f"structure {name!r} has a contour {off:.2f} slices off the middle of slice {z}: "
+                "it was drawn on another series",
             )
         if not 0 <= z < depth:
             raise CaseError(
                 path,
-                f"structure {name!r} has a contour on slice {z}, the series has slices 0..{depth - 1}: slices are missing",
+                f"structure {name!r} has a contour on slice {z}, the series has slices 0..{depth - 1}: "
+                "slices are missing",
             )
         invert_inside(mask[z], points[:, :2])
     return mask
 
 
 def invert_inside(plane: np.ndarray, polygon: np.ndarray) -> None:
-    """Invert the pixels of the bool `plane` (H,W) whose centre lies in the closed polygon (n,2) of x, y positions, by the even-odd rule.
+    """Invert the pixels whose centre lies inside a polygon, by the even-odd rule.
 
-    Every edge marks, in each row of centres it crosses, the first pixel to its right; along a row the inside is where an odd number of
-    marks has passed. A centre on a left or upper edge is inside, on a right or lower edge outside.
+    Each edge marks the first pixel to its right, in every row of centres that it crosses. A pixel is inside
+    if its row has an odd number of marks up to it. A centre on a left or upper edge is inside. A centre on a
+    right or lower edge is outside.
+
+    Args:
+        plane: bool (H,W), changed in place.
+        polygon: (n,2) x, y positions in pixels. The last point is joined to the first.
     """
     height, width = plane.shape
     start, end = polygon, np.roll(polygon, -1, axis=0)

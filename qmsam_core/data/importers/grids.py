@@ -1,4 +1,4 @@
-"""Volumes on their grid: reading with SimpleITK, turning to axial slices, and whether an image and a mask lie on one grid."""
+"""Read volumes with SimpleITK, turn them to axial slices, and check that image and mask share a grid."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import SimpleITK as sitk
 from qmsam_core.data.archive import CaseError
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
-"""Files with a geometry that SimpleITK reads; NIfTI is what the sub-command is named after."""
+"""Endings of files with a geometry that SimpleITK reads. The sub-command `nifti` takes them all."""
 
 GRID_TOLERANCE = 0.1
-"""How far apart the corners of image and mask may lie, in voxels: headers round, another scan is further off than this."""
+"""Largest distance between corners of image and mask, in voxels. Headers round; other scans are farther off."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK warns on stderr about every rounded header
 
 
 def read_volume(path: str | os.PathLike) -> sitk.Image:
-    """A three-dimensional image of one channel, as stored.
+    """Read a three-dimensional image of one channel, as stored.
 
     Raises:
-        CaseError: unreadable, two- or four-dimensional, several channels, or directions that are not at right angles.
+        CaseError: unreadable, not one 3-D volume, several channels, or directions not at right angles.
     """
     path = Path(path)
     reader = sitk.ImageFileReader()
@@ -48,13 +48,13 @@ def read_volume(path: str | os.PathLike) -> sitk.Image:
 
 
 def reason(error: RuntimeError) -> str:
-    """What ITK complains about, on one line and without the source file and address it adds."""
+    """ITK's error on one line, without the source file and address that ITK adds."""
     last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     return re.sub(r"^(?:sitk::|itk::)?(?:ITK )?ERROR:\s*(?:\w+\(0x[0-9a-f]+\):\s*)?", "", last)
 
 
 def axial(image: sitk.Image) -> sitk.Image:
-    """The image with its axes permuted and flipped so that x runs to the left, y to the back and z to the head as nearly as they can."""
+    """Permute and flip the axes so that x runs roughly to the left, y to the back and z to the head."""
     return sitk.DICOMOrient(image, "LPS")
 
 
@@ -66,11 +66,12 @@ def labels_on(image: sitk.Image, labels: np.ndarray) -> sitk.Image:
 
 
 def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike) -> None:
-    """Raise `CaseError`, naming the mask's `path`, unless both have one shape and their corners lie together."""
+    """Raise `CaseError`, naming `path`, unless image and mask have one shape and their corners coincide."""
     if image.GetSize() != mask.GetSize():
         raise CaseError(
             path,
-            f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): mask and image do not belong together",
+            f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): "
+            "mask and image do not belong together",
         )
     ends = [(0, side - 1) for side in image.GetSize()]
     apart = [
@@ -83,7 +84,8 @@ def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike
         expected = f"spacing {_numbers(image.GetSpacing())}, origin {_numbers(image.GetOrigin())}"
         raise CaseError(
             path,
-            f"lies up to {furthest:.3g} mm off its image ({found}; the image has {expected}): resample the mask to the image first",
+            f"lies up to {furthest:.3g} mm off its image ({found}; the image has {expected}): "
+            "resample the mask to the image first",
         )
 
 

@@ -1,4 +1,4 @@
-"""Grey values to uint8: CT by a window in Hounsfield units, MR, PET and 16-bit images by percentiles."""
+"""Convert grey values to uint8: CT by a window in Hounsfield units, others by percentiles."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "spine": (50, 250),
     "angiography": (300, 600),
 }
-"""Level and width in HU. soft-tissue, chest, brain and bone are the four the challenge's own data were prepared with."""
+"""Level and width in HU. The challenge's own data were prepared with soft-tissue, chest, brain and bone."""
 
 DEFAULT_WINDOW = "soft-tissue"
 DEFAULT_PERCENTILES = (0.5, 99.5)
 
 
 def parse_window(text: str) -> tuple[float, float]:
-    """Level and width in HU from a name of `WINDOWS` or from "LEVEL,WIDTH".
+    """Read level and width in HU from a name in `WINDOWS` or from "LEVEL,WIDTH".
 
     Raises:
-        ValueError: unknown name, or no two numbers with a positive width.
+        ValueError: the text is neither a known name nor two numbers with a positive width.
     """
     if text.lower() in WINDOWS:
         return WINDOWS[text.lower()]
@@ -47,32 +47,37 @@ def parse_window(text: str) -> tuple[float, float]:
 
 
 def windowed(values: np.ndarray, level: float, width: float) -> np.ndarray:
-    """`level - width/2` becomes 0, `level + width/2` 255, linear between, clipped outside; uint8 of the same shape."""
+    """Scale a window to uint8 of the same shape: `level - width/2` becomes 0, `level + width/2` becomes 255.
+
+    Values between are scaled linearly. Values outside are clipped.
+    """
     return _scaled(values, level - width / 2, level + width / 2)
 
 
 def stretched(values: np.ndarray, percentiles: tuple[float, float], path: str | os.PathLike) -> np.ndarray:
-    """The two percentiles of the non-zero values become 0 and 255, linear between, clipped outside; uint8 of the same shape.
+    """Scale to uint8 of the same shape: two percentiles of the non-zero values become 0 and 255.
 
-    Zero is left out because it is the air or padding of MR, PET and cut-out images, often most of the volume.
+    Values between are scaled linearly. Values outside are clipped. Zero is left out because it is the air or
+    padding of MR, PET and cut-out images. It is often most of the volume.
 
     Raises:
-        CaseError: nothing but one value.
+        CaseError: the two percentiles have the same value.
     """
     content = values[values != 0]
     low, high = np.percentile(content, percentiles) if content.size else (0.0, 0.0)
     if not high > low:
         raise CaseError(
             path,
-            f"is constant between its percentiles {percentiles[0]:g} and {percentiles[1]:g} (value {low:g}); expected an image",
+            f"is constant between its percentiles {percentiles[0]:g} and {percentiles[1]:g} (value {low:g}); "
+            "expected an image",
         )
     return _scaled(values, float(low), float(high))
 
 
 def check_finite(values: np.ndarray, path: str | os.PathLike) -> None:
-    """Raise `CaseError` where a float image holds NaN or infinite values: what they stand for cannot be guessed.
+    """Raise `CaseError` if a float image holds NaN or infinite values. Their meaning cannot be guessed.
 
-    In NIfTI files the format's own library has turned them into 0 before.
+    In NIfTI files, the format's own library has already turned such values into 0.
     """
     if values.dtype.kind == "f":
         bad = values.size - int(np.count_nonzero(np.isfinite(values)))

@@ -1,4 +1,4 @@
-"""Masks of any kind to the labels of a case: which objects, how overlaps are settled, parts and instances."""
+"""Turn masks into a case's labels: select objects, settle overlaps, split instances, drop small objects."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from qmsam_core.data.cases import MAX_LABEL
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """What to make of a mask.
+    """How a mask becomes labels.
 
     Attributes:
-        objects: shell patterns of the names (SEG, RTSTRUCT, folder of masks) or ids (label maps) to keep; () keeps all. Case is ignored.
-        threshold: makes a mask binary, value > threshold; None takes values as label ids.
-        instances: split every label into its connected components (touching corners connect).
+        objects: shell patterns of the names (SEG, RTSTRUCT, folder of masks) or ids (label maps) to keep.
+            Upper and lower case are the same. () keeps all.
+        threshold: makes a mask binary, value > threshold. None reads the values as label ids.
+        instances: split every label into its connected components. Touching corners connect.
         min_size: drop objects of fewer pixels or voxels.
     """
 
@@ -31,28 +32,30 @@ class LabelOptions:
     min_size: int = 1
 
     def wants(self, name: str) -> bool:
-        """Whether an object of this name is to be kept."""
+        """Whether to keep an object of this name."""
         return not self.objects or any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.objects)
 
 
 def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
-    """A mask's values as label ids, int32 of the same shape, 0 background.
+    """Convert a mask's values to label ids, int32 of the same shape, 0 for the background.
 
     Raises:
-        CaseError: NaN, negative, fractional or too large values, which are no labels without a threshold.
+        CaseError: there is no threshold and a value is NaN, negative, fractional or too large.
     """
     if options.threshold is not None:
         return (values > options.threshold).astype(np.int32)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
         raise CaseError(
             path,
-            "holds fractions or NaN; expected label ids (for a probability map or a lossy mask give --threshold)",
+            "holds fractions or NaN; expected label ids "
+            "(for a probability map or a lossy mask give --threshold)",
         )
     low, high = values.min(initial=0), values.max(initial=0)
     if low < 0 or high > MAX_LABEL:
         raise CaseError(
             path,
-            f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} (is it the mask? else give --threshold)",
+            f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} "
+            "(is it the mask? else give --threshold)",
         )
     labels = values.astype(np.int32)
     if options.objects:
@@ -63,13 +66,13 @@ def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike
 
 
 def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, list[str]]:
-    """Binary masks, one an object, as one label map: the first gets label 1, and so on.
+    """Combine binary masks, one per object, into one label map. The first object gets label 1, and so on.
 
-    A voxel of several objects goes to the smallest of them, so that a tumour drawn inside its organ survives.
+    A voxel of several objects goes to the smallest of them, so a tumour drawn inside its organ survives.
 
     Returns:
         labels: int32 of `shape`.
-        notes: what was lost to overlaps, one line each.
+        notes: voxels lost to overlaps, one line for each object concerned.
     """
     found = [(name, np.flatnonzero(mask)) for name, mask in masks]
     labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
@@ -80,7 +83,8 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tu
         covered = [found[k - 1][0] for k in below if k > 0]
         if covered:
             notes.append(
-                f"{name!r} overlaps {', '.join(map(repr, covered))}: the smaller object keeps the shared voxels"
+                f"{name!r} overlaps {', '.join(map(repr, covered))}: "
+                "the smaller object keeps the shared voxels"
             )
         labels[where] = number + 1
     present = np.unique(labels)
@@ -93,10 +97,10 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tu
 
 
 def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
-    """Instances split, small objects dropped, ids 1..N without gaps; uint8 where they fit, else uint16.
+    """Split instances, drop small objects and number the rest 1..N: uint8 if they fit, else uint16.
 
     Raises:
-        CaseError: no object is left, or more than a case can hold.
+        CaseError: no object is left, or there are more than a case can hold.
     """
     if options.instances:
         labels = _components(labels)
@@ -112,7 +116,8 @@ def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike)
     if len(keep) > MAX_LABEL:
         raise CaseError(
             path,
-            f"holds {len(keep):,} objects; at most {MAX_LABEL} fit (give --min-size, or leave out --instances)",
+            f"holds {len(keep):,} objects; at most {MAX_LABEL} fit "
+            "(give --min-size, or leave out --instances)",
         )
     table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
     table[keep] = np.arange(1, len(keep) + 1)

@@ -1,8 +1,14 @@
-"""Which mask belongs to which image when whole folders are given.
+"""Find the mask that belongs to each image when whole folders are given.
 
-An image `a/b/x.png` is matched, by its path without ending, to the mask (1) of the same path, (2) of the same path after a word such as `_mask`,
-`_seg` or `_label` is taken off the mask's name and `_image` or nnU-Net's `_0000` off the image's, (3) alone in the same sub-folder, where the image is
-alone too (`patient7/ct.nii.gz`, `patient7/liver.nii.gz`). A folder of the image's path that holds masks stands for one object a file.
+An image `a/b/x.png` is matched by its path without ending, `a/b/x`. These rules are tried in order:
+
+1. A mask has the same path.
+2. A mask has the same path after a word such as `_mask`, `_seg` or `_label` is removed from the mask's name,
+   and `_image` or nnU-Net's `_0000` from the image's name.
+3. The image and the mask are each alone in the same sub-folder (`patient7/ct.nii.gz`,
+   `patient7/liver.nii.gz`).
+
+A folder with the image's path that holds masks counts as one mask. Each of its files is one object.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ _IMAGE_WORD = re.compile(r"(?:[ _.-](?:image|img)|_0000)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Pair:
-    """A case to be: its name, the image's file, and the mask's file or folder."""
+    """A case to import: its name, the file of the image, and the file or folder of the mask."""
 
     name: str
     image: Path
@@ -31,7 +37,11 @@ class Pair:
 
 
 def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...]) -> tuple[list[Pair], list[CaseError]]:
-    """Pairs below two folders (they may be one), sorted by name, and an error for every image or mask left alone or claimed twice."""
+    """Pair the images below one folder with the masks below another, or below the same one.
+
+    Returns:
+        The pairs sorted by name, and an error for each image or mask that has no partner or several.
+    """
     image_files, mask_files = _files(images, suffixes), _files(masks, suffixes)
     if os.path.realpath(images) == os.path.realpath(masks):
         image_files = {key: path for key, path in image_files.items() if not _MASK_WORD.search(key)}
@@ -59,13 +69,18 @@ def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...]) -> tuple[li
 
 
 def stem(path: Path, suffixes: tuple[str, ...]) -> str | None:
-    """The file's name without the one of `suffixes` it ends in (longest first, so `.nii.gz` goes as a whole); None for other files."""
+    """Name of the file without its ending, or None if it has none of `suffixes`."""
+    # Longest first, so that `.nii.gz` is removed as a whole.
     ending = next((s for s in sorted(suffixes, key=len, reverse=True) if path.name.lower().endswith(s)), None)
     return path.name[: -len(ending)] if ending else None
 
 
 def masks_in(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """The masks in a folder of binary masks as (object's name, file), sorted by name. Raises `CaseError` for an empty folder."""
+    """List a folder of binary masks as (object's name, file), sorted by name.
+
+    Raises:
+        CaseError: the folder has no file with one of the `suffixes`.
+    """
     found = sorted(
         (name, path)
         for path in folder.iterdir()
@@ -79,7 +94,7 @@ def masks_in(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files below `folder` by their path without ending, with forward slashes; hidden ones are passed over."""
+    """Files below `folder`, keyed by path without ending, with forward slashes. Hidden files are skipped."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         parts = path.relative_to(folder).parts
@@ -90,7 +105,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _with_folders(masks: dict[str, Path], images: dict[str, Path], root: Path) -> dict[str, Path]:
-    """Masks where those in a folder named like an image are replaced by the folder."""
+    """Replace the masks in a folder named like an image by that folder."""
     result = {}
     for key, path in masks.items():
         folder = PurePosixPath(key).parent.as_posix()

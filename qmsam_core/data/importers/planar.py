@@ -1,4 +1,4 @@
-"""Two-dimensional images and masks: PNG, JPEG, TIFF and BMP, gray or colour, 8 or 16 bits, read with OpenCV as stored."""
+"""Read 2-D images and masks with OpenCV: PNG, JPEG, TIFF and BMP, grey or colour, 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from .intensity import check_finite, stretched
 from .labels import LabelOptions, label_map
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_LOSSY_VALUES = 256  # distinct colours above which a colour mask is a photograph
+_LOSSY_VALUES = 256  # a mask with more distinct colours is taken for a photograph
 
 
 def read_image(path: str | os.PathLike, percentiles: tuple[float, float]) -> np.ndarray:
-    """An image as (H,W,3) uint8 RGB: 8 bits as they are, more bits stretched between percentiles; gray copied to three channels.
+    """Read an image as (H,W,3) uint8 RGB. A grey image is copied to three channels.
+
+    8-bit values stay as they are. Others are stretched between the percentiles (0..100).
 
     Raises:
         CaseError: unreadable, several pages, NaN, or constant where it has to be stretched.
@@ -35,16 +37,19 @@ def read_image(path: str | os.PathLike, percentiles: tuple[float, float]) -> np.
 
 
 def read_mask(path: str | os.PathLike, options: LabelOptions) -> np.ndarray:
-    """A mask as label ids, int32 (H,W). In a colour-coded mask every colour but black is an object, numbered by its RGB value.
+    """Read a mask as label ids, int32 (H,W).
+
+    In a colour-coded mask every colour but black is an object. Objects are numbered by RGB value.
 
     Raises:
-        CaseError: unreadable, lossy (JPEG) without a threshold, fractions, or a photograph in place of a mask.
+        CaseError: unreadable, lossy (JPEG) without a threshold, fractions, or a photograph instead of a mask.
     """
     lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
     if lossy and options.threshold is None:
         raise CaseError(
             path,
-            "is a JPEG mask, whose compression blurs labels; expected PNG or TIFF (for one object give --threshold 127)",
+            "is a JPEG mask, whose compression blurs labels; expected PNG or TIFF "
+            "(for one object give --threshold 127)",
         )
     pixels = _decoded(path)
     if pixels.ndim == 3:
@@ -53,7 +58,7 @@ def read_mask(path: str | os.PathLike, options: LabelOptions) -> np.ndarray:
 
 
 def _decoded(path: str | os.PathLike) -> np.ndarray:
-    """Pixels as stored, (H,W) or (H,W,3 or 4) in OpenCV's order blue, green, red. EXIF rotation is ignored."""
+    """Pixels as stored, (H,W) or (H,W,3 or 4) in OpenCV's order: blue, green, red. Ignores EXIF rotation."""
     name = os.fspath(path)
     try:
         pages = cv2.imcount(name, cv2.IMREAD_UNCHANGED)
@@ -85,6 +90,7 @@ def _without_colour(pixels: np.ndarray, path: str | os.PathLike, to_threshold: b
     if len(colours) > _LOSSY_VALUES:
         raise CaseError(
             path,
-            f"has {len(colours):,} colours; expected one an object (is it the mask? for one object give --threshold)",
+            f"has {len(colours):,} colours; expected one an object "
+            "(is it the mask? for one object give --threshold)",
         )
     return np.searchsorted(np.union1d([0], colours), codes).astype(np.int32)

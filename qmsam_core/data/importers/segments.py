@@ -1,4 +1,7 @@
-"""DICOM SEG to voxels, with highdicom: segments are placed on the series' grid by position, whatever slices the file holds."""
+"""Read the segments of a DICOM SEG file with highdicom.
+
+Segments are placed on the series' grid by position, so the file may hold any subset of the slices.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,36 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
-_GRID_TOLERANCE = 1e-3  # of the affine's entries, mm: SEG files keep positions as rounded decimal strings
+_GRID_TOLERANCE = 1e-3  # mm, of the affine's entries: SEG files store positions as rounded decimal strings
 
 
 def segments(
     path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each segment in the order of its number: label and bool mask (z,y,x) on the grid of `image`. Fractional segments are cut at a half.
+    """Yield each segment in the order of its number. Fractional segments are thresholded at 0.5.
 
     Args:
-        path: the SEG file; binary, fractional or label map.
-        image: the series it belongs to.
-        frame_of_reference: UID of the series' coordinate system; "" checks nothing.
-        wanted: which segments to read, by label.
+        path: SEG file, binary, fractional or label map.
+        image: series that the segments belong to.
+        frame_of_reference: UID of the series' coordinate system. "" skips the check.
+        wanted: selects segments by label.
+
+    Yields:
+        The segment's label and its bool mask (z,y,x) on the grid of `image`.
 
     Raises:
-        CaseError: no SEG file, another coordinate system, or a grid that is not the series'.
+        CaseError: the file is no SEG, or has another coordinate system or another grid than the series.
     """
     try:
         file = hd.seg.segread(path)
-    except Exception as error:  # highdicom raises whatever its parts raise on a damaged or foreign file
+    except Exception as error:  # a damaged or foreign file can raise anything inside highdicom
         raise CaseError(path, f"is no readable DICOM SEG file ({_line(error)})") from error
     found = str(file.get("FrameOfReferenceUID", ""))
     if frame_of_reference and found and found != frame_of_reference:
         raise CaseError(
             path,
-            f"lies in coordinate system {found}, the series in {frame_of_reference}: it belongs to another scan",
+            f"lies in coordinate system {found}, the series in {frame_of_reference}: "
+            "it belongs to another scan",
         )
     grid = hd.Volume.from_simpleitk(image).get_geometry()
     for number in file.segment_numbers:
@@ -52,11 +59,11 @@ def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, na
     except Exception as error:
         raise CaseError(
             path,
-            f"segment {name!r} does not lie on the series' grid ({_line(error)}): resample it, or give its own series",
+            f"segment {name!r} does not lie on the series' grid ({_line(error)}): "
+            "resample it, or give its own series",
         ) from error
-    return np.ascontiguousarray(
-        matched.array.transpose(2, 1, 0) >= 0.5
-    )  # highdicom orders a grid made from ITK as x, y, z
+    # highdicom orders a grid made from ITK as x, y, z.
+    return np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""DICOM folders: which series and masks are in them, and a series as a volume, refusing what would come out distorted."""
+"""List the series and masks of a DICOM folder. Read a series as a volume, but refuse a distorted one."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from qmsam_core.data.archive import CaseError
 from .grids import reason
 
 MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
-"""DICOM's modality and the study's name for those that come as volumes."""
+"""DICOM modality -> the study's name. Only modalities that come as volumes."""
 
 _HEADER = [
-    "Modality", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "Modality", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "FrameOfReferenceUID",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
 ]  # fmt: skip
-_SPACING_TOLERANCE = 0.02  # of a slice distance; positions are rounded decimals
-_DRIFT_TOLERANCE = 0.1  # of a slice distance, sideways: more is a tilted gantry
+_SPACING_TOLERANCE = 0.02  # fraction of the slice distance: positions are rounded decimals
+_DRIFT_TOLERANCE = 0.1  # fraction of the slice distance, sideways: more means a tilted gantry
 _SAME_DIRECTION = 1e-3
 
 
 @dataclass
 class DicomFolder:
-    """What a folder holds: headers by image series, and the files of masks.
+    """Contents of a DICOM folder: the headers of image series and of masks.
 
     Attributes:
         path: the folder.
-        series: SeriesInstanceUID -> headers, each with `filename`.
+        series: SeriesInstanceUID -> headers of its files. Each header has a `filename`.
         masks: headers of SEG and RTSTRUCT files.
     """
 
@@ -44,7 +45,7 @@ class DicomFolder:
 
     @classmethod
     def scan(cls, folder: str | os.PathLike) -> DicomFolder:
-        """Read the headers of every DICOM file in and below `folder`; other files are passed over."""
+        """Read the headers of all DICOM files in and below `folder`. Other files are skipped."""
         found = cls(Path(folder))
         for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".")):
             header = _header(path)
@@ -58,16 +59,17 @@ class DicomFolder:
 
     @staticmethod
     def read_mask(path: Path) -> pydicom.Dataset | None:
-        """Header of a SEG or RTSTRUCT file; None for anything else."""
+        """Header of a SEG or RTSTRUCT file. None for anything else."""
         header = _header(path) if path.is_file() else None
         return header if header is not None and header.get("Modality") in ("SEG", "RTSTRUCT") else None
 
     def mask(self) -> pydicom.Dataset:
-        """The one SEG or RTSTRUCT file. Raises `CaseError` where there is none or more than one."""
+        """Header of the only SEG or RTSTRUCT file. Raises `CaseError` if there is none or more than one."""
         if not self.masks:
             raise CaseError(
                 self.path,
-                "holds no mask; expected one SEG or RTSTRUCT file with the series, or a mask as second argument",
+                "holds no mask; expected one SEG or RTSTRUCT file with the series, "
+                "or a mask as second argument",
             )
         if len(self.masks) > 1:
             names = ", ".join(Path(m.filename).name for m in self.masks[:4])
@@ -80,7 +82,7 @@ class DicomFolder:
         """Headers of the image series: the only one, or the one that `mask` refers to.
 
         Raises:
-            CaseError: no image series, or several and no telling which.
+            CaseError: there is no image series, or several and `mask` does not select one.
         """
         if not self.series:
             raise CaseError(self.path, "holds no DICOM image series")
@@ -95,13 +97,14 @@ class DicomFolder:
             )
             raise CaseError(
                 self.path,
-                f"mixes {len(self.series)} image series ({kinds}); expected one, or a mask that refers to one of them",
+                f"mixes {len(self.series)} image series ({kinds}); "
+                "expected one, or a mask that refers to one of them",
             )
         return next(iter(chosen.values()))
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether an image or a mask lies directly in the folder (a DICOMDIR does not count)."""
+    """Whether a DICOM image or mask lies directly in the folder. A DICOMDIR does not count."""
     files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
     return any(
         header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header)
@@ -110,21 +113,25 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def modality_of(headers: list[pydicom.Dataset]) -> str | None:
-    """The study's name of the series' modality; None where it is none of CT, MR and PET."""
+    """The study's name of the series' modality. None if it is not CT, MR or PET."""
     return MODALITIES.get(str(headers[0].get("Modality", "")))
 
 
 def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
-    """The series as a volume of float32 (HU for CT: the rescale is applied slice by slice), slices sorted along their normal.
+    """Read a series as a float32 volume with its slices sorted along their normal.
+
+    CT values are in HU: the rescale is applied slice by slice.
 
     Raises:
-        CaseError: colour, no positions, slices of different size or direction, missing or repeated slices, a tilted gantry, unreadable pixels.
+        CaseError: colour, no positions, slices of different size or direction, missing or repeated slices, a
+            tilted gantry, or unreadable pixels.
     """
     first = headers[0]
     if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
         raise CaseError(
             folder,
-            f"holds {first.get('PhotometricInterpretation')} images; export them as PNG and use the sub-command 'images'",
+            f"holds {first.get('PhotometricInterpretation')} images; "
+            "export them as PNG and use the sub-command 'images'",
         )
     if int(first.get("NumberOfFrames", 1) or 1) > 1:
         return _multi_frame(headers, folder)
@@ -149,12 +156,12 @@ def _header(path: Path) -> pydicom.Dataset | None:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
     except (pydicom.errors.InvalidDicomError, EOFError):
         return None
-    except Exception as error:  # a damaged file must not be left out in silence: a slice would be missing
+    except Exception as error:  # skipping a damaged file in silence would leave out a slice
         raise CaseError(path, f"is a damaged DICOM file ({' '.join(str(error).split())})") from error
 
 
 def _referenced_series(mask: pydicom.Dataset) -> set[str]:
-    """Series UIDs named by a SEG (directly) or an RTSTRUCT (frame of reference, study, series)."""
+    """Series UIDs that a SEG names directly, or an RTSTRUCT by frame of reference, study and series."""
     found = {str(item.get("SeriesInstanceUID", "")) for item in mask.get("ReferencedSeriesSequence", [])}
     for frame in mask.get("ReferencedFrameOfReferenceSequence", []):
         for study in frame.get("RTReferencedStudySequence", []):
@@ -170,7 +177,7 @@ def _directions(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom.Dataset], float]:
-    """Headers sorted along the slices' normal, and the distance between slices in mm."""
+    """Sort the headers along the slices' normal. Also return the distance between slices in mm."""
     for header in headers:
         if any(
             header.get(key) is None
@@ -199,7 +206,8 @@ def _check_alike(headers: list[pydicom.Dataset], folder: Path) -> None:
         if (header.Rows, header.Columns) != (first.Rows, first.Columns):
             raise CaseError(
                 folder,
-                f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels in one series",
+                f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels "
+                "in one series",
             )
         for key in ("ImageOrientationPatient", "PixelSpacing"):
             if not np.allclose(
@@ -207,7 +215,8 @@ def _check_alike(headers: list[pydicom.Dataset], folder: Path) -> None:
             ):
                 raise CaseError(
                     folder,
-                    f"has slices of different {key} in one series ({Path(header.filename).name}); take out the localizer",
+                    f"has slices of different {key} in one series ({Path(header.filename).name}); "
+                    "take out the localizer",
                 )
 
 
@@ -227,26 +236,29 @@ def _slice_distance(
     if len(odd):
         raise CaseError(
             folder,
-            f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next where {usual:.3g} mm is usual",
+            f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next "
+            f"where {usual:.3g} mm is usual",
         )
     drift = np.linalg.norm(np.diff(places, axis=0) - steps[:, None] * normal, axis=1).max()
     if drift > _DRIFT_TOLERANCE * usual:
         raise CaseError(
             folder,
-            f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); resample the series to a straight grid first",
+            f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); "
+            "resample the series to a straight grid first",
         )
     return float((places @ normal)[[0, -1]] @ [-1, 1]) / len(steps)
 
 
 def _multi_frame(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
-    """An enhanced (multi-frame) image: highdicom sorts the frames and checks that they are evenly spaced."""
+    """Read an enhanced (multi-frame) file. highdicom sorts the frames and checks their even spacing."""
     if len(headers) > 1:
         raise CaseError(folder, f"has {len(headers)} multi-frame files in one series; expected one")
     try:
         return sitk.Cast(
             hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32
         )
-    except Exception as error:  # whatever highdicom's parts raise on frames without positions, gaps or an unknown compression
+    except Exception as error:
+        # Frames without positions, gaps or an unknown compression can raise anything inside highdicom.
         raise CaseError(
             headers[0].filename,
             f"is a multi-frame file that is no regular volume ({' '.join(str(error).split())})",

@@ -1,4 +1,4 @@
-"""The index of slices: made from the headers of a folder's case files, kept as a cache, searched by bisection (paper section 2.1)."""
+"""Index of slices (paper section 2.1), built from file headers, cached on disk and searched by bisection."""
 
 from .folder import DataFolderError
 from .slice_index import SliceIndex, SliceRef

@@ -1,4 +1,4 @@
-"""Scanning a folder for the index: only what is new or changed, in several processes, kept as it goes so that it can be resumed."""
+"""Scan a folder's new and changed files for the index. Several processes work, and a scan can be resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .folder import FoundFile
 from .scan import FileRecord, scan_file
 from .table import load_table, save_table
 
-_SAVE_SECONDS = 15.0  # an interruption loses at most this much scanning
+_SAVE_SECONDS = 15.0  # a killed scan loses at most the work of this time
 _REPORT_SECONDS = 5.0
 
 
@@ -28,9 +28,11 @@ def scan_folder(
     processes: int,
     max_bytes: int,
 ) -> list[FileRecord]:
-    """Records of the files `found`, in their order, from the cache where it still holds and from the files where not.
+    """Return the records of the files `found`, in their order.
 
-    The cache is written every few seconds and whenever the scan ends, also by an exception.
+    A record comes from the cache if it is still valid, else from the file. The cache is saved every few
+    seconds and at the end of the scan, also after an exception. The other arguments are those of
+    `SliceIndex.build`.
     """
     known = _known(cache)
     records = {
@@ -58,7 +60,7 @@ def scan_folder(
 
 
 def _known(cache: str | os.PathLike | None) -> dict[str, FileRecord]:
-    """Records of an earlier scan; a missing, damaged or foreign cache is no cache."""
+    """Records of an earlier scan. A missing, damaged or foreign cache counts as none."""
     if cache is None or not os.path.exists(cache):
         return {}
     try:
@@ -70,7 +72,7 @@ def _known(cache: str | os.PathLike | None) -> dict[str, FileRecord]:
 
 @contextmanager
 def _scanner(root, scan_labels: bool, max_bytes: int, processes: int) -> Iterator:
-    """A function from file names to their records, in order, working in `processes` processes."""
+    """Yield a function from file names to their records, in order, that works in `processes` processes."""
     scan = partial(scan_file, root, scan_labels=scan_labels, max_bytes=max_bytes)
     if processes <= 1:
         yield lambda names: map(scan, names)
@@ -88,7 +90,7 @@ def _pooled(pool: ProcessPoolExecutor, scan, names: Sequence[str], processes: in
 
 
 class _Report:
-    """Prints how far the scan is, every few seconds (lines, not a bar: a bar floods an executed notebook)."""
+    """Print the scan's progress every few seconds, as lines. A bar would flood an executed notebook."""
 
     def __init__(self, total: int, unchanged: int, enabled: bool):
         self.total, self.unchanged, self.enabled = total, unchanged, enabled
@@ -107,6 +109,7 @@ class _Report:
         if self.enabled:
             seconds = time.monotonic() - self.started
             print(
-                f"indexed {self.total} files in {seconds:.1f} s; {self.unchanged} unchanged files taken from the cache",
+                f"indexed {self.total} files in {seconds:.1f} s; "
+                f"{self.unchanged} unchanged files taken from the cache",
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""Finding the case files of a data folder, `<root>/<Modality>/**/*.npz`, and saying what is wrong with it."""
+"""Find the case files of a data folder, `<root>/<Modality>/**/*.npz`, and list what is wrong with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXPECTED = "expected <root>/<Modality>/**/*.npz, e.g. <root>/CT/MyHospital/3DBox
 
 
 class DataFolderError(ValueError):
-    """A data folder that cannot be used. The message starts with the folder and names the layout expected."""
+    """A data folder cannot be used. The message names the folder and the expected layout."""
 
     def __init__(self, root: str | os.PathLike, message: str):
         super().__init__(f"{root}: {message}; {EXPECTED}")
@@ -18,7 +18,7 @@ class DataFolderError(ValueError):
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A candidate: path relative to the root with forward slashes, bytes, and time of change in nanoseconds."""
+    """A candidate file: path relative to the root with forward slashes, bytes, time of change in ns."""
 
     name: str
     size: int
@@ -26,13 +26,14 @@ class FoundFile:
 
 
 def find_cases(root: str | os.PathLike) -> tuple[list[FoundFile], list[tuple[Path, str]]]:
-    """Case files below `root`, sorted by name, and what has to be left out.
+    """Find the case files below `root`, sorted by name, and the files left out with the reason.
 
-    Hidden files are ignored. Left out with a reason: files not in a modality's folder, links that lead outside the root, files that
-    vanish or cannot be looked at, and the second of two files of one name (predictions are written under the file's name).
+    Hidden files are ignored. Left out are files outside a modality's folder, links that lead outside the
+    root, and files that vanish or cannot be read. Of two files of one name the second is left out, since
+    predictions are written under the file's name.
 
     Raises:
-        DataFolderError: no such folder, no folder, or no npz file in it.
+        DataFolderError: `root` does not exist, is no folder, or holds no npz file.
     """
     root = Path(root)
     if not root.exists():
@@ -63,7 +64,8 @@ def _walk(root: Path, below: str, real_root: str, found: list, problems: list) -
                 problems.append(
                     (
                         Path(entry.path),
-                        "is a link that leaves the data folder; copy the data in or point to the folder itself",
+                        "is a link that leaves the data folder; "
+                        "copy the data in or point to the folder itself",
                     )
                 )
         elif entry.is_dir(follow_symlinks=False):
@@ -96,7 +98,8 @@ def _unique(root: Path, found: list[FoundFile], problems: list) -> list[FoundFil
             problems.append(
                 (
                     root / file.name,
-                    f"has the same file name as {kept.name}, and predictions are written under it; rename one",
+                    f"has the same file name as {kept.name}, and predictions are written under it; "
+                    "rename one",
                 )
             )
     return list(first.values())

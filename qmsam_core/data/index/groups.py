@@ -1,15 +1,21 @@
-"""Which cases come from one patient or volume, told by their file names, so that a split does not put them on both sides.
+"""Group the cases of one patient or volume by their file names, so that a split keeps them on one side.
 
-The challenge's names are `{2DBox,3DBox}_<Modality>_<DataSet>_<id>...`; words are parted by "_". A case's group is its name up to
+The challenge's names are `{2DBox,3DBox}_<Modality>_<DataSet>_<id>...`, with words separated by "_". The first
+rule that applies gives a case's group:
 
-1. a **patient's word**: `P207`, `patient12`, `sub-03`, `subject_4` (`CDDCESM_P207_L_CM_MLO` and `CDDCESM_P207_L_DM_MLO` are one patient);
-2. in 2-D files, a **slice's word** at the end: `_z12`, `_slice_012`, `-frame3`, where what is before it holds a number;
-3. in 2-D files, a **bare number** of up to four digits at the end, where the word before it holds a digit, is neither the data set's name nor a year,
-   and takes several values in this modality (`HVSMR2_10000_130` is slice 130 of volume 10000; `AMD_0003`, `BUSI_10018` and `ISIC_2018_0001` are cases).
+1. The name up to and with a **patient's word**: `P207`, `patient12`, `sub-03`, `subject_4`. For example,
+   `CDDCESM_P207_L_CM_MLO` and `CDDCESM_P207_L_DM_MLO` are one patient.
+2. In 2-D files, the name before a **slice's word** at the end (`_z12`, `_slice_012`, `-frame3`), if that part
+   holds a number.
+3. In 2-D files, the name before a **bare number** of up to four digits at the end. The word before the number
+   must hold a digit, must be neither the data set's name nor a year, and must take several values in this
+   modality. `HVSMR2_10000_130` is slice 130 of volume 10000. `AMD_0003`, `BUSI_10018` and `ISIC_2018_0001`
+   are single cases.
 
-Words for copies (`mirrored`, `flipped`, `augmented`) are passed over. Where no rule holds, a case is a group of its own: a wrong merge takes a
-data set's variety away, and of a small one all of its evaluation. What names do not tell (one patient's CT and MR, one X-ray with two masks
-under two names) stays apart.
+Words for copies (`mirrored`, `flipped`, `augmented`) are ignored. If no rule applies, a case is its own
+group. A wrong merge takes variety from a data set, and from a small one all its evaluation cases. Some
+relations do not show in the names, so these cases stay apart: one patient's CT and MR, or one X-ray with two
+masks under two names.
 """
 
 from __future__ import annotations
@@ -27,13 +33,13 @@ _YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 
 
 def case_groups(names: Sequence[str]) -> list[str]:
-    """The group of each case of one modality.
+    """Find the group of each case of one modality.
 
     Args:
         names: paths below the data root, `<Modality>/**/*.npz`.
 
     Returns:
-        A key a case; equal keys belong together. All keys differ where the rules would leave a single group.
+        One key per case. Equal keys belong together. All keys differ if the rules would leave a single group.
     """
     stems = [_bare(name) for name in names]
     keys = [_certain(stem, _is_planar(name)) for name, stem in zip(names, stems)]
@@ -56,7 +62,7 @@ def _is_planar(name: str) -> bool:
 
 
 def _certain(stem: str, planar: bool) -> str:
-    """The group that a patient's or slice's word tells, "" where there is none."""
+    """The group by a patient's or slice's word (rules 1 and 2); "" if there is none."""
     if patient := _PATIENT.search(stem):
         return stem[: patient.end()]
     if planar and (found := _SLICE.search(stem)) and any(c.isdigit() for c in stem[: found.start()]):
@@ -65,7 +71,7 @@ def _certain(stem: str, planar: bool) -> str:
 
 
 def _numbered_slices(names: Sequence[str], stems: Sequence[str], keys: Sequence[str]) -> dict[int, str]:
-    """Position in `names` -> volume, for names that end in a bare number after a volume's id, where there are several volumes."""
+    """Map positions in `names` to volumes, for names that end in a slice's bare number (rule 3)."""
     volumes = {}
     for number, (name, stem, key) in enumerate(zip(names, stems, keys)):
         found = _NUMBER.search(stem)
@@ -84,5 +90,5 @@ def _looks_like_an_id(volume: str) -> bool:
 
 
 def _mother(volume: str) -> str:
-    """What volumes of one data set share: the name before the id's word."""
+    """The part of the name that the volumes of one data set share: all before the id's word."""
     return re.split(r"[-_](?=[^-_]*$)", volume)[0]

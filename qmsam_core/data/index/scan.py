@@ -1,4 +1,4 @@
-"""What the index needs to know of one case file, taken from its headers and, if asked for, from a pass over its labels."""
+"""Read what the index stores of one case file: its headers and, on request, the labels on each slice."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ _NO_LABELS = np.zeros(0, dtype=np.uint16)
 
 @dataclass(eq=False)
 class FileRecord:
-    """One file as the index remembers it.
+    """One file in the index.
 
     Attributes:
         name: path relative to the data root, with forward slashes.
-        size, mtime_ns: bytes and time of change, by which a stale record is told.
-        n_slices, height, width, is_volume, has_labels: from the headers; 0 and False where there is a problem.
+        size: bytes of the file. A record is out of date if size or time differ.
+        mtime_ns: time of the file's last change, nanoseconds.
+        n_slices: from the headers; 0 if there is a problem.
+        height: from the headers, pixels; 0 if there is a problem.
+        width: from the headers, pixels; 0 if there is a problem.
+        is_volume: from the headers; False if there is a problem.
+        has_labels: from the headers; False if there is a problem.
         scanned: whether the labels were read.
         label_counts: uint16 (n_slices,), number of labels on each slice; empty unless scanned.
         label_ids: uint16, the ids of all slices one after the other, ascending on each slice.
-        problem: why the file cannot be used; "" where it can.
-        remark: what is odd about a usable file; "" where nothing is.
-        group: of cases of one patient or volume, told by the names of all files of the folder (`groups`); "" before the whole folder is known.
+        problem: why the file cannot be used; "" if it can.
+        remark: what is odd about a usable file; "" if nothing is.
+        group: key of the case's patient or volume, from the names of all files in the folder (see `groups`);
+            "" before the whole folder is known.
     """
 
     name: str
@@ -46,9 +52,9 @@ class FileRecord:
     group: str = ""
 
     def serves(self, size: int, mtime_ns: int, scan_labels: bool) -> bool:
-        """Whether the record still describes the file: unchanged, usable, and scanned where a scan is asked for.
+        """Whether the record is still valid: file unchanged, usable, and scanned if a scan is asked for.
 
-        Problems are looked at again each time: a chmod mends a file without changing its time.
+        Files with a problem are read again each time, since a chmod mends a file without changing its time.
         """
         return (
             (self.size, self.mtime_ns) == (size, mtime_ns)
@@ -62,7 +68,7 @@ def scan_file(
 ) -> FileRecord:
     """Read the headers of `root/name` and, with `scan_labels`, which labels are on each slice.
 
-    Never raises for a bad file: the record carries the problem, so the rest of the folder stays usable.
+    A bad file raises nothing. Its record holds the problem, so that the rest of the folder stays usable.
     """
     path = Path(root, name)
     record = FileRecord(name, 0, 0)
@@ -110,11 +116,14 @@ def _scan_labels(archive: CaseArchive, record: FileRecord) -> None:
     if not len(present):
         record.remark = "has an empty mask: no object to train on"
     elif len(gaps):
-        record.remark = f"has gaps in its labels: {len(gaps)} of 1..{present[-1]} are absent ({', '.join(map(str, gaps[:5]))}{', ...' if len(gaps) > 5 else ''})"
+        record.remark = (
+            f"has gaps in its labels: {len(gaps)} of 1..{present[-1]} are absent "
+            f"({', '.join(map(str, gaps[:5]))}{', ...' if len(gaps) > 5 else ''})"
+        )
 
 
 def labels_of(plane: np.ndarray, path: Path) -> np.ndarray:
-    """Ascending label ids > 0 on a slice (H,W), int64; `path` is named in the error for ids outside 0..65535."""
+    """Label ids > 0 on a slice (H,W), ascending, int64. Errors for ids outside 0..65535 name `path`."""
     if not plane.any():
         return np.zeros(0, dtype=np.int64)
     if plane.dtype.itemsize > 1 and (int(plane.max()) > MAX_LABEL or int(plane.min()) < 0):

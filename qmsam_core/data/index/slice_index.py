@@ -1,7 +1,7 @@
-"""The index of slices: every slice of every case in a data folder, found by bisection, nothing unpacked.
+"""The index of slices lists every slice of every case in a data folder. Nothing is unpacked for it.
 
-Layout of the folder: `<root>/<Modality>/**/*.npz`; the modality is the first folder below the root, the data set the second (where
-there is one). Volumes count as one sample a slice (paper sections 2.1 and 3.1, Table 2).
+The folder's layout is `<root>/<Modality>/**/*.npz`. The modality is the first folder below the root, the data
+set the second, if there is one. In a volume every slice is one sample (paper sections 2.1 and 3.1, Table 2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["DataFolderError", "SliceIndex", "SliceRef"]
 
 @dataclass(frozen=True)
 class SliceRef:
-    """Where a slice is: file, position on the z axis (0 for a 2-D image), modality, and the case's row in `SliceIndex.cases`."""
+    """Place of a slice: file, z (0 for a 2-D image), modality, and the case's row in `SliceIndex.cases`."""
 
     path: Path
     z: int
@@ -72,11 +72,13 @@ class SliceIndex:
 
         Args:
             root: folder with `<Modality>/**/*.npz`.
-            cache: file that keeps the index; only new and changed files (size, time) are read again, also after an interruption.
-            scan_labels: read `gts` to know which labels are on each slice; needed for sampling, since empty slices must not be drawn.
+            cache: file that keeps the index. Only files new or changed (size, time) are read again, also
+                after an interruption.
+            scan_labels: read from `gts` which labels are on each slice. Sampling needs this to leave out
+                empty slices.
             progress: print a line every few seconds.
-            processes: worker processes; 1 works in this one.
-            max_bytes: most bytes an array may declare; files above are reported as a problem.
+            processes: number of worker processes; 1 works in this process.
+            max_bytes: most bytes an array may declare. Files above it are listed as problems.
 
         Raises:
             DataFolderError: the folder is missing, or holds no usable case.
@@ -96,18 +98,20 @@ class SliceIndex:
         """Write the index to an npz without pickle, atomically.
 
         Args:
-            times: when each file was last changed, by which `build` and `stale` tell that it is to be read again. Without them two copies of the same
-                data, in folders of the same name, have the same index, byte for byte.
+            times: store when each file last changed. `build` and `stale` compare these times. Without them,
+                copies of the same data in folders of the same name have the same index, byte for byte.
         """
         records = self._records if times else [replace(record, mtime_ns=0) for record in self._records]
         save_table(path, records, os.path.abspath(self.root))
 
     @classmethod
     def load(cls, path: str | os.PathLike, root: str | os.PathLike | None = None) -> SliceIndex:
-        """Read a saved index as it is; `root` says where the data are now. `stale` tells what has changed since, `build` mends it.
+        """Read a saved index as it is. `stale` lists the files changed since, `build` reads them again.
+
+        `root` is the folder where the data are now; None means the folder stored in the index.
 
         Raises:
-            CaseError: no readable index, or one that names files outside its folder.
+            CaseError: the index is unreadable, or names files outside its folder.
         """
         records, saved_root = load_table(path)
         for record in records:
@@ -120,7 +124,7 @@ class SliceIndex:
         return cls(base, good, [(base / record.name, record.problem) for record in records if record.problem])
 
     def stale(self) -> list[Path]:
-        """Files of the index that have changed or gone since they were read; by their size alone where it was saved without times."""
+        """Files changed or gone since they were read. An index saved without times compares only sizes."""
         return [self.root / r.name for r in self._records if not _unchanged(self.root / r.name, r)]
 
     def __len__(self) -> int:
@@ -131,7 +135,7 @@ class SliceIndex:
         return SliceRef(self.root / self._records[case].name, z, self._modalities[case], case)
 
     def locate(self, i: int) -> tuple[int, int]:
-        """Row of the case and position on its z axis of slice `i`, by bisection on the cumulative slice counts."""
+        """Find the case row and z position of slice `i`, by bisection on the cumulative slice counts."""
         i = int(i)
         if not -len(self) <= i < len(self):
             raise IndexError(f"slice {i} of {len(self)}")
@@ -140,7 +144,7 @@ class SliceIndex:
         return case, i - self._starts[case]
 
     def labels_on(self, i: int) -> tuple[int, ...]:
-        """Label ids on slice `i`, ascending; () when it is empty. Needs an index built with `scan_labels`."""
+        """Label ids on slice `i`, ascending; () if it is empty. Needs an index built with `scan_labels`."""
         start, stop = self._label_bounds[i], self._label_bounds[i + 1]
         return tuple(self._label_ids[start:stop].tolist())
 
@@ -159,12 +163,16 @@ class SliceIndex:
 
     @property
     def remarks(self) -> list[tuple[Path, str]]:
-        """What is odd about files that are used."""
+        """Oddities of the files in the index, as (path, message)."""
         return [(self.root / r.name, r.remark) for r in self._records if r.remark]
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """One row a case: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`), n_slices, height, width, is_volume, has_labels, n_objects (-1 unscanned), bytes."""
+        """Table of the cases, one row per case.
+
+        Columns: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`),
+        n_slices, height, width, is_volume, has_labels, n_objects (-1 if not scanned), bytes.
+        """
         rows = [
             (
                 str(self.root / r.name),
@@ -197,7 +205,7 @@ class SliceIndex:
         return pd.DataFrame(rows, columns=columns)
 
     def counts(self, with_objects: bool = False) -> pd.Series:
-        """Slices a modality (Table 2), or with `with_objects` only those that hold one; int64, indexed by modality."""
+        """Number of slices per modality (Table 2), int64. `with_objects` counts only those with an object."""
         per_slice = self.objects_on() > 0 if with_objects else np.ones(len(self), dtype=bool)
         totals = np.bincount(self.modality_codes(), weights=per_slice, minlength=len(self.modalities))
         return pd.Series(
@@ -205,20 +213,25 @@ class SliceIndex:
         )
 
     def modality_codes(self) -> np.ndarray:
-        """For every slice the position of its modality in `modalities`, int64 (len(self),)."""
+        """Position of each slice's modality in `modalities`, int64 (len(self),)."""
         codes = np.searchsorted(self.modalities, self._modalities)
         return np.repeat(codes, np.diff(self._starts))
 
     def subset(self, case_rows: Iterable[int]) -> SliceIndex:
-        """Index of some cases, given by their rows, in that order. Problems stay with the full index."""
+        """Index of the cases in rows `case_rows`, in that order. Problems stay with the full index."""
         return SliceIndex(self.root, [self._records[row] for row in case_rows])
 
     def split(self, eval_fraction: float, seed: int) -> tuple[SliceIndex, SliceIndex]:
-        """Training and evaluation index, split by case within each modality (paper section 3.1: one tenth for evaluation).
+        """Split by case within each modality into a training and an evaluation index.
 
-        Cases that by their names come from one patient or volume stay on one side (`data.groups`), so the fraction is met as nearly as
-        the groups allow. A modality of two or more groups has at least one on each side; a single case trains. The draw depends on the
-        seed, the modality and its cases' names only, so another modality's files do not change it.
+        Cases of one patient or volume, by their names, stay on one side (see `groups`). The fraction is thus
+        met only as nearly as the groups allow. A modality of two or more groups has at least one on each
+        side. A single case trains. The draw depends only on the seed, the modality and its cases' names, so
+        other modalities' files do not change it.
+
+        Args:
+            eval_fraction: share for evaluation, above 0, at most 0.5 (paper section 3.1: one tenth).
+            seed: seed of the draw.
         """
         if not 0 < eval_fraction <= 0.5:
             raise ValueError(f"eval_fraction {eval_fraction}: expected above 0, at most 0.5")
@@ -234,10 +247,11 @@ class SliceIndex:
         return self.subset(training), self.subset(sorted(evaluation))
 
     def hold_out(self, fraction: float = 0.2) -> tuple[SliceIndex, SliceIndex]:
-        """The rest and a testing index that is never trained or chosen on, by case within each modality.
+        """Split by case within each modality into the rest and a testing index, never trained or chosen on.
 
-        Groups of cases (`data.groups`) are taken in the order of a hash of their name while that brings their number nearer to the fraction,
-        so the part depends on no seed and is the same in every run on the same data. Two or more groups give at least one to each side.
+        Groups of cases (see `groups`) are taken in the order of a hash of their name, while that brings the
+        number of cases nearer to the fraction. The testing part thus depends on no seed and is the same in
+        every run on the same data. Two or more groups give at least one to each side.
         """
         held: list[int] = []
         for modality in self.modalities:
@@ -253,7 +267,7 @@ class SliceIndex:
         )
 
     def _grouped(self, rows: Sequence[int]) -> dict[str, list[int]]:
-        """Rows of one modality by the name of their patient or volume, in the order of their first case."""
+        """Rows of one modality by their group, in the order of their first case."""
         groups: dict[str, list[int]] = {}
         for row in rows:
             groups.setdefault(self._records[row].group, []).append(row)
@@ -278,7 +292,7 @@ class SliceIndex:
 
 
 def _tell_groups(records: Sequence[FileRecord]) -> None:
-    """Write into each record which patient or volume its case comes from; of a modality all files must be given, since names are read beside each other."""
+    """Set the group of each record. All files of a modality must be given, since their names are compared."""
     modalities: dict[str, list[FileRecord]] = {}
     for record in records:
         modalities.setdefault(record.name.partition("/")[0], []).append(record)
@@ -288,12 +302,12 @@ def _tell_groups(records: Sequence[FileRecord]) -> None:
 
 
 def _take_groups(groups: list[list[int]], held_out: int) -> list[int]:
-    """Rows of groups, taken in order while that brings their number nearer to `held_out`; at least one group where any is wanted."""
+    """Take whole groups while that brings the rows nearer to `held_out`, at least one unless it is 0."""
     taken: list[int] = []
     for group in groups:
         if abs(len(taken) + len(group) - held_out) < abs(len(taken) - held_out):
             taken += group
-    if held_out and not taken:  # every group is more than twice as large as asked
+    if held_out and not taken:  # every group is at least twice as large as wanted
         taken = min(groups, key=len)
     return taken
 

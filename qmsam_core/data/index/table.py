@@ -1,7 +1,8 @@
-"""The index on disk: file records as columns of an npz, no pickle, strings as UTF-8 bytes.
+"""The index on disk: file records as columns of an npz file, without pickle, with strings as UTF-8 bytes.
 
-A table is a cache and never trusted: one of another format or version, damaged or hostile reads as no table at all, and paths are
-only ever looked up by the names found in the data folder, never opened because a table names them.
+The table is a cache and never trusted. A table of another format or version, or a damaged or hostile one,
+counts as no table. Paths are looked up only by names found in the data folder, never opened because a table
+names them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _TEXTS = ("name", "problem", "remark", "group")
 
 
 def save_table(path: str | os.PathLike, records: Iterable[FileRecord], root: str = "") -> None:
-    """Write records to an npz, atomically. `root` is kept as a note of where they were found."""
+    """Write records to an npz file, atomically. `root` notes the folder where they were found."""
     records = list(records)
     columns = {
         name: np.array([getattr(r, name) for r in records], dtype=kind) for name, kind in _INTEGERS.items()
@@ -43,10 +44,10 @@ def save_table(path: str | os.PathLike, records: Iterable[FileRecord], root: str
 
 
 def load_table(path: str | os.PathLike) -> tuple[list[FileRecord], str]:
-    """Records and root of a saved table.
+    """Read the records and the root of a saved table.
 
     Raises:
-        CaseError: no readable table of this format.
+        CaseError: there is no readable table of this format.
     """
     with CaseArchive(path) as archive:
         about = _decode(archive.array("about"), path)
@@ -68,7 +69,7 @@ def load_table(path: str | os.PathLike) -> tuple[list[FileRecord], str]:
 
 
 def _check(path, columns: dict, texts: dict, counts: np.ndarray, ids: np.ndarray) -> None:
-    """Refuse columns that do not fit each other, so that a damaged table cannot shift labels from file to file."""
+    """Refuse columns that do not fit each other. A damaged table could shift labels between files."""
     lengths = {len(c) for c in columns.values()} | {len(t) for t in texts.values()}
     kinds_fit = all(columns[n].dtype == k for n, k in _INTEGERS.items()) and all(
         columns[n].dtype == bool for n in _FLAGS
@@ -94,7 +95,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _encode(texts: list[str]) -> np.ndarray:
-    """JSON rather than a separator: file names may hold any character. Lone surrogates (undecodable names) survive as escapes."""
+    """Encode as JSON, since names may hold any character. Lone surrogates (undecodable names) are escaped."""
     return np.frombuffer(json.dumps(texts).encode("ascii"), dtype=np.uint8)
 
 

@@ -1,7 +1,8 @@
-"""Layers with everything about them decided: integer weights and scales as constants, ready to be written as plain ONNX.
+"""Layers with constant integer weights and scales, ready to be written as plain ONNX.
 
-A trained quantiser is a network of its own (statistics, parameters, straight-through estimators); what an engine needs of it is a scale and a
-range. Taking those out first leaves a rewrite free to cut a weight in three or to move a factor into a scale, which changes no value.
+A trained quantiser is itself a network of statistics, parameters and straight-through estimators. An engine
+needs only its scale and range. Once these are extracted, a rewrite can cut a weight in three or move a factor
+into a scale without changing a value.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 
 class QuantiseDequantise(torch.autograd.Function):
-    """Round `x / scale` to integers in [low, high] and multiply by the scale again; in ONNX a QuantizeLinear and a DequantizeLinear."""
+    """Round `x / scale` to [low, high], times `scale`. In ONNX: a QuantizeLinear and a DequantizeLinear."""
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
@@ -17,7 +18,10 @@ class QuantiseDequantise(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g, x, scale, low: int, high: int):
-        """In the exported graph: uint8 where the range has no negative end. A range narrower than the type's needs a Clip between the two, as in Brevitas' QCDQ."""
+        """Write the ONNX nodes, with uint8 integers where the range has no negative end, else int8.
+
+        A range narrower than the type's needs a Clip between the two nodes, as in Brevitas' QCDQ.
+        """
         kind = torch.int8 if low < 0 else torch.uint8
         zero = g.op("Constant", value_t=torch.zeros((), dtype=kind))
         integers = g.op("QuantizeLinear", x, scale, zero)
@@ -28,7 +32,7 @@ class QuantiseDequantise(torch.autograd.Function):
 
 
 class Dequantise(torch.autograd.Function):
-    """Integers times a scale, one for all or one for each index of the first axis; in ONNX a DequantizeLinear of an int8 constant."""
+    """Integers times a scale, one for all or one per index of `axis`. In ONNX: a DequantizeLinear of int8."""
 
     @staticmethod
     def forward(ctx, integers: Tensor, scale: Tensor, axis: int) -> Tensor:
@@ -45,11 +49,12 @@ class Dequantise(torch.autograd.Function):
 
 
 class FixedQuantiser(nn.Module):
-    """A trained activation quantiser as a scale and a range, signed or not; the identity where the layer was float.
+    """A trained activation quantiser as a constant scale and range; the identity if the layer was float.
 
     Args:
         proxy: Brevitas' quantiser (`layer.input_quant`, `QuantIdentity.act_quant`) or None.
-        factor: its input is multiplied by it elsewhere; the scale follows, so that the same integers come out.
+        factor: the quantiser's input is multiplied by it elsewhere. The scale is multiplied too, so that the
+            integers stay the same.
     """
 
     def __init__(self, proxy: nn.Module | None, factor: float = 1.0) -> None:
@@ -67,11 +72,11 @@ class FixedQuantiser(nn.Module):
 
 
 class FixedWeight(nn.Module):
-    """The weight of a linear or convolutional layer as a constant: int8 and its scale where it was quantised, else float.
+    """Constant weight of a linear or convolutional layer: int8 and its scale if quantised, else float.
 
     Args:
-        layer: float, or one of Brevitas' layers.
-        axis: of the output channels; 1 for transposed convolutions.
+        layer: a float layer, or one of Brevitas' layers.
+        axis: axis of the output channels; 1 for transposed convolutions.
     """
 
     def __init__(self, layer: nn.Module, axis: int = 0) -> None:
@@ -99,7 +104,10 @@ class FixedWeight(nn.Module):
         return self
 
     def times(self, factor: Tensor) -> "FixedWeight":
-        """Multiply output channels by a factor () or (channels,): it goes into the scale, its sign into the integers, so no integer is rounded anew."""
+        """Multiply output channels by a factor () or (channels,).
+
+        Its magnitude goes into the scale and its sign into the integers, so no integer is rounded again.
+        """
         shape = [1] * (self.integers if self.quantised else self.values).ndim
         if factor.ndim:
             shape[self.axis] = -1
@@ -107,14 +115,15 @@ class FixedWeight(nn.Module):
             self.values = self.values * factor.view(shape)
             return self
         self.integers = self.integers * factor.sign().to(torch.int8).view(shape)
-        gone = (
-            factor == 0
-        )  # a channel that is multiplied by nothing: zero integers, and any scale that engines take
+        gone = factor == 0  # zero integers then, and any scale that engines accept
         self.scale = self.scale * torch.where(gone, 1.0, factor.abs())
         return self
 
     def as_linear(self) -> "FixedWeight":
-        """A transposed convolution's weight (C, C', 2, 2) as that of a linear layer (4 C', C): the pixels of a cell in reading order, then channels."""
+        """Turn a transposed convolution's weight (C, C', 2, 2) into that of a linear layer (4 C', C).
+
+        The order of the outputs is the pixels of a cell in reading order, then channels.
+        """
         name = "integers" if self.quantised else "values"
         weight = getattr(self, name)
         setattr(self, name, weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous())
@@ -128,10 +137,12 @@ class FixedWeight(nn.Module):
 
 
 class FixedLinear(nn.Module):
-    """A linear layer without its input quantiser, which stands apart so that several can share one. (..., C) -> (..., C').
+    """A linear layer without its input quantiser, so that several can share one. (..., C) -> (..., C').
 
     Args:
-        layer: float or Brevitas'. rows: output channels to keep, in this order. factor: what its output is multiplied by.
+        layer: a float layer, or one of Brevitas'.
+        rows: output channels to keep, in this order; None keeps all.
+        factor: the output is multiplied by it.
     """
 
     def __init__(self, layer: nn.Module, rows: Tensor | None = None, factor: float = 1.0) -> None:
@@ -149,10 +160,13 @@ class FixedLinear(nn.Module):
 
 
 class FixedConvolution(nn.Module):
-    """A convolution with its input quantiser, the batch norm behind it folded: its factor into the scale of each channel, its shift into the bias.
+    """A convolution with its input quantiser and the batch norm behind it.
+
+    The norm's factor is folded into the scale of each channel, its shift into the bias.
 
     Args:
-        layer: float or Brevitas' `Conv2d`. norm: the batch norm that follows, if any, in evaluation mode.
+        layer: float or Brevitas' `Conv2d`.
+        norm: the batch norm that follows, in evaluation mode; None if there is none.
     """
 
     def __init__(self, layer: nn.Module, norm: nn.BatchNorm2d | None = None) -> None:
@@ -172,7 +186,7 @@ class FixedConvolution(nn.Module):
 
 
 class FixedProduct(nn.Module):
-    """The quantisers on the two inputs of a product of activations. `factor` is what the first input is multiplied by elsewhere."""
+    """Product of two quantised activations. The first input is multiplied by `factor` elsewhere."""
 
     def __init__(self, product: nn.Module, factor: float = 1.0) -> None:
         super().__init__()

@@ -1,8 +1,10 @@
-"""The mask decoder written for an engine: what depends on the image alone apart from what depends on the boxes, and no transposes of image tokens.
+"""The mask decoder rewritten for an engine.
 
-Seven prompt tokens meet 4,096 image cells. Attention over heads is written with the small side spread out: each token once a head, with zeros in the
-other heads' channels. Then one product serves all heads, the image's keys, values and queries stay as the linear layers leave them, and the zeros add
-nothing. A transposed convolution whose stride is its kernel is a linear layer; its pixels are put in place once, on the final logits.
+What depends on the image alone is separate from what depends on the boxes. Image tokens are never transposed.
+Seven prompt tokens meet 4,096 image cells, so the small side is spread over the heads: each token appears
+once per head, with zeros in the other heads' channels. One product then serves all heads, and the zeros add
+nothing. The image's keys, values and queries stay as the linear layers leave them. A transposed convolution
+whose stride is its kernel is a linear layer. Its pixels are put in place once, on the final logits.
 """
 
 import torch
@@ -14,7 +16,7 @@ from .constant_layers import FixedLinear, FixedProduct, FixedQuantiser, FixedWei
 
 
 class QuantisedLinear(nn.Module):
-    """A linear layer with its input quantiser. `factor` is what its output is multiplied by."""
+    """A linear layer with its input quantiser. The output is multiplied by `factor`."""
 
     def __init__(self, layer: nn.Module, factor: float = 1.0) -> None:
         super().__init__()
@@ -26,7 +28,7 @@ class QuantisedLinear(nn.Module):
 
 
 class SpreadAttention(nn.Module):
-    """`CrossAttention` between a few tokens and many cells, its projections included; queries come with the factor before the softmax."""
+    """`CrossAttention` of few tokens and many cells, with projections. The factor before the softmax is in q."""
 
     def __init__(self, attention: CrossAttention) -> None:
         super().__init__()
@@ -40,16 +42,15 @@ class SpreadAttention(nn.Module):
             FixedProduct(attention.av_product),
         )
         head = torch.arange(inner) // (inner // self.heads)
-        self.register_buffer(
-            "own", (head == torch.arange(self.heads)[:, None]).float()[:, None]
-        )  # (heads, 1, inner)
+        # (heads, 1, inner), 1 in a head's own channels
+        self.register_buffer("own", (head == torch.arange(self.heads)[:, None]).float()[:, None])
 
     def spread(self, x: Tensor) -> Tensor:
-        """Tokens (N, T, inner) -> (N, heads * T, inner), each with only one head's channels."""
+        """Spread tokens over the heads: (N, T, inner) -> (N, heads * T, inner), one head's channels each."""
         return (x.unsqueeze(1) * self.own).flatten(1, 2)
 
     def tokens_to_cells(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries of tokens (N, T, C) over projected keys and values of cells (N or 1, L, inner) -> (N, T, C)."""
+        """Queries of tokens (N, T, C) on projected keys, values of cells (N or 1, L, inner) -> (N, T, C)."""
         count, inner = tokens.shape[1], k.shape[2]
         q = self.spread(self.q(tokens))
         if k.shape[0] == 1:  # one image for all boxes: one product
@@ -59,11 +60,10 @@ class SpreadAttention(nn.Module):
         return self.out((attended * self.own).sum(1))
 
     def cells_to_tokens(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Projected queries of cells (N or 1, L, inner) over tokens (N, T, C) -> (N, L, C)."""
+        """Projected queries of cells (N or 1, L, inner) on tokens (N, T, C) -> (N, L, C)."""
         cells, count = q.shape[1], keys.shape[1]
-        scores = self.qk.b(self.spread(self.k(keys))) @ self.qk.a(q).transpose(
-            1, 2
-        )  # the softmax below is fast along any axis but a short last one
+        # the softmax below is fast along any axis but a short last one
+        scores = self.qk.b(self.spread(self.k(keys))) @ self.qk.a(q).transpose(1, 2)
         weights = (
             scores.reshape(-1, self.heads, count, cells).softmax(2).reshape(-1, self.heads * count, cells)
         )
@@ -71,7 +71,7 @@ class SpreadAttention(nn.Module):
 
 
 class Mlp3(nn.Module):
-    """`Mlp` of the hypernetworks."""
+    """The hypernetworks' `Mlp` with input quantisers."""
 
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
@@ -83,7 +83,10 @@ class Mlp3(nn.Module):
 
 
 class Upscale(nn.Module):
-    """A transposed convolution of kernel and stride 2 as a linear layer: cells (N, L, C) -> (N, 4 L, C'), a cell's four pixels next to each other."""
+    """A transposed convolution of kernel and stride 2 as a linear layer: (N, L, C) -> (N, 4 L, C').
+
+    The four pixels of a cell lie next to each other.
+    """
 
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
         super().__init__()
@@ -99,7 +102,7 @@ class Upscale(nn.Module):
 
 
 class TwoWay(nn.Module):
-    """`TwoWayBlock` on tokens; the cells' projected keys, values and queries are given."""
+    """`TwoWayBlock` on tokens. The cells' projected keys, values and queries are given."""
 
     def __init__(self, block: TwoWayBlock) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class TwoWay(nn.Module):
         self.lin1, self.lin2 = map(QuantisedLinear, (block.mlp.lin1, block.mlp.lin2))
 
     def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells (N, L, C) and their positions -> keys and values for the tokens, queries to the tokens, each (N, L, inner)."""
+        """Project cells (N, L, C): keys and values for the tokens, queries to the tokens, each (N, L, inner)."""
         placed = image + positions
         return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
 
@@ -129,7 +132,10 @@ class TwoWay(nn.Module):
 
 
 class PrepareGraph(nn.Module):
-    """What the decoder needs of an image, whatever its boxes: embedding (1, C, g, g) -> cells (1, L, C), then `TwoWay.project` of the first block."""
+    """What the decoder needs of an image for any boxes.
+
+    Embedding (1, C, g, g) -> cells (1, L, C), then the result of `TwoWay.project` of the first block.
+    """
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -180,7 +186,7 @@ class BoxesGraph(nn.Module):
         return self.place(self.product.b(upscaled) @ self.product.a(weights).transpose(1, 2))
 
     def place(self, logits: Tensor) -> Tensor:
-        """Logits (N, 1, 16 L) in the order of the two upscalings -> (N, 4 g, 4 g)."""
+        """Reorder logits (N, 16 L, 1) from the order of the two upscalings to an image (N, 4 g, 4 g)."""
         grid = self.grid
         return (
             logits.reshape(-1, grid, grid, 2, 2, 2, 2)

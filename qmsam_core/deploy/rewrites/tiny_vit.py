@@ -1,7 +1,8 @@
-"""TinyViT written for an engine: the same function as `models.tiny_vit`, with tokens kept as rows (B, H * W, C) between convolutions.
+"""TinyViT rewritten for an engine: the function of `models.tiny_vit`, on token rows (B, H * W, C).
 
-A four-dimensional token tensor (B, H, W, C) looks to OpenVINO like an image of H channels, and it is carried through layouts that fit neither the
-linear layers nor the convolutions; those reorders and transposes took more time than the linear layers themselves.
+OpenVINO takes a four-dimensional token tensor (B, H, W, C) for an image of H channels. It carries such a
+tensor through layouts that fit neither the linear layers nor the convolutions. Those reorders and transposes
+take more time than the linear layers themselves.
 """
 
 from torch import Tensor, nn
@@ -14,12 +15,12 @@ gelu = nn.functional.gelu
 
 
 def folded(block: nn.Module) -> FixedConvolution:
-    """A `ConvNorm` as one convolution."""
+    """Fold a `ConvNorm` into one convolution."""
     return FixedConvolution(block.c, getattr(block, "bn", None))
 
 
 class InvertedResidual(nn.Module):
-    """`MBConv`. (B, C, H, W) -> same."""
+    """`MBConv` with folded norms. (B, C, H, W) -> same shape."""
 
     def __init__(self, block: MBConv) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class InvertedResidual(nn.Module):
 
 
 class Merging(nn.Module):
-    """`PatchMerging`. (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+    """`PatchMerging` with folded norms. (B, C, H, W) -> (B, C', H / stride, W / stride)."""
 
     def __init__(self, block: PatchMerging) -> None:
         super().__init__()
@@ -41,10 +42,11 @@ class Merging(nn.Module):
 
 
 class WindowedAttention(nn.Module):
-    """`WindowAttention` with its windows cut and merged: (B, side^2, C) -> same, the residual not added.
+    """`WindowAttention` with its windows cut and merged: (B, side^2, C) -> same shape, without the residual.
 
-    Queries, keys and values are three linear layers, so nothing is split; the factor before the softmax is in the queries' scale; windows are cut and
-    merged as int8, and the last projection works on tokens without the padding.
+    Queries, keys and values are three linear layers, so nothing is split. The factor before the softmax is in
+    the queries' scale. Windows are cut and merged as int8. The last projection works on tokens without the
+    padding.
     """
 
     def __init__(self, attention: WindowAttention, window: int, side: int) -> None:
@@ -71,7 +73,7 @@ class WindowedAttention(nn.Module):
         return self.proj(self.windows.merge(self.output(self.attend(windows))))
 
     def attend(self, x: Tensor) -> Tensor:
-        """Windows (n, T, C) -> same."""
+        """Attend within windows. (n, T, C) -> same shape."""
         count = self.windows.window**2
         q, k, v = (
             heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v)
@@ -81,7 +83,7 @@ class WindowedAttention(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """`TinyViTBlock` on tokens: (B, side^2, C) -> same."""
+    """`TinyViTBlock` on tokens. (B, side^2, C) -> same shape."""
 
     def __init__(self, block: TinyViTBlock, side: int) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class TokenBlock(nn.Module):
 
 
 class TokenStage(nn.Module):
-    """The blocks of one resolution as an image-to-image function: (B, C, side, side) -> same."""
+    """The blocks of one resolution, from image to image. (B, C, side, side) -> same shape."""
 
     def __init__(self, blocks: nn.ModuleList, side: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SAM's plain vision transformer written for an engine: the same function as `models.vit` on token rows (B, side^2, C)."""
+"""SAM's plain vision transformer rewritten for an engine: `models.vit` on token rows (B, side^2, C)."""
 
 from torch import Tensor, nn
 
@@ -8,9 +8,10 @@ from .windows import Windows, heads_first, image, own_rows, tokens
 
 
 class GridAttention(nn.Module):
-    """`Attention` over squares of tokens: (n, side^2, C) quantised for the joint projection -> same, before the last projection.
+    """`Attention` over squares of tokens, without the last projection. (n, side^2, C) -> same shape.
 
-    The factor before the softmax is in the queries' scale, and taken out of the tables of relative positions again.
+    The input is quantised for the joint q/k/v projection. The factor before the softmax is in the queries'
+    scale. The tables of relative positions are divided by it.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -24,9 +25,8 @@ class GridAttention(nn.Module):
         rows, columns = (
             table.detach()[attention.offset_index].transpose(1, 2) / attention.scale for table in tables
         )
-        self.register_buffer(
-            "rows", rows.clone()
-        )  # (side, C / heads, side): for each row of queries, the rows of keys
+        # (side, C / heads, side): for each row of queries, the rows of keys
+        self.register_buffer("rows", rows.clone())
         self.register_buffer("columns", columns.clone())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class GridAttention(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """`Block` on tokens: (B, grid^2, C) -> same."""
+    """`Block` on tokens. (B, grid^2, C) -> same shape."""
 
     def __init__(self, block: Block, grid: int) -> None:
         super().__init__()
@@ -63,7 +63,10 @@ class TokenBlock(nn.Module):
         return x + self.lin2(narrow(nn.functional.gelu(self.lin1(wide(self.norm2(x))))))
 
     def attend(self, before: nn.Module, x: Tensor, after: nn.Module) -> Tensor:
-        """Attention between its two quantisers, in windows where the block has them; the padding is zeros behind the norm, as in the model."""
+        """Attend between the two quantisers, in windows where the block has them.
+
+        The padding is zeros behind the norm, as in the model.
+        """
         if self.windows is None:
             return after(self.attention(before(x)))
         return self.windows.merge(after(self.attention(self.windows.cut(self.windows.pad(before(x))))))

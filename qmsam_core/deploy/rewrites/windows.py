@@ -1,11 +1,14 @@
-"""Cutting a square of tokens into windows and back, for both encoders: transposes of four dimensions whose last is a whole window row."""
+"""Cut a square of tokens into windows and merge them again, for both encoders.
+
+All transposes have four dimensions, and the last one is a whole window row.
+"""
 
 import torch
 from torch import Tensor, nn
 
 
 class Windows(nn.Module):
-    """Tokens (B, side^2, C) <-> windows (B * n, window^2, C), the square padded with zeros at the bottom and right as in `models.layers`."""
+    """Tokens (B, side^2, C) <-> windows (B * n, window^2, C), zero-padded as in `models.layers`."""
 
     def __init__(self, window: int, side: int, channels: int) -> None:
         super().__init__()
@@ -37,21 +40,24 @@ class Windows(nn.Module):
 
 
 def image(x: Tensor, side: int, channels: int) -> Tensor:
-    """Tokens (B, side^2, C) as an image (B, C, side, side)."""
+    """Turn tokens (B, side^2, C) into an image (B, C, side, side)."""
     return x.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
 
 
 def tokens(x: Tensor, side: int, channels: int) -> Tensor:
-    """An image (B, C, side, side) as tokens (B, side^2, C)."""
+    """Turn an image (B, C, side, side) into tokens (B, side^2, C)."""
     return x.permute(0, 2, 3, 1).reshape(-1, side * side, channels)
 
 
 def heads_first(x: Tensor, count: int, heads: int, channels: int) -> Tensor:
-    """Tokens (n, count, C) -> (n, heads, count, C / heads)."""
+    """Split tokens into heads: (n, count, C) -> (n, heads, count, C / heads)."""
     return x.reshape(-1, count, heads, channels // heads).transpose(1, 2)
 
 
 def own_rows(channels: int, heads: int, heads_outermost: bool) -> torch.Tensor:
-    """Rows of a joint q/k/v layer that make queries, keys and values: (3, C). Heads are outermost in TinyViT's, q/k/v in ViT's."""
+    """Return the rows of a joint q/k/v layer that make queries, keys and values: (3, C).
+
+    Heads are outermost in TinyViT's layer, q/k/v in ViT's.
+    """
     rows = torch.arange(3 * channels)
     return rows.view(heads, 3, -1).transpose(0, 1).flatten(1) if heads_outermost else rows.view(3, -1)
