@@ -1,12 +1,11 @@
-"""The parameters of a run: typed, bounded, and refused with one clear line a problem.
+"""The parameters of a run: typed and bounded. A wrong one is refused with one clear line.
 
 One flat set of keys serves everywhere: `params/<profile>.yaml`, the `parameters` cell of every notebook and
-papermill's `-f`/`-p`. The defaults below are those of the smoke profile, and so is what stands in the cells.
+papermill's `-f` and `-p`. The defaults below are those of the smoke profile, and stand in every cell.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import os
 import re
@@ -32,11 +31,11 @@ DATA_ROOTS = ("data_root", "validation_root", "testing_root")
 
 
 class ParamsError(ValueError):
-    """A parameter is unknown, of the wrong type or impossible; the message has one line a problem."""
+    """A parameter is unknown, of the wrong type or impossible. The message has one line for each problem."""
 
 
 def _sequence_to_tuple(value: Any) -> Any:
-    """YAML and papermill bring lists; a frozen record holds tuples."""
+    """YAML and papermill give lists, the frozen record holds tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -47,7 +46,7 @@ def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Params(BaseModel):
-    """All parameters of one run; see each field's description for unit, range and the paper's value."""
+    """All parameters of one run. Each field's description gives its unit, its range and the paper's value."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -143,7 +142,7 @@ class Params(BaseModel):
 
     @property
     def data_description(self) -> str:
-        """`data_label`, and where validation or testing cases come from other folders, which."""
+        """`data_label`, with the folders of validation and testing cases where they are other ones."""
         others = {"validated on": self.validation_root, "tested on": self.testing_root}
         return ", ".join(
             [
@@ -154,13 +153,13 @@ class Params(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name of the run's folder: the profile, and the data's name where they are not phantoms."""
+        """The name of the run's folder: the profile, followed by the data folder's name if there is one."""
         return self.profile if self.data_root is None else f"{self.profile}-{self.data_label}"
 
     def interpolation(self, training: bool) -> str:
-        """How slices are resized: by area, as the public checkpoint was trained.
+        """How slices are resized: by area, as for the public checkpoint's own training.
 
-        The released code trains with nearest and deploys with cubic.
+        The released code resizes by nearest neighbour in training and cubically in deployment.
         """
         if "resize" not in self.released:
             return "area"
@@ -168,12 +167,20 @@ class Params(BaseModel):
 
     @property
     def run_dir(self) -> Path:
-        """The folder of this run, `<outputs_root>/<label>`, relative to the project's root unless absolute."""
+        """The run's folder `<outputs_root>/<label>`. A relative one starts at the project's root."""
         return Path(self.outputs_root) / self.label
 
     @classmethod
     def check(cls, values: Mapping[str, Any], source: str) -> Params:
-        """Validate plain values; raise `ParamsError`, each line opening with `source`."""
+        """Validate plain values.
+
+        Args:
+            values: one value for each key; missing keys take the smoke profile's value.
+            source: the name that opens each line of an error message, e.g. the file's path.
+
+        Raises:
+            ParamsError: a key is unknown or a value impossible.
+        """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -181,47 +188,37 @@ class Params(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
-        """Read a YAML profile, lay `overrides` over it, validate.
+        """Read a YAML profile, replace some of its values, and validate the result.
 
-        Raises `ParamsError` for a file that is missing or no YAML mapping, a key given twice, and any wrong value.
+        Args:
+            path: the profile's file.
+            overrides: values that replace the profile's.
+
+        Raises:
+            ParamsError: the file is missing or no YAML mapping, a key is given twice, or a value is wrong.
         """
         return cls.check({**_read_yaml(Path(path)), **(overrides or {})}, str(path))
 
-    @classmethod
-    def from_namespace(cls, namespace: Mapping[str, Any], source: str = "parameters") -> Params:
-        """Collect the parameters of a notebook from its `globals()`.
-
-        Raises `ParamsError` also for a key nobody declared, which papermill itself only warns about: in a live
-        notebook whatever the parameter cells assign, elsewhere any other plain data without a leading underscore.
-        """
-        names = [name for name in cls.model_fields if name in namespace]
-        return cls.check({name: namespace[name] for name in [*names, *_undeclared(namespace)]}, source)
-
 
 def folder_name(path: str) -> str:
-    """The name of the folder at a path, which may end in `/` or go up; "" of a file system's top."""
+    """The name of the folder at a path, which may end in `/` or `..`. It is empty for `/` itself."""
     return Path(os.path.abspath(path)).name
 
 
 def accepted(name: str) -> str:
-    """What the parameter `name` takes, in words, e.g. `a whole number, >= 32, <= 1024, a multiple of 16`."""
+    """Say in words what a parameter accepts, e.g. `a whole number, >= 32, a multiple of 16`."""
     schema = Params.model_json_schema()["properties"][name]
     return ", or ".join(_in_words(part) for part in schema.get("anyOf", [schema]))
 
 
-def parameters_source() -> str:
-    """The source of every notebook's `parameters` cell: one line a key, so that papermill can inspect it."""
-    rows = {name: f"{name} = {_literal(field.default)}" for name, field in Params.model_fields.items()}
-    width = max(map(len, rows.values()))
-    return "\n".join(
-        f"{row:<{width}}  # {Params.model_fields[name].description}" for name, row in rows.items()
-    )
-
-
 def parse_override(text: str) -> tuple[str, Any]:
-    """Turn the `key=value` of a command line into a key and a typed value, read as YAML unless the key takes text.
+    """Turn the `key=value` of a command line into a key and a typed value.
 
-    A relative data folder is taken from the current folder and made absolute. Raises `ParamsError` without an `=`.
+    The value is read as YAML, unless the parameter takes text. A relative data folder starts at the current
+    folder and made absolute.
+
+    Raises:
+        ParamsError: there is no `=`.
     """
     key, equals, raw = text.partition("=")
     if not equals:
@@ -258,7 +255,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    """One line a key: value found, what is accepted."""
+    """Give one line for each wrong key: the value found and what is accepted."""
     told = set()
     for problem in error.errors(include_url=False):
         key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -282,13 +279,13 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 
 def _nearest(key: str) -> str | None:
-    """The declared name most like `key`, by initials (lr) or by spelling."""
+    """Find the declared name most like `key`, by its initials (lr) or its spelling."""
     initials = [name for name in Params.model_fields if "".join(word[0] for word in name.split("_")) == key]
     return next(iter(initials or difflib.get_close_matches(key.lower(), Params.model_fields, n=1)), None)
 
 
 def _number_hint(found: Any, key: str) -> str:
-    """Why a number arrived as text; YAML 1.1 wants a dot in 1.0e-4."""
+    """Explain why a number arrived as text. YAML 1.1 wants a dot in 1.0e-4."""
     if not isinstance(found, str) or "number" not in accepted(key):
         return ""
     if re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", found):
@@ -331,38 +328,3 @@ def _in_words(schema: dict[str, Any]) -> str:
     words += ["of letters, digits, '.', '_' and '-' alone"] if "pattern" in schema else []
     words += ["not empty"] if "minLength" in schema else []
     return ", ".join(words)
-
-
-def _literal(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value).replace("'", '"')
-
-
-def _undeclared(namespace: Mapping[str, Any]) -> list[str]:
-    """Names set as parameters that are none, as a typing slip with `papermill -p` makes them."""
-    history = namespace.get("_ih")
-    if isinstance(history, list):
-        names = [name for source in history for name in _assigned_as_parameters(source)]
-    else:
-        plain = (bool, int, float, str, list, tuple, dict, type(None))
-        names = [name for name, value in namespace.items() if isinstance(value, plain)]
-    return [
-        n
-        for n in dict.fromkeys(names)
-        if n in namespace and not n.startswith("_") and n not in Params.model_fields
-    ]
-
-
-def _assigned_as_parameters(source: str) -> list[str]:
-    """The names a cell assigns, if it is a parameter cell: papermill's, or one that sets a declared key."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a magic: no parameter cell
-        return []
-    targets = [t for statement in body if isinstance(statement, ast.Assign) for t in statement.targets]
-    names = [target.id for target in targets if isinstance(target, ast.Name)]
-    injected = source.startswith("# Parameters")
-    return names if injected or not set(names).isdisjoint(Params.model_fields) else []
-
-
-if __name__ == "__main__":
-    print(parameters_source())

@@ -16,8 +16,8 @@ import nbformat
 import pytest
 from hypothesis import settings
 
-from qmsam_core.params import parameters_source
 from qmsam_core.provenance.weights import CheckpointError, public_checkpoint
+from qmsam_core.study.parameters_cell import parameters_source
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("study")

@@ -16,8 +16,9 @@ import pandas as pd
 from matplotlib import pyplot
 
 from qmsam_core.evaluate.tables import PAPER, across, beside, caption, styled
-from qmsam_core.params import Params, parameters_source
+from qmsam_core.params import Params
 from qmsam_core.quant import RECIPES
+from qmsam_core.study.parameters_cell import parameters_source
 from qmsam_core.study.record import NotebookRun
 
 SOURCES = """# Sources

@@ -270,10 +270,7 @@ def test_bad_files_are_named_and_the_rest_is_used(folder, monkeypatch):
             "labels",
             "dangling",
         )
-    } | {
-        "US/2DBox_US_1.npz",
-        "stray.npz",
-    }
+    } | {"US/2DBox_US_1.npz", "stray.npz"}
     assert "never unpickled" in problems["MR/objects.npz"] and "rename" in problems["US/2DBox_US_1.npz"]
 
 

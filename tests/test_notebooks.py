@@ -3,8 +3,8 @@
 import nbformat
 import pytest
 
-from qmsam_core.params import parameters_source
 from qmsam_core.study.notebooks import Notebook, NotebookError, clean, find_notebooks
+from qmsam_core.study.parameters_cell import parameters_source
 
 
 def test_reads_what_is_declared(write_notebook):

@@ -1,4 +1,4 @@
-"""Quantisation by replacement of layers: what is replaced, what the quantisers compute, what is saved."""
+"""Quantisation: replaced layers, arithmetic of the quantisers, recipes, calibration and storage."""
 
 import resource
 import subprocess
@@ -54,7 +54,7 @@ def quantised(images, recipe="paper", **options):
 
 
 def warmed_up():
-    """A narrow model whose batch norms have statistics of their own."""
+    """A narrow model whose batch-norm statistics differ from their initial values."""
     model = build_model("narrow").train()
     for _ in range(3):
         model(torch.rand(4, 3, 64, 64), BOXES.repeat(2, 1))
@@ -69,8 +69,10 @@ def test_every_matrix_multiplication_of_encoder_and_decoder_is_quantised_and_not
     assert all(n.startswith("prompt_encoder.") or "iou_prediction_head" in n for n in left)
     encoder = [m for m in model.image_encoder.modules() if isinstance(m, QUANTISED)]
     decoder = [m for m in model.mask_decoder.modules() if isinstance(m, QUANTISED)]
-    # 69 weight layers and two products in each of 10 attentions; 28 + 4 linears, 2 transposed convolutions, 12 hypernetwork linears, 7 x 2 products, the mask product
+    # encoder: 69 layers with weights, and two products in each of 10 attentions
     assert len(encoder) == 69 + 20
+    # decoder: 28 + 4 linears, 2 transposed convolutions, 12 hypernetwork linears, 7 x 2 products in
+    # attentions, the mask product
     assert len(decoder) == 32 + 2 + 12 + 14 + 1
     assert all(
         m.bias is None or type(m.bias) is nn.Parameter for m in encoder if not isinstance(m, QuantMatMul)
@@ -95,9 +97,8 @@ def test_only_the_named_parts_change_and_the_original_never(parts, touched):
 
 @pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
 def test_quantisers_lie_where_the_model_does(recipe):
-    model = quantize(
-        build_model("narrow").to("meta"), recipe
-    )  # made on the CPU, they would end calibration on a GPU
+    # Brevitas creates quantisers on the CPU; left there, they would make calibration on a GPU fail
+    model = quantize(build_model("narrow").to("meta"), recipe)
     tensors = {name: t for name, t in (*model.named_parameters(), *model.named_buffers())}
     tensors |= {
         f"{name}.{key}": t
@@ -144,7 +145,7 @@ def test_folding_batch_norm_changes_no_output(images):
 
 
 def activation(bits=8, statistics=(1.27,)):
-    """One quantiser whose scale was set from tensors of these largest magnitudes."""
+    """A quantiser whose scale is set from tensors with these largest magnitudes."""
     product = QuantMatMul(Recipe("test", activation_bits=bits, statistics_batches=len(statistics)))
     quantiser = product.a_quant.train()
     for largest in statistics:
@@ -161,7 +162,7 @@ def test_the_scale_starts_at_the_mean_of_the_largest_magnitudes():
 
 
 def test_values_are_rounded_to_the_grid_and_clipped_to_the_range():
-    quantiser = activation(statistics=(1.28,))  # 128 steps of 0.01 to the negative side
+    quantiser = activation(statistics=(1.28,))  # 128 negative steps of 0.01
     x = torch.tensor([0.0, 0.014, 0.016, -1.28, 5.0, -5.0])
     torch.testing.assert_close(quantiser(x), torch.tensor([0.0, 0.01, 0.02, -1.28, 1.27, -1.28]))
 
@@ -179,7 +180,7 @@ def test_scales_learn():
     assert scale.grad.abs() > 0
 
 
-# The arithmetic of one quantiser, against Brevitas' -----------------------------------------------------------------------------------------
+# The arithmetic of one quantiser, against Brevitas' ---------------------------------------------------------
 
 LAYOUTS = {
     "plain": lambda x: x,
@@ -191,7 +192,10 @@ LAYOUTS = {
 
 
 def through(kind, x, scale, bits=8, signed=True, narrow=False):
-    """Output of a Brevitas integer quantiser and the gradients of its input and scale, for an output gradient that depends on the shape only."""
+    """Return the output of an integer quantiser of class `kind`, and the gradients of its input and scale.
+
+    The output's gradient is random and depends only on the shape.
+    """
     x, scale = x.detach().requires_grad_(), scale.clone().requires_grad_()
     y = kind(narrow, signed, nn.Identity())(scale, torch.tensor(0.0), torch.tensor(float(bits)), x)
     incoming = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
@@ -205,7 +209,7 @@ def test_values_and_gradients_are_brevitas_own_in_any_memory_layout(layout, per_
     x = LAYOUTS[layout](2 * torch.randn(3, 8, 9, 7, generator=torch.Generator().manual_seed(0)))
     scale = torch.linspace(0.01, 0.03, x.shape[1]).view(-1, 1, 1) if per_channel else torch.tensor(0.0123)
     for ours, theirs in zip(through(FusedIntQuant, x, scale), through(IntQuant, x, scale)):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=2e-4)  # sums in another order
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=2e-4)  # the order of summation differs
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8])
@@ -237,7 +241,7 @@ def test_a_whole_model_learns_the_same_with_brevitas_own_arithmetic(images, reci
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("signed", [True, False])
 def test_under_autocast_no_code_changes(dtype, signed):
-    """Codes of an 8-bit quantiser survive the rounding of code times scale to bf16, whatever format the input comes in."""
+    """Rounding code times scale to bf16 changes no 8-bit code, whatever the dtype of the input."""
     x, scale = torch.linspace(-4, 4, 30001).to(dtype), torch.tensor(0.0217)
     expected = through(IntQuant, x.float(), scale, signed=signed)
     with torch.autocast("cpu", torch.bfloat16):
@@ -263,7 +267,7 @@ def test_the_percentile_is_the_one_that_sorting_gives(count):
     assert TopPercentile(99.9, None)(x) == AbsPercentile(99.9, None)(x)
 
 
-# Recipes ------------------------------------------------------------------------------------------------------------------------------------
+# Recipes ----------------------------------------------------------------------------------------------------
 
 
 def test_unsigned_codes_are_used_where_inputs_cannot_be_negative_and_nowhere_else(images):
@@ -277,7 +281,7 @@ def test_unsigned_codes_are_used_where_inputs_cannot_be_negative_and_nowhere_els
     run(model, images)
     unsigned = {name for name, (_, signed) in smallest.items() if not signed}
     assert all(smallest[name][0] >= 0 for name in unsigned)
-    # a product in each of 4 + 7 attentions, an MLP in each of two blocks, two layers of the one hypernetwork that runs
+    # a product in each of 4 + 7 attentions, an MLP in each of 2 blocks, 2 layers of the used hypernetwork
     assert len(unsigned) == 4 + 7 + 2 + 2
 
 
@@ -361,7 +365,7 @@ sys.exit(not torch.equal(masks, expected["masks"]))
     )
 
 
-# Layers -------------------------------------------------------------------------------------------------------------------------------------
+# Layers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -372,9 +376,8 @@ def test_one_weight_scale_a_tensor_or_a_channel(per_channel):
 
     replace_layers(layer, Recipe("test", per_channel=per_channel))
     weight = layer[0].quant_weight().value
-    assert (
-        weight[2].abs().max() > 0.009
-    ) == per_channel  # beside 100, a hundredth vanishes unless it has a scale of its own
+    # with one scale for both, a weight of 0.01 rounds to 0 beside one of 100
+    assert (weight[2].abs().max() > 0.009) == per_channel
 
 
 def test_attention_over_the_image_stays_in_float_in_our_recipe(images):
@@ -404,7 +407,7 @@ def test_modules_stay_in_float_that_a_recipe_leaves_there(images, tmp_path):
     all_of_them = {name for name, layer in quantised(images).named_modules() if isinstance(layer, QUANTISED)}
     assert not fewer & {id(layer) for layer in inside}
     assert {name for name, layer in model.named_modules() if id(layer) in fewer} == {
-        n for n in all_of_them if not n.startswith(tuple(f"mask_decoder.{l}." for l in left))
+        n for n in all_of_them if not n.startswith(tuple(f"mask_decoder.{part}." for part in left))
     }
     save_model(model.eval(), tmp_path / "spared.safetensors")
     loaded = load_model(tmp_path / "spared.safetensors")
@@ -420,9 +423,8 @@ def test_calibration_moves_nothing_but_the_scales(images):
     assert used == model.recipe.statistics_batches
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if "scaling" not in k)
     never_run = {n for n, p in scale_parameters(model).items() if p.item() in (0.0, 1.0)}
-    assert all(
-        ".output_hypernetworks_mlps." in n and ".0." not in n.split("mlps")[1][:3] for n in never_run
-    )  # of the masks that are not asked for
+    # only hypernetworks of masks that are not requested never ran
+    assert all(".output_hypernetworks_mlps." in n and ".0." not in n.split("mlps")[1][:3] for n in never_run)
 
 
 def test_calibration_without_a_batch_is_refused():
@@ -459,7 +461,7 @@ def test_weights_that_cannot_be_written_are_one_error_and_leave_what_was_there(t
     path, most = tmp_path / "model.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
     save_model(build_model("narrow"), path)
     before = path.read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))  # as a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))  # simulates a full disk
     try:
         with pytest.raises(
             CheckpointError,

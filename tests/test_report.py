@@ -6,14 +6,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from qmsam_core.params import Params, parameters_source
-from qmsam_core.study.report import (
-    Entry,
-    scale_of,
-    table_html,
-    write_index,
-    write_report,
-)
+from qmsam_core.params import Params
+from qmsam_core.study.parameters_cell import parameters_source
+from qmsam_core.study.report import Entry, scale_of, table_html, write_index, write_report
 
 
 def loads_from_network(page):

@@ -1,4 +1,4 @@
-"""The whole study on the smoke profile through the runner, and what it leaves."""
+"""The whole study: run the smoke profile through the runner and check its outputs."""
 
 import json
 import os
@@ -24,12 +24,12 @@ def study(*arguments):
 
 
 def validation_cases(folder):
-    """One case of each modality that no run on phantoms draws."""
+    """Write one case of each modality that no run on phantoms contains."""
     write_phantoms(folder, 33, seed=1234)
     (folder / "phantoms.json").unlink()
     for modality in folder.iterdir():
         first, *others = sorted(modality.rglob("*.npz"))
-        first.rename(first.with_stem(f"{first.stem}99"))  # of another name than any that is drawn
+        first.rename(first.with_stem(f"{first.stem}99"))  # a name that no phantom has
         for path in others:
             path.unlink()
     return folder
@@ -37,15 +37,15 @@ def validation_cases(folder):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One complete run in a folder of its own; the tests below read what it left."""
+    """One complete run in its own folder; the tests below read its outputs."""
     outputs = tmp_path_factory.mktemp("outputs")
-    # shorter than the profile, the same code: training length is not what is tested here
+    # shorter than the profile but the same code, because the length of training is not tested here
     faster = [
         f"--set={setting}"
         for setting in (
             "phantom_cases=33",
             "samples_per_modality=1",
-            "recipe=deploy",  # the laptop profile's; the paper's goes through the stages in test_train.py
+            "recipe=deploy",  # of the laptop profile; test_train.py trains the stages with "paper"
             f"validation_root={validation_cases(outputs / 'public')}",
         )
     ]

@@ -1,4 +1,4 @@
-"""Embeddings of frozen encoders: computed once an image, kept within bounds, the same with and without the cache."""
+"""Embeddings of frozen encoders: computed once per image, bounded on disk, unchanged by the cache."""
 
 import os
 
@@ -19,7 +19,7 @@ def images():
 
 
 def counted(model):
-    """Counts the images that the model's encoder sees."""
+    """List the batch sizes with which the model's image encoder is called."""
     seen = []
     model.image_encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     return seen
@@ -32,7 +32,7 @@ def test_each_image_is_encoded_once_and_a_flipped_one_is_another(tmp_path, image
     assert torch.equal(encoder(images.flip(0)), first.flip(0)) and sum(seen) == 3
     encoder(images.flip(-1))
     assert sum(seen) == 6
-    again = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))  # as in the next run
+    again = CachedEncoder(build_model("narrow", 32), "cpu", EmbeddingCache(tmp_path))  # as in a later run
     assert torch.equal(again(images), first) and sum(seen) == 6
 
 
@@ -66,9 +66,7 @@ def test_the_oldest_are_removed_first_and_the_bound_holds(tmp_path):
 def test_the_bound_is_the_folder_s_whoever_writes(tmp_path):
     one = torch.zeros(4, 8, 8, dtype=torch.float16)
     size = one.numel() * 2 + 128
-    caches = [
-        EmbeddingCache(tmp_path, limit=10 * size) for _ in range(2)
-    ]  # as in two processes that train together
+    caches = [EmbeddingCache(tmp_path, limit=10 * size) for _ in range(2)]  # as in two training processes
     for k in range(40):
         caches[k % 2].put(f"{k:02d}", one)
         assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 10 * size
@@ -85,7 +83,7 @@ def test_the_folder_is_not_counted_at_every_embedding(tmp_path, monkeypatch):
     assert caches[1].size == 0
     for k in range(11):
         caches[1].put(f"second {k}", one)
-    assert caches[1].size == 111 * (one.numel() * 2 + 128)  # it has looked again
+    assert caches[1].size == 111 * (one.numel() * 2 + 128)  # it has recounted the folder
 
 
 def test_an_embedding_larger_than_the_bound_is_not_kept(tmp_path):
@@ -127,7 +125,7 @@ def test_a_second_run_finds_all_embeddings_in_the_cache(tmp_path):
     assert files and describe_model(first)["teacher"] == "the float parent"
     run(1, "b")
     assert set((data / "embeddings").iterdir()) == files
-    run(2, "c")  # its frozen encoder is the teacher itself, since the parent is the float model
+    run(2, "c")  # its parent is the float model, so its frozen encoder is the teacher's
     assert set((data / "embeddings").iterdir()) >= files
 
 

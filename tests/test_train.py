@@ -1,4 +1,4 @@
-"""Losses, schedule and loop: what learns, what stays, what is kept, what is resumed."""
+"""Training: losses, schedule, frozen modules, kept checkpoints, resuming, processes and devices."""
 
 import hashlib
 import math
@@ -58,8 +58,15 @@ TESTS = str(Path(__file__).parent)
 
 
 def params(**changes):
-    """Parameters of a short training of the narrow network, which no profile may name."""
-    fast = dict(image_size=32, warmup_epochs=1, annealing_epochs=2, samples_per_modality=2, threads=1)
+    """Parameters of a short training of the narrow network, which `Params` does not accept by name."""
+    fast = dict(
+        batch_size=[2, 4, 2],
+        image_size=32,
+        warmup_epochs=1,
+        annealing_epochs=2,
+        samples_per_modality=2,
+        threads=1,
+    )
     checked = Params.check(fast | changes, "test")
     return checked if "model" in changes else checked.model_copy(update={"model": "narrow"})
 
@@ -82,7 +89,7 @@ def digest(module):
     return hashlib.sha256(b"".join(state[k].numpy().tobytes() for k in sorted(state))).hexdigest()
 
 
-# Learning rate ------------------------------------------------------------------------------------------------------------------------------
+# Learning rate ----------------------------------------------------------------------------------------------
 
 
 def test_the_paper_s_schedule_epoch_by_epoch():
@@ -92,7 +99,7 @@ def test_the_paper_s_schedule_epoch_by_epoch():
     warmup = [0.01 * (0.01 + 0.99 * e / 4) for e in range(5)]
     cosine = [0.01 * (0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * k / 9))) for k in range(10)]
     assert rates == pytest.approx(warmup + cosine[1:])
-    assert (rates[0], rates[4], rates[-1]) == pytest.approx((1e-4, 1e-2, 1e-5))  # from 1 %, to 0.1 %
+    assert (rates[0], rates[4], rates[-1]) == pytest.approx((1e-4, 1e-2, 1e-5))  # from 1 % to 0.1 %
 
 
 def test_the_released_schedule_runs_16_epochs_and_peaks_at_the_sixth():
@@ -109,7 +116,7 @@ def test_short_schedules_reach_the_peak_and_the_end(warmup, annealing):
     assert max(rates) == pytest.approx(1.0) and rates[-1] == pytest.approx(0.001)
 
 
-# Losses -------------------------------------------------------------------------------------------------------------------------------------
+# Losses -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -125,7 +132,7 @@ def test_embedding_overlap_counts_active_cells():
     b = torch.tensor([1.0, -1, 1, -1]).view(1, 1, 2, 2)
     assert embedding_iou(a, b).item() == pytest.approx(1 / 3)
     assert embedding_iou(a, a).item() == 1.0
-    assert embedding_iou(-a.abs(), -a.abs()).item() == 1.0  # nothing active in either
+    assert embedding_iou(-a.abs(), -a.abs()).item() == 1.0  # no active element in either
 
 
 def test_mask_overlap_is_the_mean_over_the_batch():
@@ -142,7 +149,7 @@ def test_distillation_is_mse_times_overlap_and_sends_gradients_to_the_student_on
     assert student.grad.flatten().tolist() == pytest.approx([2.0, 2.0])
 
 
-# Stages -------------------------------------------------------------------------------------------------------------------------------------
+# Stages -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -188,11 +195,11 @@ def test_the_best_epoch_goes_on_or_the_last_as_released(data, float_model, tmp_p
 
 
 class Killed(BaseException):
-    """Stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_path):
-    setup = params(annealing_epochs=3, released=["checkpoint"])  # so that the last epoch is what is compared
+    setup = params(annealing_epochs=3, released=["checkpoint"])  # compare the last epoch, not the best
     whole, _ = run_stage(setup, 1, data, tmp_path / "whole", parent=float_model, float_model=float_model)
 
     def killer(line):
@@ -241,12 +248,14 @@ def killed_save(state, path):
 Trainer.step, torch.save = killed_step, killed_save
 loop.SAVE_SECONDS = 0.0
 torch.set_num_threads(1)
-run_stage(Params.check(settings, "test"), 1, Path(data), Path(folder), parent=Path(parent), float_model=Path(parent))
+run_stage(
+    Params.check(settings, "test"), 1, Path(data), Path(folder), parent=Path(parent), float_model=Path(parent)
+)
 """
 
 
 def test_a_run_killed_inside_epochs_resumes_bit_by_bit(data, float_model, tmp_path):
-    # the last epoch is what is compared; the network is the parent's, whatever the parameters call it
+    # "checkpoint" keeps the last epoch, which is compared; the network is the parent's, not `model`
     setup = params(samples_per_modality=4, released=["checkpoint"], learning_rate=0.01, model="litemedsam")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -264,7 +273,7 @@ def test_a_run_killed_inside_epochs_resumes_bit_by_bit(data, float_model, tmp_pa
         )
 
     assert train(2).returncode == -signal.SIGKILL  # in the third step of the first epoch
-    saving = train(-4)  # while the progress is saved that the second step of the second epoch made
+    saving = train(-4)  # while it saves its progress after its fourth step, the second of the second epoch
     assert saving.returncode == -signal.SIGKILL and "resumed after epoch 0 and 2 steps" in saving.stdout
     last = train()
     assert last.returncode == 0 and "resumed after epoch 1 and 1 steps" in last.stdout
@@ -283,10 +292,10 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
         lines.append(line)
         if "epoch 1/3" not in line:
             return
-        if file == "model.safetensors":  # its library does not write through a link
+        if file == "model.safetensors":  # safetensors does not write through a link
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
         else:
-            partial.symlink_to("/dev/full")  # opens, and has no space
+            partial.symlink_to("/dev/full")  # can be opened, but has no space
 
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     words = rf"{file}: cannot be written \(.*make space and start again"
@@ -306,7 +315,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
 
 @pytest.fixture
 def small_files():
-    """Lets no file grow beyond 20 kB, as a full disk would not."""
+    """Limit every file to 20 kB, to simulate a full disk."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
     yield
@@ -350,17 +359,16 @@ def test_progress_of_other_work_is_not_taken_up(data, float_model, tmp_path):
     lines = []
     run_stage(params(seed=1), 3, data, tmp_path, parent=float_model, log=lines.append)
     assert not any("resumed" in line for line in lines)
-    assert [line for line in lines if "progress of other work" in line] == lines[
-        :1
-    ]  # told before it is overwritten
+    # the message comes before the progress is overwritten
+    assert [line for line in lines if "progress of other work" in line] == lines[:1]
 
 
-# Work that is done --------------------------------------------------------------------------------------------------------------------------
+# Finished work ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """The stages that were really trained, one number each."""
+    """List of the numbers of the stages that were really trained."""
     numbers, fit = [], pipeline.fit
     monkeypatch.setattr(
         pipeline,
@@ -372,7 +380,9 @@ def trainings(monkeypatch):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_finished_stage_is_taken_as_it_is(data, float_model, tmp_path, trainings, number):
-    def run(setup=params(), lines=None):
+    default = params()
+
+    def run(setup=default, lines=None):
         log = (lines if lines is not None else []).append
         return run_stage(setup, number, data, tmp_path, parent=float_model, float_model=float_model, log=log)
 
@@ -385,11 +395,10 @@ def test_a_finished_stage_is_taken_as_it_is(data, float_model, tmp_path, trainin
     assert trainings == [number] and again == path and path.read_bytes() == before
     pd.testing.assert_frame_equal(told, history)
     assert len(lines) == 1 and "finished before" in lines[0]
-    assert (
-        min(file.stat().st_mtime for file in (path, tmp_path / "history.csv")) >= started
-    )  # as the study's check of a notebook's outputs wants it
+    # the study requires that a notebook's outputs are not older than its run
+    assert min(file.stat().st_mtime for file in (path, tmp_path / "history.csv")) >= started
     run(params(seed=1))
-    assert trainings == [number] * 2  # other work
+    assert trainings == [number] * 2  # another seed is another job
     run()
     assert trainings == [number] * 3 and digest(load_model(path)) == weights
 
@@ -410,7 +419,7 @@ def test_what_was_changed_or_trained_by_other_code_is_not_taken_for_finished(
     path.unlink()
     run()
     assert len(trainings) == 5
-    progress.forget(tmp_path)  # what the study's --force does
+    progress.forget(tmp_path)  # as the study's --force does
     run()
     assert len(trainings) == 6
     run()
@@ -430,7 +439,7 @@ def test_a_stage_that_begins_anew_is_not_finished_before_its_end(data, float_mod
         )
     assert not (tmp_path / progress.MARK).exists() and (tmp_path / "progress.pt").exists()
     progress.forget(tmp_path)
-    assert (tmp_path / "progress.pt").exists()  # of a training that broke off
+    assert (tmp_path / "progress.pt").exists()  # of the interrupted run
 
 
 def test_the_command_line_trains_anew_when_it_is_told_to(data, float_model, tmp_path, trainings):
@@ -451,10 +460,11 @@ def test_the_command_line_trains_anew_when_it_is_told_to(data, float_model, tmp_
 
 
 OTHER = {
-    "image_size": 48, "released": ["resize"], "samples_per_modality": 3, "warmup_epochs": 2, "annealing_epochs": 3, "box_jitter": 1.0, "learning_rate": 0.1, "seed": 1,
-    "epoch_slices": 2, "recipe": "deploy", "batch_size": [1, 4, 2], "model": "litemedsam", "float_checkpoint": "other.pth",
+    "image_size": 48, "released": ["resize"], "samples_per_modality": 3, "warmup_epochs": 2,
+    "annealing_epochs": 3, "box_jitter": 1.0, "learning_rate": 0.1, "seed": 1, "epoch_slices": 2,
+    "recipe": "deploy", "batch_size": [1, 4, 2], "model": "litemedsam", "float_checkpoint": "other.pth",
 }  # fmt: skip
-UNREAD = {"model", "float_checkpoint"}  # they are the parent's
+UNREAD = {"model", "float_checkpoint"}  # the parent's file decides them
 READ = {
     1: set(OTHER) - UNREAD,
     2: set(OTHER) - UNREAD - {"batch_size"},
@@ -464,7 +474,9 @@ READ = {
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_stage_s_identity_is_what_it_reads_and_no_more(data, float_model, monkeypatch, number):
-    def identity(setup=params(), parent=float_model, float_model=float_model):
+    default = params()
+
+    def identity(setup=default, parent=float_model, float_model=float_model):
         return fingerprint(setup, number, parent, None, data, float_model)
 
     assert {name for name, value in OTHER.items() if identity(params(**{name: value})) != identity()} == READ[
@@ -480,10 +492,8 @@ def test_a_stage_s_identity_is_what_it_reads_and_no_more(data, float_model, monk
         decode_block=8,
         benchmark_runs=9,
     )
-    for name, value in unread.items():
-        assert identity(params(**{name: value})) == identity(), (
-            name
-        )  # cuda is no part of the machine that tests this
+    for name, value in unread.items():  # device "cuda" would need a GPU
+        assert identity(params(**{name: value})) == identity(), name
     assert identity(parent=data / "index_train.npz") != identity()
     assert (identity(float_model=data / "index_train.npz") != identity()) == (number == 1)
     assert identity(params(teacher=str(data / "index_train.npz"))) == identity(
@@ -498,12 +508,12 @@ def test_a_stage_s_identity_is_what_it_reads_and_no_more(data, float_model, monk
     assert identity() != alone
 
 
-# Processes and devices ----------------------------------------------------------------------------------------------------------------------
+# Processes and devices --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """A machine that says it has two GPUs, on which one of two processes was started; what it would do to join the others."""
+    """Simulate the second of two processes on a machine of two GPUs, and list its calls to join the group."""
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -516,7 +526,7 @@ def gpus(monkeypatch):
 
 def test_processes_on_gpus_take_one_each_and_talk_over_both_backends(gpus):
     processes.join_processes(params(device="auto"))
-    assert gpus == ["cuda:1", "cpu:gloo,cuda:nccl"]  # the GPU first: NCCL works on the current one
+    assert gpus == ["cuda:1", "cpu:gloo,cuda:nccl"]  # the GPU first: NCCL uses the current GPU
 
 
 def test_processes_on_the_cpu_talk_over_gloo_beside_gpus_too(gpus):
@@ -551,7 +561,7 @@ def test_calibration_finds_all_of_the_model_on_the_device(data, monkeypatch, rec
         assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
         raise Reached
 
-    monkeypatch.setattr(calibration, "device_of", lambda params: "meta")  # as good a device as a GPU for this
+    monkeypatch.setattr(calibration, "device_of", lambda params: "meta")  # stands for a GPU
     monkeypatch.setattr(calibration, "calibrate", look)
     with pytest.raises(Reached):
         quantise_and_calibrate(build_model("narrow", 32), params(recipe=recipe), ("encoder", "decoder"), data)
@@ -582,7 +592,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(data, float_model, tmp_path
 
 def test_evaluation_is_the_mean_over_modalities_and_leaves_modes_alone():
     class Always(torch.nn.Module):
-        """Says that everything is object."""
+        """Predicts the object everywhere."""
 
         def forward(self, images, boxes):
             return torch.ones(len(images), 1, 4, 4), None, None
@@ -606,16 +616,14 @@ def test_training_fits_a_few_rectangles(data, float_model, tmp_path):
     assert history["loss"].iloc[-1] < 0.9 * history["loss"].iloc[0] and history["eval_dsc"].iloc[-1] > 0.3
 
 
-@pytest.mark.parametrize(
-    "number, recipe", [(1, "deploy")]
-)  # without batch norms that look at their own process's images only
+# "deploy" folds batch norm, whose statistics would depend on the images of each process
+@pytest.mark.parametrize("number, recipe", [(1, "deploy")])
 def test_two_processes_are_one_with_the_doubled_batch(
     data, float_model, tmp_path, number, recipe, monkeypatch
 ):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {TESTS!r}); import narrow")
-    monkeypatch.setenv(
-        "PYTHONPATH", str(tmp_path)
-    )  # the processes know the narrow network, whatever the parameters call it
+    # sitecustomize.py makes the narrow network known to the started processes
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     common = dict(recipe=recipe, samples_per_modality=4, learning_rate=0.01, model="litemedsam")
     setups = params(**common, batch_size=[4, 4, 4]), params(**common, batch_size=[2, 2, 2], processes=2)
     (_, one), (path, two) = (
@@ -630,9 +638,8 @@ def test_two_processes_are_one_with_the_doubled_batch(
         )
         for setup in setups
     )
-    assert (
-        two["samples"].tolist() == one["samples"].tolist() == [8, 8]
-    )  # of two modalities, 4 each, whatever the number of processes
+    # 4 samples of each of two modalities, whatever the number of processes
+    assert two["samples"].tolist() == one["samples"].tolist() == [8, 8]
     losses = [c for c in one if c.endswith("loss")]
     assert len(losses) == (3 if number == 1 else 2)
     for loss in losses:
@@ -654,7 +661,7 @@ def test_epochs_are_judged_by_as_many_slices_as_the_parameters_say(data):
 
     every = number(epoch_slices=0)
     assert number() == number(epoch_slices=4) <= every
-    assert number(epoch_slices=1) == 2 == number(slices=1) < every  # of two modalities
+    assert number(epoch_slices=1) == 2 == number(slices=1) < every  # one per modality
     assert number(slices=0, epoch_slices=1) == every
 
 
@@ -671,10 +678,11 @@ def test_a_file_that_is_not_medsam_s_is_told_with_where_to_get_it(tmp_path):
         CheckpointError, match=r"medsam_vit_b.pth: no such file.*README of the official MedSAM repository"
     ):
         make_teacher(setup, None)
-    torch.save(build_model("narrow").state_dict(), setup.teacher)  # another network's
+    torch.save(build_model("narrow").state_dict(), setup.teacher)  # weights of another network
     with pytest.raises(
         CheckpointError,
-        match=r"does not fit Sam \(314 keys\): \d+ missing: .*; \d+ not of this model: .*; \d+ wrong shape: .* expected .*README",
+        match=r"does not fit Sam \(314 keys\): \d+ missing: .*; \d+ not of this model: .*; "
+        r"\d+ wrong shape: .* expected .*README",
     ):
         make_teacher(setup, None)
     whole = (tmp_path / "medsam_vit_b.pth").read_bytes()
@@ -692,7 +700,7 @@ def test_the_float_parent_teaches_where_no_other_is_named(float_model):
     assert name == "the float parent" and none is None
     torch.testing.assert_close(
         embeddings, load_model(float_model).image_encoder(images), rtol=1e-3, atol=1e-3
-    )  # float16
+    )  # the tolerance of float16
     assert teacher(images, boxes)[1].shape == (2, 1, 32, 32)
 
 
@@ -757,7 +765,7 @@ def test_a_given_checkpoint_is_the_float_baseline_as_it_is(data, tmp_path):
 
 @pytest.mark.parametrize("size, pixels", [(32, 1.0), (64, 2.0)])
 def test_boxes_move_in_training_by_what_the_parameters_say_and_never_in_evaluation(data, size, pixels):
-    """In pixels of 256, whatever the input's size."""
+    """`box_jitter` is in px of a 256 px input and is scaled to the input's size."""
     setup = params(box_jitter=8.0, image_size=size)
     made = make_data(setup, data, build_model("narrow", size))
     assert made.train.transform.box_jitter == pixels and not hasattr(

@@ -166,7 +166,7 @@ def finished(path: Path, target: Path) -> bool:
 
 
 class Writing:
-    """Writes one segmentation at a time in a thread. `start` waits for the last one and settles its row."""
+    """Write one segmentation at a time in a thread. `start` waits for the last one and settles its row."""
 
     def __init__(self, output: Path, settle: Callable[[dict], None]) -> None:
         self._output, self._settle = output, settle
@@ -196,7 +196,7 @@ class Writing:
         )
 
     def wait(self) -> None:
-        """Wait until the current file is written or reported. Raises `OutputError` after too many failures."""
+        """Wait until the current file is written or failed. Raises `OutputError` after too many failures."""
         if self._running is None:
             return
         (name, timing, future), self._running = self._running, None

@@ -1,7 +1,8 @@
 """Engines with one interface: `encode` runs once per image, `decode` runs on its boxes.
 
 ONNX Runtime and OpenVINO are here, PyTorch is in `pytorch_engine`. A fast export has a part between the two:
-`prepare` computes what the decoder needs of an image for any boxes. Its result travels inside the embedding.
+`prepare` computes everything in the decoder that depends on the image alone. Its result travels inside the
+embedding.
 """
 
 import time
@@ -26,7 +27,7 @@ class Engine(Protocol):
     image_size: int
     mask_size: int
     source: str
-    """Hash of what gives the masks, an export's files or a model's weights. All engines agree on it."""
+    """Hash of what determines the masks: an export's files or a model's weights. All engines agree on it."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Encode images (B, 3, S, S) in 0..1 as embeddings (B, C, g, g)."""
@@ -38,8 +39,8 @@ class Engine(Protocol):
 class Embedding(np.ndarray):
     """An embedding (1, C, g, g) float32 that also carries what its engine prepared for the decoder.
 
-    Arrays computed or cut from it do not inherit the prepared part. They can be decoded all the same, and the
-    part is then prepared.
+    Arrays computed or cut from it do not inherit the prepared part. They can still be decoded, and the part
+    is prepared then.
     """
 
     maker: "PreparingEngine | None" = None
@@ -50,7 +51,7 @@ class Embedding(np.ndarray):
 
 
 class PreparingEngine(ABC):
-    """An engine in three steps: embed, prepare, decode. Without a `prepare` part the embedding is passed."""
+    """An engine in three steps: embed, prepare, decode. Without a part `prepare` it passes the embedding."""
 
     @abstractmethod
     def embed(self, images: np.ndarray) -> np.ndarray:
@@ -58,7 +59,7 @@ class PreparingEngine(ABC):
 
     @abstractmethod
     def prepare(self, embedding: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Embedding (1, C, g, g) -> everything that the decoder takes of an image."""
+        """Embedding (1, C, g, g) -> the decoder's inputs that depend on the image alone."""
 
     @abstractmethod
     def decode_prepared(self, prepared: tuple[np.ndarray, ...], boxes: np.ndarray) -> np.ndarray:
@@ -128,8 +129,8 @@ class OpenVinoEngine(PreparingEngine):
     Args:
         folder: folder of the export.
         threads: threads for inference.
-        precision: `f32` or `bf16`. It is always set, because OpenVINO's own choice is bf16 where the CPU has
-            it, and then arms would not compare.
+        precision: `f32` or `bf16`. It is always set. OpenVINO itself chooses bf16 where the CPU has it, and
+            then models could not be compared.
         cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
     """

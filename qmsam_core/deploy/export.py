@@ -1,6 +1,9 @@
-"""From a model to files an engine runs: ONNX (QCDQ where quantised) and OpenVINO IR for encoder and decoder, and a description beside them.
+"""Export a model to files that an engine runs, with a description beside them.
 
-python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported/
+    python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported/
+
+Encoder, decoder and, in the fast style, the part `prepare` between them are written as ONNX (QCDQ where
+quantised) and as OpenVINO IR.
 """
 
 import argparse
@@ -33,29 +36,34 @@ OPSET = 17
 RANDOM = "random"
 LIBRARY = Path(__file__).parents[1]
 SHAPING = ("deploy/export.py", "deploy/graphs.py", "deploy/rewrites/", "models/", "quant/")
-"""The modules of the library that shape an export; the others that importing it reaches, data and engines among them, leave its files as they are."""
+"""Modules of the library that shape an export. Importing this module reaches others too, such as those of
+data and engines. They do not change the files of an export."""
 WRITERS = ("torch", "onnx", "brevitas", "openvino")
-"""The packages whose version an export depends on."""
+"""Packages on whose versions an export depends."""
 
 
 def export_model(
     model: Sam, folder: str | Path, origin: str = "", style: str | None = None, qonnx: bool = False
 ) -> dict:
-    """Write the parts as `<part>.onnx/.xml/.bin`, `model.safetensors` and `export.json`; the last is written last.
+    """Write a model's parts, its weights and a description to a folder.
+
+    Each part is written as `<part>.onnx`, `<part>.xml` and `<part>.bin`, the weights as `model.safetensors`
+    and the description as `export.json`. The description is written last.
 
     Args:
-        model: float or quantised and calibrated, in evaluation mode.
-        folder: made if absent; what it held under these names is replaced, each file at once.
+        model: float, or quantised and calibrated, in evaluation mode.
+        folder: made if absent. Existing files of these names are replaced, each in one step.
         origin: where the weights come from, kept in `export.json`.
-        style: one of `graphs.STYLES`; None takes `fast`, or `released` for the recipe of that name.
-        qonnx: also write `<part>.qonnx`, Brevitas' own dialect for FINN, of the graphs as they are traced.
+        style: one of `graphs.STYLES`. None takes `fast`, or `released` for the recipe of that name.
+        qonnx: also write `<part>.qonnx` in Brevitas' dialect for FINN, from the graphs as they are traced.
 
     Returns:
-        The content of `export.json`: sizes, recipe with its settings, style, SHA-256 and bytes of every file, hash of the weights, what made it (`exporter`),
-        what the clean-up removed.
+        The content of `export.json`: sizes, recipe with its settings, style, SHA-256 and bytes of every file,
+        hash of the weights, versions of what made it (`exporter`), and what the clean-up removed.
 
     Raises:
-        ExportError: a recipe of more than 8 bits in the fast style. ValueError: an unknown style.
+        ExportError: the recipe has more than 8 bits and the style is `fast`.
+        ValueError: the style is unknown.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,13 +81,20 @@ def export_model(
             write_qonnx(model, work)
         save_model(model, work / "model.safetensors", origin=origin)
         facts = {
-            "format": FORMAT, **made_from(model, origin, style), "mask_size": model.mask_size, "opset": OPSET, "removed": removed,
-        }  # fmt: skip
+            "format": FORMAT,
+            **made_from(model, origin, style),
+            "mask_size": model.mask_size,
+            "opset": OPSET,
+            "removed": removed,
+        }
         return put_in_place(work, folder, facts)
 
 
 def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str | None = None) -> dict:
-    """`export_model`, unless the folder holds a sound export of these very weights, recipe, size and style, made by this very exporter, already."""
+    """Export as `export_model` does, unless the folder already holds the same export, undamaged.
+
+    It is the same if weights and their origin, recipe, size, style and exporter are the same.
+    """
     style = style or style_of(model)
     try:
         facts = read_export(folder)
@@ -93,32 +108,45 @@ def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str
 
 
 def recipe_of(model: Sam) -> Recipe:
-    """The recipe by which a model was quantised, `float` where it was not."""
+    """Return the recipe by which a model was quantised, or the recipe `float` if it was not."""
     return getattr(model, "recipe", None) or find_recipe("float")
 
 
 def style_of(model: Sam) -> str:
-    """The style in which a model is exported where none is asked for."""
+    """Return the style in which a model is exported by default."""
     return "fast" if recipe_of(model).clean_export else "released"
 
 
 def made_from(model: Sam, origin: str, style: str) -> dict:
-    """What an export comes from, as `export.json` keeps it: where all of it is the same, exporting again gives the same."""
+    """Return what an export is made from, as kept in `export.json`. Equal values give the same export."""
     recipe = recipe_of(model)
     return {
-        "model": model.config.name, "image_size": model.image_size, "recipe": recipe.name, "settings": json.loads(json.dumps(asdict(recipe))), "style": style,
-        "parts": list(getattr(model, "quantised_parts", ())), "origin": origin, "weights": weights_hash(model), "exporter": exporter(),
-    }  # fmt: skip
+        "model": model.config.name,
+        "image_size": model.image_size,
+        "recipe": recipe.name,
+        "settings": json.loads(json.dumps(asdict(recipe))),
+        "style": style,
+        "parts": list(getattr(model, "quantised_parts", ())),
+        "origin": origin,
+        "weights": weights_hash(model),
+        "exporter": exporter(),
+    }
 
 
 @cache
 def exporter() -> dict[str, str]:
-    """What an export depends on besides the model: the version of each of `WRITERS`, and `modules`, the digest of our own code."""
+    """Return what an export depends on besides the model.
+
+    This is the version of each of `WRITERS`, and `modules`, the digest of the library's own code.
+    """
     return {"modules": modules_digest(LIBRARY), **{name: version(name) for name in WRITERS}}
 
 
 def modules_digest(library: Path) -> str:
-    """SHA-256 over names and content of the modules that shape an export (`SHAPING`); `library` is the package's folder."""
+    """Return the SHA-256 over names and content of the modules that shape an export (`SHAPING`).
+
+    `library` is the package's folder.
+    """
     reached = {
         path.relative_to(library).as_posix(): path
         for path in modules_reached(f"import {library.name}.deploy.export", library)
@@ -131,19 +159,28 @@ def modules_digest(library: Path) -> str:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """The tracer warns of shape arithmetic that is meant to be dynamic or constant here, and Brevitas prints."""
+    """Silence warnings, and send what Brevitas prints to stderr.
+
+    The tracer warns of shape arithmetic, but here it is meant to be dynamic or constant.
+    """
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         yield
 
 
 def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
-    """Export one part as `<name>.onnx`; return what the clean-up changed. Fast graphs have no quantisers of Brevitas left in them."""
+    """Export one part as `<name>.onnx`. Returns how many nodes and inputs the clean-up changed.
+
+    Fast graphs contain no quantisers of Brevitas, so PyTorch's own exporter writes them.
+    """
     path = folder / f"{part.name}.onnx"
     options = dict(
-        input_names=list(part.inputs), output_names=list(part.outputs), dynamic_axes={name: {0: "count"} for name in part.free},
-        opset_version=OPSET, dynamo=False,
-    )  # fmt: skip
+        input_names=list(part.inputs),
+        output_names=list(part.outputs),
+        dynamic_axes={name: {0: "count"} for name in part.free},
+        opset_version=OPSET,
+        dynamo=False,
+    )
     with quietly(), torch.no_grad():
         if style == "fast":
             torch.onnx.export(part.graph.eval(), tuple(part.inputs.values()), str(path), **options)
@@ -159,8 +196,11 @@ def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
 
 
 def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
-    """Convert a part to OpenVINO's IR. With `one_at_a_time` its free axes are 1: OpenVINO then drops transposes that only relabel a layout, which it
-    cannot do for shapes it does not know, and a block of boxes gains nothing, because a single box already fills the linear layers."""
+    """Convert a part to OpenVINO's IR. With `one_at_a_time` its free axes have size 1.
+
+    OpenVINO then drops transposes that only relabel a layout. It cannot do so for unknown shapes. A block of
+    several boxes would gain nothing, because a single box already fills the linear layers.
+    """
     model = openvino.convert_model(folder / f"{part.name}.onnx")
     if one_at_a_time:
         model.reshape(
@@ -173,25 +213,37 @@ def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
 
 
 def write_qonnx(model: Sam, folder: Path) -> None:
-    """`encoder.qonnx` and `decoder.qonnx`: quantisers as single nodes of Brevitas' dialect, which no engine here runs."""
+    """Write `encoder.qonnx` and `decoder.qonnx`, where each quantiser is one node of Brevitas' dialect.
+
+    No engine here runs them.
+    """
     for part in parts_of(model, "clean"):
         with quietly(), torch.no_grad():
             export_qonnx(
-                part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(folder / f"{part.name}.qonnx"),
-                input_names=list(part.inputs), output_names=list(part.outputs), opset_version=OPSET, dynamo=False,
-            )  # fmt: skip
+                part.graph.eval(),
+                args=tuple(part.inputs.values()),
+                export_path=str(folder / f"{part.name}.qonnx"),
+                input_names=list(part.inputs),
+                output_names=list(part.outputs),
+                opset_version=OPSET,
+                dynamo=False,
+            )
 
 
 def model_to_export(
     name: str, checkpoint: str | None, recipe_name: str, seed: int = 0, depth: int | None = None
 ) -> tuple[Sam, str]:
-    """The model of the command line, and a sentence on where its weights come from.
+    """Return the model that the command line asks for, and a text on where its weights come from.
 
-    A checkpoint of this study that is quantised already keeps its own recipe. A float one is quantised by post-training
-    statistics on seeded noise, which is enough to measure speed and sizes and says so.
+    A quantised checkpoint of this study keeps its own recipe. A float one is quantised after training, with
+    activation scales from one image of seeded noise. That is enough to measure speed and size, and the text
+    says so.
 
     Args:
+        name: a key of `CONFIGS`.
         checkpoint: `public`, a file, or None for random weights.
+        recipe_name: a key of `RECIPES`, for float checkpoints and random weights.
+        seed: seed of the random weights and of the noise.
         depth: see `build_model`.
     """
     recipe = find_recipe(recipe_name)
@@ -220,7 +272,7 @@ def model_to_export(
 
 
 def is_quantised(path: Path) -> bool:
-    """Whether a file is a quantised model of this study."""
+    """Test whether a file is a quantised model of this study."""
     try:
         return bool(describe_model(path)["parts"])
     except CheckpointError:
@@ -228,14 +280,17 @@ def is_quantised(path: Path) -> bool:
 
 
 def open_residuals(model: Sam) -> None:
-    """Set batch norms that begin as nothing to one: an untrained network would be timed with layers that an engine can leave out or cannot quantise."""
+    """Set the batch norm weights that start at zero to one.
+
+    Otherwise an untrained network would be timed with layers that an engine can leave out or cannot quantise.
+    """
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.weight.data[norm.weight == 0] = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
+    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.deploy.export",
         description=__doc__,
@@ -244,7 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, choices=list(CONFIGS))
     parser.add_argument(
         "--checkpoint",
-        help=f"{PUBLIC} (the default for litemedsam), {RANDOM} (the default for medsam), or a float .pth or .safetensors; "
+        help=f"{PUBLIC} (the default for litemedsam), {RANDOM} (the default for medsam), "
+        "or a float .pth or .safetensors; "
         "a quantised checkpoint of this study keeps its own recipe",
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))

@@ -11,7 +11,7 @@ from ..provenance.files import sha256
 
 FORMAT = 2
 PREPARED = ("cells", "k", "v", "q")
-"""Outputs of `prepare`: what the decoder of a fast export takes of an image."""
+"""Outputs of `prepare`: the inputs of a fast export's decoder that depend on the image alone."""
 
 
 class ExportError(ValueError):

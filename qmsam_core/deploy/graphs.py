@@ -134,7 +134,7 @@ def clean(graph: onnx.ModelProto) -> dict[str, int]:
 
     Integer weights lie inside the range that the `Clip` before their `DequantizeLinear` allows. So the clip
     does nothing, but it hides the pattern that OpenVINO's low-precision pass looks for. Initialisers listed
-    as inputs keep ONNX Runtime from folding constants. `shield_norms` says what is added and why.
+    as inputs keep ONNX Runtime from folding constants. The addition is explained in `shield_norms`.
 
     Returns:
         How many of each were removed or added.

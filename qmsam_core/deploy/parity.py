@@ -1,4 +1,4 @@
-"""Compare engines: the same slices and boxes through both, and the numerical difference of the results."""
+"""Compare engines numerically: both run the same slices and boxes, and their results are compared."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 def network_inputs(
     cases: Sequence[Case], size: int, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first slice with a box of each case as the network takes it, and one box each.
+    """Return one network input per case: its first slice with a box, and one box on it.
 
     Images are (n, 3, size, size) float32 in 0..1, boxes (n, 4) in model px.
     """

@@ -59,7 +59,7 @@ class Predictor:
     """Segments one case in memory.
 
     Attributes:
-        engine: see `engines.Engine`.
+        engine: engine that encodes images and decodes boxes.
         decode_block: most boxes decoded at once (paper section 2.1: up to 255 boxes a case). More than 8
             gained no time where it was measured.
         interpolation: how slices are resized; `area` is the checkpoint's own.
@@ -153,18 +153,18 @@ class Predictor:
         self.timing.paint += time.perf_counter() - started
 
     def _block(self, case: Case, embedding_bytes: int) -> int:
-        """Return how many boxes to decode at once: `decode_block`, fewer if the limit requires it, at least 1."""
+        """Return how many boxes to decode at once: `decode_block`, or fewer (at least 1) within the limit."""
         if self.memory_limit is None:
             return self.decode_block
         pixels = case.plane_shape[0] * case.plane_shape[1]
         held = case.images.nbytes + case.n_slices * pixels
         self._base = self._base or resident_bytes() - held
-        # twice what is held: meanwhile the next case is read and the last one written
+        # twice what is held, because meanwhile the next case is read and the last one written
         most = block_within(self.memory_limit, self._base + 2 * held, embedding_bytes, pixels)
         return min(self.decode_block, max(1, most))
 
     def _room_for_embeddings(self) -> int:
-        """Return the bytes for embeddings that wait: a quarter of what the limit leaves; boxes keep the rest."""
+        """Return the bytes for kept embeddings: a quarter of what the limit leaves. Boxes get the rest."""
         if self.memory_limit is None:
             return KEPT_BYTES
         return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)

@@ -1,7 +1,6 @@
 """Score predictions as the challenge does: DSC and NSD by modality, and agreement with another model.
 
-    python -m qmsam_core.evaluate -i cases/ -s segmentations/ [--agree-with other_segmentations/] [-o
-    scores.csv]
+    python -m qmsam_core.evaluate -i cases/ -s segmentations/ [--agree-with other/] [-o scores.csv]
 
 Exit code: 0 every case was scored, 1 some had no prediction or no labels, 2 nothing could be scored.
 """

@@ -45,7 +45,10 @@ class QualitativeRow:
     def of(
         cls, case: Any, masks: Mapping[str, np.ndarray], dsc: Mapping[str, float], title: str = ""
     ) -> QualitativeRow:
-        """Make a row from a case and masks of its full shape. A volume shows its slice with most labelled voxels."""
+        """Make a row from a case and masks of its full shape.
+
+        A volume shows its slice with most labelled voxels.
+        """
         z = fullest_slice(case)
         planes = {"ground truth": case.labels, **masks}
         cut = {name: mask if z is None else mask[z] for name, mask in planes.items()}

@@ -189,27 +189,66 @@ def _compared(says: str, where: str, name: str, first: str, second: str, holds_a
 
 
 CLAIMS = (
-    _compared("quantised with little loss: DSC of stage 3 minus baseline", "Table 7", "table7", "Stage 3", "Baseline", -1.0),
-    _compared("the same on the testing set: proposed minus baseline", "Table 10", "table10", "Proposed", "Baseline", -1.0),
+    _compared(
+        "quantised with little loss: DSC of stage 3 minus baseline",
+        "Table 7",
+        "table7",
+        "Stage 3",
+        "Baseline",
+        -1.0,
+    ),
+    _compared(
+        "the same on the testing set: proposed minus baseline",
+        "Table 10",
+        "table10",
+        "Proposed",
+        "Baseline",
+        -1.0,
+    ),
     Claim(
-        "more even over modalities: standard deviation of the DSC, stage 3 minus baseline", "Table 7", "points", _spread, 0.0, less_is_more=True,
+        "more even over modalities: standard deviation of the DSC, stage 3 minus baseline",
+        "Table 7",
+        "points",
+        _spread,
+        0.0,
+        less_is_more=True,
         interval=_interval(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
     ),
-    _compared("fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "table7", "Stage 3", "Stage 1"),
-    _compared("training is needed: stage 3 minus calibration alone", "not shown", "table7", "Stage 3", "Calibrated"),
-    _compared("the image is used: baseline minus the ellipse in the box", "not shown", "table7", "Baseline", "Ellipse"),
+    _compared(
+        "fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "table7", "Stage 3", "Stage 1"
+    ),
+    _compared(
+        "training is needed: stage 3 minus calibration alone", "not shown", "table7", "Stage 3", "Calibrated"
+    ),
+    _compared(
+        "the image is used: baseline minus the ellipse in the box",
+        "not shown",
+        "table7",
+        "Baseline",
+        "Ellipse",
+    ),
     Claim(
-        "few samples of each modality are enough: balanced minus a share of each", "Table 9", "points", _more_samples, -1.0,
+        "few samples of each modality are enough: balanced minus a share of each",
+        "Table 9",
+        "points",
+        _more_samples,
+        -1.0,
         interval=_interval(("scores7", "Stage 3"), ("scores9", "Stage 3")),
     ),
     Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", _gain("table5"), 1.0),
-    Claim("and faster than float in the graph rewritten for it", "not shown", "x", _gain("table5", "OpenVINO, rewritten"), 1.0),
+    Claim(
+        "and faster than float in the graph rewritten for it",
+        "not shown",
+        "x",
+        _gain("table5", "OpenVINO, rewritten"),
+        1.0,
+    ),
     Claim("and faster than the fastest float arm of this CPU", "not shown", "x", _gain("table5", BEST), 1.0),
     Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", _gain("table6"), 1.0),
     Claim("whole cases are faster than the baseline's way, median", "Table 8", "x", _speed_up, 1.0),
     Claim("and so is the testing set, mean", "Table 10", "x", _testing_time, 1.0),
     Claim("reading in place saves disk: unpacked over stored", "section 2.1", "x", _disk, 1.0),
-)  # fmt: skip
+)
 
 
 def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -228,9 +267,15 @@ def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for claim in CLAIMS:
         paper, here = claim.numbers(tables)
         rows.append(
-            {"claim": claim.says, "where": claim.where, "paper": _text(paper, claim.unit), "here": _text(here, claim.unit),
-             "holds in the paper": _verdict(claim, paper), "holds here": "cannot be told" if _unsure(claim, tables) else _verdict(claim, here)}
-        )  # fmt: skip
+            {
+                "claim": claim.says,
+                "where": claim.where,
+                "paper": _text(paper, claim.unit),
+                "here": _text(here, claim.unit),
+                "holds in the paper": _verdict(claim, paper),
+                "holds here": "cannot be told" if _unsure(claim, tables) else _verdict(claim, here),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -21,9 +21,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean of `values`.
 
-    The arguments are those of `average_interval`, for one modality: `groups` has one key for each value. The
-        result
-    is (NaN, NaN) if fewer than two groups are left without NaNs, because one group shows no spread.
+    The arguments are those of `average_interval`, for one modality. `groups` has one key for each value. NaNs
+    are left out. The result is (NaN, NaN) if fewer than two groups remain, because one group shows no spread.
     """
     return average_interval([values], level, resamples, seed, None if groups is None else [groups])
 
@@ -139,7 +138,8 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFr
     both = both.dropna(subset=[f"{metric}_first", f"{metric}_second"])
     if both.empty:
         raise ValueError(
-            f"second: found no case scored in both ({len(first)} and {len(second)} rows); compare the same split"
+            f"second: found no case scored in both ({len(first)} and {len(second)} rows); "
+            "compare the same split"
         )
     return both
 
@@ -171,7 +171,7 @@ def _resampled_means(
 
 
 def _totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled sum of each group's deviations from the mean, (groups,) or (groups, arms), and its number of cases."""
+    """Scaled sum of each group's deviations from the mean, (groups,) or (groups, arms), and case counts."""
     codes, names = pd.factorize(groups)
     distances = np.zeros((len(names), *values.shape[1:]))
     np.add.at(distances, codes, values - values.mean(0))

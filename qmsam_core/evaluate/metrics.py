@@ -79,7 +79,8 @@ def score_case(
     gt, seg = _labels(gt, "gt"), _labels(seg, "seg")
     if gt.shape != seg.shape:
         raise ValueError(
-            f"seg: found shape {seg.shape}, expected that of gt, {gt.shape}; map the masks back to the image first"
+            f"seg: found shape {seg.shape}, expected that of gt, {gt.shape}; "
+            "map the masks back to the image first"
         )
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance: found {tolerance}, expected millimetres, 0 or more")
@@ -138,12 +139,12 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
 
     Each pair is (case, segmentation), optionally followed by the modality, and then by the group:
 
-    - case: a `Case`, or the path of an npz with `gts`. - segmentation: an integer array, or the path of an
-    npz with `segs`. Label i+1 belongs to box i. The labels of a
-      case without boxes are first numbered 1..N, in the order in which `Case.with_boxes` derives its boxes.
-    - modality: by default the one in the name, `2DBox_<Modality>_...`. - group: equal for cases of one
-    patient or volume. Bootstrap intervals draw such cases together. By default each
-      case is its own group.
+    - case: a `Case`, or the path of an npz with `gts`. The labels of a case without boxes are first numbered
+      1..N, in the order in which `Case.with_boxes` derives its boxes.
+    - segmentation: an integer array, or the path of an npz with `segs`. Label i+1 belongs to box i.
+    - modality: by default the one in the name, `2DBox_<Modality>_...`.
+    - group: equal for cases of one patient or volume. Bootstrap intervals draw such cases together. By
+      default each case is its own group.
 
     Args:
         pairs: the cases.
@@ -191,17 +192,18 @@ def _score_job(job: tuple) -> dict[str, Any]:
 
 
 def _ground_truth(case: Any) -> tuple[str, np.ndarray, Sequence[float] | None]:
-    """Name, labels and spacing of a case or its file. The spacing is None for 2-D cases, which are scored at 1 mm.
+    """Name, labels and spacing of a case or its file.
 
-    Labels are numbered as in predictions: label i+1 belongs to box i. Without boxes, gaps in the ids are
-        closed.
+    The spacing is None for 2-D cases, which are scored at 1 mm. Labels are numbered as in predictions: label
+    i+1 belongs to box i. Without boxes, gaps in the ids are closed.
     """
     if isinstance(case, (str, Path)):
         path = Path(case)
         with np.load(path, allow_pickle=False) as file:
             if "gts" not in file:
                 raise ValueError(
-                    f"{path}: found {', '.join(file.files)}, expected gts; a case without labels cannot be scored"
+                    f"{path}: found {', '.join(file.files)}, expected gts; "
+                    "a case without labels cannot be scored"
                 )
             gt, boxed = _labels(file["gts"], f"{path}: gts"), "boxes" in file
             return (
@@ -242,7 +244,8 @@ def _labels(array: np.ndarray, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim not in (2, 3) or array.dtype.kind not in "biu":
         raise ValueError(
-            f"{name}: found {array.dtype} of shape {array.shape}, expected integer labels, (H, W) or (D, H, W)"
+            f"{name}: found {array.dtype} of shape {array.shape}, "
+            "expected integer labels, (H, W) or (D, H, W)"
         )
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         raise ValueError(f"{name}: found the label {array.min()}, expected 0 (background) and up")

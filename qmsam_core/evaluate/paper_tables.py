@@ -1,16 +1,15 @@
-"""The numbers of the paper's Tables 1-10 as data frames, one row an observation, in base units.
+"""The numbers of the paper's Tables 1 to 10 as data frames, one row per observation, in base units.
 
-`PAPER["table7"]` and its like carry fractions (0..1) for DSC and NSD, seconds, counts and parameters; the
-modality the paper calls Microscope in its results and Microscopy in Table 2 is Microscopy throughout. What
-the paper prints in merged cells is repeated in each row. Absent values (Table 8: memory limit exceeded) are
-NaN.
+`PAPER["table7"]` and the other frames hold DSC and NSD as fractions (0..1), times in seconds, and counts. The
+paper calls one modality Microscope in its results and Microscopy in Table 2. Here it is always Microscopy.
+Merged cells of the paper are repeated in each row. Absent values (Table 8: memory limit exceeded) are NaN.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-# The order of Table 7, then the modalities only Table 10 or Table 2 has.
+# The order of Table 7, then the modalities that only Table 10 or Table 2 has.
 MODALITIES = (
     "CT",
     "MR",
@@ -44,7 +43,7 @@ Fundus      | 2D | 1057
 Microscopy  | 2D | 1000
 """
 
-# Stage, batch size, hours; the other settings are the same in all stages.
+# Stage, batch size, hours. The other settings are the same in all stages.
 _TABLE_3 = """
 1 | 2 | 5
 2 | 4 | 2.5
@@ -63,7 +62,7 @@ Specific dependencies   | Brevitas 0.10.3
 Code                    | https://github.com/AVC2-UESTC/QMedSAM
 """
 
-# Precision, engine, seconds for LiteMedSAM (Table 5), for MedSAM (Table 6).
+# Precision, engine, seconds for LiteMedSAM (Table 5), seconds for MedSAM (Table 6).
 _TABLES_5_AND_6 = """
 float | PyTorch      | 1.180 | 10.181
 float | ONNX Runtime | 0.787 | 5.707
@@ -104,7 +103,7 @@ _TABLE_8 = """
 2DBox_Microscope_0016 | 1920 x 2560 x 3 | 241 | nan   | 14.0
 """
 
-# Percent, DSC and NSD in turn: Stage 3, Stage 2, Stage 1; the last row repeats Table 7's averages.
+# Percent, DSC and NSD in turn: Stage 3, Stage 2, Stage 1. The last row repeats Table 7's averages.
 _TABLE_9 = """
 CT         | 88.71 | 92.37 | 87.02 | 91.14 | 88.81 | 92.45
 MR         | 81.55 | 86.48 | 80.91 | 86.18 | 81.61 | 86.40
@@ -119,7 +118,7 @@ Average    | 83.47 | 86.04 | 83.17 | 85.79 | 83.28 | 85.45
 Proposed   | 83.51 | 86.11 | 83.69 | 85.74 | 83.90 | 85.76
 """
 
-# Percent, percent, seconds: proposed, then baseline.
+# DSC in percent, NSD in percent, seconds: proposed, then baseline.
 _TABLE_10 = """
 CT         | 69.74 | 71.91 | 11.78 | 55.75 | 58.48 | 38.78
 MR         | 69.33 | 61.77 | 6.20  | 64.80 | 62.75 | 18.57
@@ -135,7 +134,7 @@ Average    | 78.28 | 79.83 | 4.15  | 78.64 | 80.58 | 14.69
 
 
 def harmonised(modality: str) -> str:
-    """The one name of a modality: Microscope becomes Microscopy, others stay."""
+    """Return the one name of a modality: Microscope becomes Microscopy, others stay."""
     return "Microscopy" if modality == "Microscope" else modality
 
 
@@ -144,7 +143,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def _per_arm(text: str, arms: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Modality rows with `metrics` repeated for each arm, to one row an arm; percents become fractions."""
+    """Turn rows with `metrics` repeated for each arm into one row per arm. Percents become fractions."""
     records = []
     for modality, *cells in _rows(text):
         for place, arm in enumerate(arms):
@@ -209,7 +208,7 @@ def _running_time() -> pd.DataFrame:
     )
 
 
-# Section 2.1: what the training data take as they come and as the baseline unpacks them, in bytes, both rounded there.
+# Section 2.1: bytes of the training data as distributed, and as the baseline unpacks them, both rounded.
 _DISK = [("compressed cases", 160e9), ("unpacked slices", 10e12)]
 
 

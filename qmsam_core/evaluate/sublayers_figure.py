@@ -1,4 +1,4 @@
-"""Figure 1 of the paper, drawn: the quantised linear layer, convolution and attention block."""
+"""Draw Figure 1 of the paper: the quantised linear layer, convolution and attention block."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from .figure_style import COLOURS, INK, PALE, WIDTH, new_figure
 
 _WIDE, _HIGH, _RADIUS = 1.5, 0.62, 0.36
-_INPUTS, _QUANTISERS, _PRODUCT, _OUTPUT = -1.2, 0.2, 2.55, 6.95  # heights all panels share
+_INPUTS, _QUANTISERS, _PRODUCT, _OUTPUT = -1.2, 0.2, 2.55, 6.95  # heights that all panels share
 _GAP = 0.04  # between an arrow's end and the shape it meets
 
 
 def quantised_sublayers_figure() -> Figure:
-    """Draw Figure 1: (a) linear, (b) convolution, (c) attention, inputs and outputs in floating point.
+    """Draw Figure 1: (a) linear, (b) convolution, (c) attention. Inputs and outputs are in floating point.
 
-    Circles calculate: M matrix multiplication, C convolution, T transpose. Rounded boxes quantise the operand they
-    name. Grey shapes and bare names are floating-point (section 2.2: bias, activation and normalisation are kept).
+    Circles calculate: M matrix multiplication, C convolution, T transpose, + addition. Rounded boxes quantise
+    the operand that they name. Grey shapes and bare names are in floating point. Section 2.2 keeps bias,
+    activation and normalisation in it.
     """
     figure, panels = new_figure(1, 3, width=1.45 * WIDTH, height=6.2, width_ratios=[1, 1, 1.72])
     for axes, title, weight_op in zip(panels, ("(a) linear", "(b) convolution"), "MC"):
@@ -122,6 +123,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
 
 
 def _elbow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Up from the start, then sideways into the end."""
+    """Draw a line up from the start, then an arrow sideways into the end."""
     axes.plot([start[0], start[0]], [start[1], end[1]], color=INK, linewidth=1.4, solid_capstyle="round")
     _arrow(axes, (start[0], end[1]), end)

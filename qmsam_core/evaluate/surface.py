@@ -1,10 +1,10 @@
-"""Surface Dice of two masks: the share of both surfaces that lies within a tolerance of the other (NSD).
+"""Surface Dice of two masks (NSD): the share of both surfaces that lies within a tolerance of the other.
 
-Surface elements are those of DeepMind's surface-distance, which the challenge uses: every 2x2x2 neighbourhood with
-voxels inside and outside carries the area of its marching-cubes triangles, scaled by the spacing. The value is the
-official one; the work is not. Two masks outside whose joint bounding box nothing lies have no surface there, so a
-crop to that box (plus the one voxel of air that closes the surface) changes nothing; and whether an element lies
-within the tolerance is read off a short list of voxel offsets instead of two distance maps.
+Surface elements are those of DeepMind's surface-distance, which the challenge uses. Each 2x2x2 neighbourhood
+with voxels inside and outside is an element. Its area is that of its marching-cubes triangles, scaled by the
+spacing. The value is the official one, but it takes less work. Outside the joint bounding box of two masks
+there is no surface. So a crop to that box, plus one voxel of air that closes the surface, changes nothing. A
+short list of voxel offsets replaces two distance maps: it shows which elements lie within the tolerance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from scipy.ndimage import distance_transform_edt
 
 from .surface_elements import surface_areas
 
-# Offsets tried before a distance map is cheaper: about 0.25 mm voxels at the challenge's tolerance of 2 mm.
+# With more offsets than this a distance map is cheaper. At the challenge's tolerance of 2 mm, that is so for
+# voxels below about 0.25 mm.
 MOST_OFFSETS = 4096
 
 Spacing = tuple[float, float, float]
@@ -24,10 +25,19 @@ Box = tuple[slice, ...]
 
 
 def surface_dice(gt: np.ndarray, seg: np.ndarray, spacing: Spacing, tolerance: float) -> float:
-    """Surface Dice of two boolean volumes of one shape (A, B, C); `spacing` mm along each axis, `tolerance` mm.
+    """Surface Dice of two boolean volumes.
 
-    Returns 0..1; 0.0 when one mask is empty, NaN when both are. Crop both to their joint box first where they are
-    much larger than the objects (`joint_box`); the value does not depend on it.
+    If the volumes are much larger than the objects, crop both to their joint box first (`joint_box`). The
+    result does not depend on it.
+
+    Args:
+        gt: bool (A, B, C).
+        seg: bool of the same shape.
+        spacing: mm along each axis.
+        tolerance: mm.
+
+    Returns:
+        0..1. 0.0 if one mask is empty, NaN if both are.
     """
     gt_codes, seg_codes = neighbour_codes(gt), neighbour_codes(seg)
     gt_border, seg_border = (codes % 255 != 0 for codes in (gt_codes, seg_codes))
@@ -44,16 +54,17 @@ def surface_dice(gt: np.ndarray, seg: np.ndarray, spacing: Spacing, tolerance: f
 
 
 def joint_box(first: Box | None, second: Box | None) -> Box | None:
-    """The smallest box that holds two boxes given as slices; an absent box (None) adds nothing."""
+    """Smallest box that holds two boxes, given as slices. An absent box (None) adds nothing."""
     if first is None or second is None:
         return first or second
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second))
 
 
 def neighbour_codes(mask: np.ndarray) -> np.ndarray:
-    """The 2x2x2 neighbourhoods of a boolean volume (A, B, C) as uint8 (A+1, B+1, C+1); 0 is all air, 255 all object.
+    """Encode each 2x2x2 neighbourhood of a boolean volume (A, B, C) as uint8, (A+1, B+1, C+1).
 
-    Bits as in surface-distance: the first voxel of a neighbourhood is the highest bit, the last axis runs fastest.
+    0 is all air, 255 all object. The bits are those of surface-distance: the first voxel of a neighbourhood
+    is the highest bit, and the last axis runs fastest.
     """
     codes = np.pad(mask.astype(np.uint8), 1)
     codes = 2 * codes[:, :, :-1] + codes[:, :, 1:]
@@ -62,7 +73,7 @@ def neighbour_codes(mask: np.ndarray) -> np.ndarray:
 
 
 def _within(border: np.ndarray, other: np.ndarray, spacing: Spacing, tolerance: float) -> np.ndarray:
-    """Which elements of `border`, in C order, have an element of `other` no farther than `tolerance` mm."""
+    """Test which elements of `border`, in C order, have an element of `other` within `tolerance` mm."""
     offsets = _offsets_within(spacing, tolerance)
     if offsets is None:
         return distance_transform_edt(~other, sampling=spacing)[border] <= tolerance
@@ -82,7 +93,7 @@ def _within(border: np.ndarray, other: np.ndarray, spacing: Spacing, tolerance: 
 
 @lru_cache(maxsize=256)
 def _offsets_within(spacing: Spacing, tolerance: float) -> np.ndarray | None:
-    """Voxel offsets int64 (N, 3) no longer than `tolerance` mm, shortest first; None where they would be too many."""
+    """Voxel offsets int64 (N, 3) of at most `tolerance` mm, shortest first. None if there are too many."""
     reach = [int(np.ceil(tolerance / step)) for step in spacing]
     if np.prod([2.0 * r + 1 for r in reach]) > MOST_OFFSETS:
         return None

@@ -1,7 +1,7 @@
 """The paper's numbers and this run's in one table, means per modality, and how tables are shown.
 
-Frames stay numeric (fractions, seconds, counts) so that they can be saved and compared; `rendered` and `styled` turn
-them into what a reader sees: percentages, grouped digits, a dash for what is absent.
+Frames stay numeric (fractions, seconds, counts), so that they can be saved and compared. `rendered` and
+`styled` turn them into text: percentages, grouped digits, a dash for absent values.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ __all__ = [
 
 METRICS = ("dsc", "nsd", "agreement", "seconds")
 DASH = "–"
-_SUMMARIES = ("Average", "Proposed")  # rows that stand below the modalities
+_SUMMARIES = ("Average", "Proposed")  # rows below the modalities
 
 
 def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means per modality and their unweighted Average, as in Tables 7, 9 and 10.
+    """Mean of each modality and the unweighted Average of these means, as in Tables 7, 9 and 10.
 
-    `scores` has one row a case (`score_cases`), with an `arm` column where several arms are stacked. Returns
-    [arm,] modality, cases and those of dsc, nsd, seconds that `scores` has. Cases without a score (NaN) do not count.
+    Args:
+        scores: one row per case (`score_cases`). A column `arm` is needed if several arms are stacked. Cases
+            without a DSC (NaN) do not count.
+
+    Returns:
+        Columns [arm,] modality, cases and those of dsc, nsd, agreement and seconds that `scores` has.
     """
     if "arm" in scores:
         arms = [
@@ -60,9 +64,17 @@ def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
 def spread_per_modality(
     scores: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """What a mean hides: per modality the mean with its bootstrap interval, median, worst case and failures.
+    """Mean of each modality with its bootstrap interval, and what a mean hides: median, worst case, failures.
 
-    Returns modality, cases, mean, low, high, median, worst, worst_case, missed (objects of DSC 0, where known).
+    Args:
+        scores: one row per case (`score_cases`). Cases without a value of `metric` (NaN) do not count.
+        metric: column to summarise.
+        level: probability of the interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Columns modality, cases, mean, low, high, median, worst, worst_case and missed (objects of DSC 0; 0 if
+        `scores` does not have it). The last row is the Average.
     """
     scores = scores.dropna(subset=metric)
     scores = scores if "group" in scores else scores.assign(group=scores["case"])
@@ -85,10 +97,15 @@ def spread_per_modality(
 
 
 def balance(table: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
-    """How evenly an arm serves the modalities, which is the paper's claim (section 4.2, contribution 1).
+    """Describe how evenly an arm scores over the modalities (the paper's section 4.2, contribution 1).
 
-    `table` comes from `per_modality` or `PAPER`. Returns arm, mean, std (over modalities, population), minimum and
-    the modality that has it; the summary rows are left out.
+    Args:
+        table: result of `per_modality`, or a frame of `PAPER`. Its summary rows are left out.
+        metric: column to describe.
+
+    Returns:
+        Columns arm, `<metric> mean`, `<metric> std` (over modalities, population), `<metric> minimum` and
+        weakest, the modality that has the minimum.
     """
     rows = table[~table["modality"].isin(_SUMMARIES)].dropna(subset=metric)
     rows = rows if "arm" in rows else rows.assign(arm="")
@@ -107,14 +124,17 @@ def balance(table: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
 
 
 def typical_cases(scores: pd.DataFrame, metric: str = "dsc", among: str | None = None) -> pd.DataFrame:
-    """The row of each modality with the median score, of two in the middle the worse: examples that nobody has chosen.
+    """Return the case with the median score of each modality, so that examples are not chosen by hand.
+
+    Of two cases in the middle, the worse one is taken.
 
     Args:
-        scores: one row a case, with modality and the metric.
-        among: name of a bool column: where a modality has rows that are true there, only those are looked at.
+        scores: one row per case, with modality and the metric.
+        metric: column of the score.
+        among: name of a bool column. If a modality has rows where it is true, only those are considered.
 
     Returns:
-        Those rows, in the paper's order of modalities.
+        Rows of `scores`, in the paper's order of modalities.
     """
     chosen = {}
     for modality, rows in scores.groupby("modality"):
@@ -129,11 +149,21 @@ def beside(
     on: str | Sequence[str] = "modality",
     metrics: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Lay this run's numbers beside the paper's: columns `<metric> paper` and `<metric> here` for each metric.
+    """Put this run's numbers beside the paper's: columns `<metric> paper` and `<metric> here` per metric.
 
-    `paper` is a frame or the key of one in `PAPER`; `on` names the columns that identify a row. `metrics` default to
-    the numeric columns both have. Rows come in the paper's order, those only this run has after their peers; absent values are NaN.
-    Raises `KeyError` for missing columns and `ValueError` for rows that `on` does not tell apart.
+    Args:
+        paper: a frame, or the key of one in `PAPER`.
+        ours: this run's frame.
+        on: names of the columns that identify a row.
+        metrics: columns to compare. By default the numeric columns that both frames have.
+
+    Returns:
+        Rows in the paper's order. Rows that only this run has follow those of their modality. Summary rows
+        come last. Absent values are NaN.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: two rows are equal in the columns `on`.
     """
     paper = PAPER[paper] if isinstance(paper, str) else paper
     on = [on] if isinstance(on, str) else list(on)
@@ -151,7 +181,17 @@ def beside(
 
 
 def across(table: pd.DataFrame, metric: str, arms: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a modality, one pair of columns (`<arm> paper`, `<arm> here`) an arm, for one metric of `beside`."""
+    """Reshape one metric of `beside` to one row per modality and a pair of columns per arm.
+
+    Args:
+        table: result of `beside`, with columns modality and arm.
+        metric: metric to keep.
+        arms: arms in the order of the columns. By default those of `table`.
+
+    Returns:
+        Columns modality, and `<arm> <metric> paper` and `<arm> <metric> here` for each arm. Columns without
+        any value are left out.
+    """
     arms = list(arms) if arms is not None else list(dict.fromkeys(table["arm"]))
     sources = [source for source in ("paper", "here") if f"{metric} {source}" in table]
     rows = table.set_index(["modality", "arm"])
@@ -164,24 +204,27 @@ def across(table: pd.DataFrame, metric: str, arms: Iterable[str] | None = None) 
 
 
 def caption(params: Any, title: str = "", note: str = "") -> str:
-    """What a table shows and where its numbers come from, in one line.
+    """Say in one line what a table shows and where its numbers come from.
 
     `params` has profile, data_description, model, image_size and recipe. `caption(p, "Table 7")` gives
     `Table 7 (profile smoke, phantoms, litemedsam at 64 px, recipe paper)`.
     """
-    source = f"profile {params.profile}, {params.data_description}, {params.model} at {params.image_size} px, recipe {params.recipe}"
+    source = (
+        f"profile {params.profile}, {params.data_description}, "
+        f"{params.model} at {params.image_size} px, recipe {params.recipe}"
+    )
     source = f"{source}; {note}" if note else source
     return f"{title} ({source})" if title else source[0].upper() + source[1:]
 
 
 def rendered(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: shares in percent, times and sizes with their digits, counts grouped, a dash for absent."""
+    """Turn a table into text: fractions in percent, counts with grouped digits, a dash for absent values."""
     columns = {name: _column_text(str(name), table[name]) for name in table}
     return pd.DataFrame(columns).rename(columns=_heading)
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler:
-    """`rendered` for a notebook: caption above, numbers to the right, summary rows in bold."""
+    """Style `rendered` for a notebook: caption above, numbers to the right, summary rows in bold."""
     text = rendered(table)
     numeric = [_heading(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
     style = (
@@ -211,7 +254,7 @@ def _spread_row(name: str, rows: pd.DataFrame, metric: str, interval: tuple[floa
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """Each name once: the paper's modalities in the paper's order, then others as they come."""
+    """Return each name once: the paper's modalities in the paper's order, then others as they come."""
     names = list(dict.fromkeys(names))
     return [m for m in MODALITIES if m in names] + [n for n in names if n not in MODALITIES]
 
@@ -228,13 +271,14 @@ def _keyed(frame: pd.DataFrame, on: list[str], metrics: Sequence[str], name: str
     if keyed.index.has_duplicates:
         twice = keyed.index[keyed.index.duplicated()][0]
         raise ValueError(
-            f"{name}: found {twice!r} more than once in {', '.join(on)}; average first or name more columns in on"
+            f"{name}: found {twice!r} more than once in {', '.join(on)}; "
+            "average first or name more columns in on"
         )
     return keyed
 
 
 def _grouped(index: pd.Index) -> pd.Index:
-    """The rows of one modality together, modalities in their first order: an arm only this run has stands by its peers."""
+    """Bring the rows of each modality together, so that an arm that only this run has joins the others."""
     if "modality" not in index.names or index.nlevels == 1:
         return index
     names = index.get_level_values("modality")
@@ -254,7 +298,7 @@ def _heading(name: str) -> str:
     return heading[:1].upper() + heading[1:]
 
 
-# Columns of a mean, median or interval hold fractions here; which unit a column has is read from its name.
+# A column's unit is read from its name. Columns with one of these words hold fractions.
 _SHARES = {"dsc", "nsd", "agreement", "mean", "median", "worst", "low", "high", "worse", "std", "minimum"}
 
 
@@ -266,7 +310,7 @@ def _column_text(name: str, values: pd.Series) -> list[str]:
 
 
 def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]:
-    """How the floats of a column are written: by the words of its name, with one number of decimals a column."""
+    """Choose by the words of a column's name how its floats are written. All get the same decimals."""
     if "difference" in words:
         return lambda v: f"{100 * v:+.2f}"
     if "ms" in words or "mb" in words:

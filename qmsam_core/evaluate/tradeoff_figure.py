@@ -1,4 +1,4 @@
-"""Agreement with the float model against size and against time, every way of making the model in one picture."""
+"""Plot the agreement with the float model against size and against time, for all variants of the model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from .figure_style import INK, MARKERS, STRONG, WIDTH, new_figure, quiet_grid
 
 TOUCHING = 12.0
-"""Points on paper: marks whose centres are nearer than this would have numbers on top of each other."""
+"""Points on paper. Marks with closer centres share one label, because their numbers would overlap."""
 MARK = 8.0
-"""Points on paper: the side of the square that a mark fills."""
+"""Side of the square that a mark fills, in points on paper."""
 SIDES = (
     ((0, 6), "center", "bottom"),
     ((8, 0), "left", "center_baseline"),
@@ -28,16 +28,18 @@ SIDES = (
     ((8, -6), "left", "top"),
     ((-8, -6), "right", "top"),
 )
-"""Where a number may stand: points on paper from its mark, and the text's alignment; those before are preferred."""
+"""Places for a number: points on paper from its mark, and the text's alignment. Earlier ones come first."""
 DEEPEST = 0.35
-"""How far below the best way the picture reaches: what is worse stands on its lower edge, hollow, with its value, and leaves the others room."""
+"""How far below the best agreement the axis reaches. Worse variants are hollow marks on the lower edge, with
+their values as text. This leaves room for the others."""
 
 
 def tradeoff_figure(ways: pd.DataFrame) -> Figure:
-    """Agreement of each way's masks with the float model's against its size (left) and its time for an image and a box (right).
+    """Plot agreement with the float masks against size (left) and time for one image and box (right).
 
     Args:
-        ways: one row each with name, family (its colour and mark), agreement (0..1), mb, ms; ms is NaN where no engine runs it in integers. See `DEEPEST` for those far worse.
+        ways: one row per variant of the model, with name, family (sets colour and marker), agreement (0..1),
+            mb and ms. ms is NaN if no engine runs it in integers. `DEEPEST` says how poor ones are shown.
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
     ways = ways.assign(shown=ways["agreement"].clip(lower=ways["agreement"].max() - DEEPEST))
@@ -61,21 +63,24 @@ def tradeoff_figure(ways: pd.DataFrame) -> Figure:
         labelspacing=0.6,
         handletextpad=0.2,
     )
-    figure.draw_without_rendering()  # where points lie on paper is known only now
+    figure.draw_without_rendering()  # only then are positions on paper known
     for axes, column in ((left, "mb"), (right, "ms")):
         _numbers(axes, ways.dropna(subset=[column, "agreement"]), column)
     return figure
 
 
 def _round_numbers(low: float, high: float) -> Locator:
-    """Few enough numbers not to run into each other, as a logarithmic axis' own do towards the next power of ten; at least three where the range is narrow."""
+    """Choose ticks whose numbers do not overlap, and at least three in a narrow range.
+
+    The default numbers of a logarithmic axis overlap towards the next power of ten.
+    """
     wide = LogLocator(subs=(1, 2, 5), numticks=10)
     inside = [value for value in wide.tick_values(low, high) if low <= value <= high]
     return wide if len(inside) >= 3 else MaxNLocator(5)
 
 
 def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """A mark for each way; its number's name is in the legend, since neighbours leave no room for it."""
+    """Draw a mark for each variant. Names are in the legend, because neighbours leave no room for them."""
     families = list(dict.fromkeys(ways["family"]))
     for number, row in zip(ways.index + 1, ways.to_dict("records")):
         place = families.index(row["family"])
@@ -94,7 +99,7 @@ def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
 
 
 def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
-    """The numbers of the ways next to their marks, on the first side of `SIDES` that is free; marks that touch share one label."""
+    """Write each number beside its mark, on the first free side of `SIDES`. Touching marks share a label."""
     marks = axes.transData.transform(np.column_stack([ways[column], 100 * ways["shown"]]))
     point = axes.figure.dpi / 72
     near = np.linalg.norm(marks[:, None] - marks[None], axis=-1) < TOUCHING * point
@@ -121,7 +126,7 @@ def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
             extent = label.get_window_extent()
             outside = _area(extent) - _area(Bbox.intersection(extent, axes.bbox))
             crossed.append(outside + sum(_area(Bbox.intersection(extent, other)) for other in taken))
-        offset, across, up = SIDES[int(np.argmin(crossed))]  # the first of equals
+        offset, across, up = SIDES[int(np.argmin(crossed))]  # argmin takes the first of equals
         label.set(position=offset, ha=across, va=up)
         taken.append(label.get_window_extent())
 
@@ -131,7 +136,7 @@ def _area(box: Bbox | None) -> float:
 
 
 def joined(numbers: Iterable[int]) -> str:
-    """Ascending numbers with runs of three or more shortened: `2, 6-9, 13`."""
+    """Join ascending numbers and shorten runs of three or more: `2, 6-9, 13`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

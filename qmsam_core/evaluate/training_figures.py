@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from .figure_style import COLOURS, INK, MARKERS, WIDTH, new_figure, quiet_grid
 
-ENOUGH = 3  # epochs that make a curve
-LOSSES = {  # columns of a training history: label, colour, line
+ENOUGH = 3  # fewest epochs that make a curve
+LOSSES = {  # column of a training history -> label, colour, line style
     "loss": ("total", INK, "-"),
     "segmentation_loss": ("segmentation", COLOURS[0], "--"),
     "distillation_loss": ("distillation", COLOURS[1], ":"),
@@ -20,7 +20,10 @@ RING = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.8, "zord
 
 
 def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
-    """Learning rate against epoch (section 3.3): columns epoch, learning_rate and, for several schedules, schedule."""
+    """Plot the learning rate against the epoch (section 3.3).
+
+    `schedule` has columns epoch, learning_rate and, for several schedules, schedule.
+    """
     figure, axes = new_figure(height=3.4)
     groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
     for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
@@ -34,13 +37,13 @@ def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss above, DSC on the evaluation split below, one column a stage, the best epoch ringed.
+    """Plot the loss above and the DSC on the evaluation split below, with one column of panels per stage.
 
-    Where no stage has three epochs there is no curve to see: the values are then marks on axes that begin at
-    zero, each with its number beside it.
+    The best epoch is ringed. If no stage has three epochs, there is no curve to show. Then values are marks
+    on axes that start at zero, each with its number.
 
     `history` has the columns of history.csv: stage, epoch, loss and, where known, segmentation_loss,
-    distillation_loss, eval_dsc (0..1), best (true on the epoch that goes on).
+    distillation_loss, eval_dsc (0..1) and best. The last epoch where best is true gives the stage's model.
     """
     stages = {stage: rows for stage, rows in history.groupby("stage", sort=False)}
     curves = max(map(len, stages.values())) >= ENOUGH
@@ -55,7 +58,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 
 def _curve_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
-    """Losses and DSC against the epoch, a column a stage."""
+    """Draw losses and DSC against the epoch, one column of panels per stage."""
     width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
     shape = {"sharex": "col", "sharey": "row", "squeeze": False}
     figure, grid = new_figure(2, len(stages), width=width, height=4.8, **shape)
@@ -70,7 +73,7 @@ def _curve_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
 
 
 def _losses(rows: pd.DataFrame) -> list[str]:
-    """The columns of losses that are known."""
+    """Columns of `LOSSES` that have values."""
     return [name for name in LOSSES if name in rows and rows[name].notna().any()]
 
 
@@ -84,7 +87,7 @@ def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
-    """The epoch that goes on."""
+    """Row of the epoch that gives the stage's model."""
     if "best" in rows:
         return rows[rows["best"].astype(bool)].tail(1)
     return rows.loc[[rows["eval_dsc"].idxmax()]]
@@ -99,14 +102,15 @@ def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
     best = _best(rows)
     axes.scatter(best["epoch"], best["eval_dsc"], **RING)
     for x, y in zip(best["epoch"], best["eval_dsc"], strict=True):
-        side = "left" if x < rows["epoch"].mean() else "right"  # towards the middle, not into the neighbour
+        # Towards the middle, so that the text does not run into the next panel.
+        side = "left" if x < rows["epoch"].mean() else "right"
         place = (4 if side == "right" else -4, -20)
         axes.annotate(f"{y:.3f}", (x, y), place, textcoords="offset points", ha=side, fontsize=10)
     axes.margins(y=0.3)
 
 
 def _mark_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
-    """Losses and DSC as marks, one epoch below the other, a column a stage; each mark with its value."""
+    """Draw losses and DSC as marks with their values, epochs below each other, one column per stage."""
     width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
     shape = {"sharex": "row", "sharey": "row", "squeeze": False, "height_ratios": [2, 1]}
     figure, grid = new_figure(2, len(stages), width=width, height=1.9 + 1.1 * max(map(len, stages)), **shape)
@@ -123,7 +127,7 @@ def _mark_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
 
 
 def _marks(axes: Axes, rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> None:
-    """The values of some columns as marks, those of an epoch close to each other, each with its number."""
+    """Draw the values of some columns as marks with their numbers. Those of an epoch lie close together."""
     for place, (name, (label, colour)) in enumerate(columns.items()):
         height = rows["epoch"] + 0.27 * (place - (len(columns) - 1) / 2)
         axes.scatter(rows[name], height, s=36, color=colour, label=label, zorder=3, clip_on=False)
@@ -133,7 +137,7 @@ def _marks(axes: Axes, rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) 
 
 
 def _mark_axes(row: np.ndarray, label: str, largest: float, ticks: list[float], epochs: list[int]) -> None:
-    """From zero to the largest value, with room for a number beyond it."""
+    """Set axes from zero to the largest value, with room for a number beyond it."""
     row[0].set(xlim=(0, 1.45 * largest), ylim=(max(epochs) + 0.6, min(epochs) - 0.6))
     row[0].set(xticks=ticks, yticks=epochs, ylabel="epoch")
     for axes in row:

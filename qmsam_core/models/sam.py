@@ -17,7 +17,15 @@ from .vit import ViT, ViTConfig
 
 @dataclass(frozen=True)
 class SamConfig:
-    """A named model: the side of its input in px, its encoder, the channels of its embedding, its decoder."""
+    """A named model.
+
+    Attributes:
+        name: name of the model, a key of `CONFIGS`.
+        image_size: side of the input in px.
+        encoder: shape of the image encoder.
+        dim: channels of the embedding.
+        decoder: shape of the mask decoder.
+    """
 
     name: str
     image_size: int
@@ -28,10 +36,7 @@ class SamConfig:
 
 CONFIGS = {
     config.name: config
-    for config in (
-        SamConfig("litemedsam", 256, TinyViTConfig()),
-        SamConfig("medsam", 1024, ViTConfig()),
-    )
+    for config in (SamConfig("litemedsam", 256, TinyViTConfig()), SamConfig("medsam", 1024, ViTConfig()))
 }
 
 

@@ -53,7 +53,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention with relative positions decomposed into rows and columns. (B, side, side, C) -> same shape."""
+    """Attention with relative positions split into rows and columns. (B, side, side, C) -> same shape."""
 
     def __init__(self, dim: int, heads: int, side: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, side, side, channels))
 
     def relative_bias(self, q: Tensor) -> Tensor:
-        """Query-dependent bias per pair of cells: (B, heads, side^2, d) -> (B, heads, side, side, side, side)."""
+        """Bias that depends on the query: (B, heads, side^2, d) -> (B, heads, side, side, side, side)."""
         q = q.unflatten(2, (self.side, self.side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", q, self.rel_pos_h[self.offset_index])
         columns = torch.einsum("bnhwc,wkc->bnhwk", q, self.rel_pos_w[self.offset_index])
@@ -122,7 +122,10 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image encoder: (B, 3, S, S) float32 in 0..1, S as configured -> (B, out_channels, S / patch, S / patch)."""
+    """Image encoder: (B, 3, S, S) float32 in 0..1 -> embedding (B, out_channels, S / patch, S / patch).
+
+    S must be the configured size.
+    """
 
     def __init__(self, config: ViTConfig, out_channels: int, image_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From a float model and a recipe to a quantised model: layers are replaced, there is no second definition of the network."""
+"""Turn a float model into a quantised one by replacing its layers, without a second network definition."""
 
 import copy
 import re
@@ -13,16 +13,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ..models import MatMul, Sam
 from .recipes import PARTS, Recipe, activation_quantizer, find_recipe, weight_quantizer
 
-NON_NEGATIVE = re.compile(  # modules whose (first) input comes from a softmax or a ReLU; GELU, the encoders' activation, can be negative
+# Modules whose first input comes from a softmax or a ReLU. The encoders' activation, GELU, can be negative.
+NON_NEGATIVE = re.compile(
     r"(^|\.)(av_product|transformer\.layers\.\d+\.mlp\.lin2|output_hypernetworks_mlps\.\d+\.layers\.[12])$"
 )
-NEVER = (
-    "iou_prediction_head",
-)  # built by SAM, never used by the study: it stays in float, as in the released code
+# SAM has this head, but the study never uses it. It stays in float, as in the released code.
+NEVER = ("iou_prediction_head",)
 
 
 class QuantMatMul(MatMul):
-    """Product of two activations, each through a quantiser of its own (paper Fig. 1c)."""
+    """Product of two activations, each with its own quantiser (paper Fig. 1c)."""
 
     def __init__(self, recipe: Recipe, non_negative: bool = False) -> None:
         super().__init__()
@@ -34,25 +34,28 @@ class QuantMatMul(MatMul):
 
 
 def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder", "decoder")) -> Sam:
-    """A quantised copy of a model; the model itself is left alone.
+    """Return a quantised copy of a model; the model itself is not changed.
 
     Args:
-        model: float, or already quantised in other parts (stage two quantises the decoder behind stage one's encoder).
-        recipe: its name or itself. `float` returns a plain copy.
+        model: float, or already quantised in other parts. Stage two quantises the decoder of a model whose
+            encoder stage one has quantised.
+        recipe: a recipe or its name. `float` returns a plain copy.
         parts: `encoder`, `decoder` or both. The prompt encoder is never quantised (paper section 2.2).
 
     Returns:
-        The copy, on the model's device, its activation scales not yet set: see `calibrate`. It knows what was done to it by `.recipe` and
-        `.quantised_parts`.
+        The copy, on the model's device. Its activation scales are not yet set, see `calibrate`. The
+        attributes `recipe` and `quantised_parts` record the quantisation.
 
     Raises:
-        ValueError: an unknown recipe or part, a part that another recipe has quantised already, or a module to be left in float that the model has not.
+        ValueError: the recipe or a part is unknown, the model is already quantised by another recipe, or a
+            module of `recipe.in_float` does not exist in the model.
     """
     recipe = find_recipe(recipe)
     before = getattr(model, "recipe", None)
     if before not in (None, recipe):
         raise ValueError(
-            f"model is quantised by recipe {before.name!r} already; expected that or a float model, found {recipe.name!r}"
+            f"model is quantised by recipe {before.name!r} already; "
+            f"expected that or a float model, found {recipe.name!r}"
         )
     model = copy.deepcopy(model)
     if not recipe.quantised:
@@ -60,7 +63,8 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
     if missing := [name for name in recipe.in_float if name not in names]:
         raise ValueError(
-            f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; expected names of modules within the encoder or the decoder of {model.config.name}"
+            f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; "
+            f"expected names of modules within the encoder or the decoder of {model.config.name}"
         )
     for part in parts:
         if part not in PARTS:
@@ -71,11 +75,14 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         replace_layers(module, recipe)
     model.recipe = recipe
     model.quantised_parts = tuple(sorted({*getattr(model, "quantised_parts", ()), *parts}))
-    return model.to(next(model.parameters()).device)  # Brevitas makes its quantisers on the CPU
+    return model.to(next(model.parameters()).device)  # Brevitas creates its quantisers on the CPU
 
 
 def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
-    """Put a quantised layer in place of every float matrix multiplication below `module`, keeping weights and key names; `path` is the module's own name."""
+    """Replace every float matrix multiplication inside a module by a quantised layer, in place.
+
+    Weights and state-dict keys stay the same. `path` is the module's own name.
+    """
     for name, child in module.named_children():
         full, maker = f"{path}.{name}".removeprefix("."), LAYERS.get(type(child))
         if name in NEVER or full in recipe.in_float:
@@ -87,7 +94,7 @@ def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
 
 
 def quantisers(recipe: Recipe, non_negative: bool) -> dict:
-    """Keyword arguments that every Brevitas layer with a weight gets: a quantiser on the input and on the weight, the bias in float."""
+    """Return the keyword arguments of a Brevitas layer: quantisers of input and weight, bias in float."""
     return dict(
         input_quant=activation_quantizer(recipe, non_negative),
         weight_quant=weight_quantizer(recipe),
@@ -96,7 +103,7 @@ def quantisers(recipe: Recipe, non_negative: bool) -> dict:
 
 
 def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.Module:
-    """The quantised layer in a linear layer's place."""
+    """Return the quantised layer that replaces a linear layer."""
     made = qnn.QuantLinear(
         layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative)
     )
@@ -104,7 +111,7 @@ def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.
 
 
 def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.Module]:
-    """What puts a quantised layer of that kind in a (transposed) convolution's place."""
+    """Return a function that makes the quantised layer of class `kind` from a (transposed) convolution."""
 
     def convert(layer: nn.Module, recipe: Recipe, non_negative: bool) -> nn.Module:
         shape = {
@@ -119,7 +126,7 @@ def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.M
 
 
 def take_weights(made: nn.Module, layer: nn.Module) -> nn.Module:
-    """Share the float layer's own parameters, in its memory layout."""
+    """Let the new layer share the float layer's own parameters, in their memory layout."""
     made.weight = layer.weight
     made.bias = layer.bias
     return made
@@ -134,7 +141,10 @@ LAYERS: dict[type, Callable[[nn.Module, Recipe, bool], nn.Module]] = {
 
 
 def fold_batch_norm(module: nn.Module) -> None:
-    """Fold each `bn` that follows a convolution `c` into its weight and bias, exactly as in evaluation; the key `bn` disappears."""
+    """Fold each batch norm `bn` into the weight and bias of the convolution `c` before it.
+
+    The result is that of evaluation mode. The key `bn` disappears.
+    """
     for child in module.modules():
         convolution, norm = getattr(child, "c", None), getattr(child, "bn", None)
         if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
@@ -152,7 +162,9 @@ def fold_batch_norm(module: nn.Module) -> None:
 
 
 def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterable) -> int:
-    """Set the activation scales from run-time statistics, without gradients; afterwards they are ordinary learned parameters.
+    """Set the activation scales from run-time statistics, without gradients.
+
+    Afterwards the scales are ordinary learned parameters.
 
     Args:
         model: freshly quantised.
@@ -163,12 +175,10 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
         Number of batches used.
 
     Raises:
-        ValueError: no batch at all.
+        ValueError: there is no batch.
     """
     scalings = unset_scales(model)
-    for (
-        scaling
-    ) in scalings:  # only the quantisers collect: batch norm and the rest of the model stay as they are
+    for scaling in scalings:  # not the whole model, so that batch-norm statistics stay as they are
         scaling.train()
     used = 0
     with torch.no_grad():
@@ -186,18 +196,18 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
 
 
 def unset_scales(model: nn.Module) -> list[ParameterFromRuntimeStatsScaling]:
-    """Scales still waiting for statistics."""
+    """List the scales that are not yet set from statistics."""
     scalings = (m for m in model.modules() if isinstance(m, ParameterFromRuntimeStatsScaling))
     return [m for m in scalings if m.counter <= m.collect_stats_steps]
 
 
 def finish_statistics(model: nn.Module) -> None:
-    """Turn the statistics gathered so far into learned scales, whatever their number."""
+    """Turn the statistics collected so far into learned scales, whatever the number of batches."""
     for scaling in unset_scales(model):
         scaling.init_scale()
         scaling.eval()
 
 
 def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The learned activation scales (as the largest representable magnitude) by name."""
+    """Return the learned activation scales by name, each as the largest representable magnitude."""
     return {name: p for name, p in model.named_parameters() if name.endswith("scaling_impl.value")}

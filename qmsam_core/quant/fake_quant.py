@@ -1,8 +1,10 @@
-"""Fake quantisation in one pass forward and one pass back: the values and gradients of Brevitas' integer quantiser at a fraction of its time.
+"""Fake quantisation in one pass over memory, forward and backward.
 
-Brevitas composes x / s, round, clamp and * s from a dozen tensor operations, each a pass over memory, and autograd keeps most of what lies
-between. A quantised LiteMedSAM has half a milliard activations a step, so those passes cost more than the matrix products. Here all of them are
-done block by block while a block lies in the cache, and only the input is kept for the way back.
+The values and gradients are those of Brevitas' integer quantiser, at a fraction of its time. Brevitas
+composes x / s, round, clamp and * s from a dozen tensor operations. Each is a pass over memory, and autograd
+keeps most of the intermediate tensors. A quantised LiteMedSAM has about 5e8 activations per step, so these
+passes cost more than the matrix products. Here all operations are applied to one block while it lies in the
+CPU cache. Only the input and the scale are kept for the backward pass.
 """
 
 import torch
@@ -10,21 +12,31 @@ from brevitas.core.quant import IntQuant
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-CACHE_BLOCK = 1 << 16  # values a thread and block: three float32 buffers of it fit in 1 MB of cache
+CACHE_BLOCK = 1 << 16  # values of a block per thread: three float32 buffers of that size fit in 1 MB of cache
 
 
 class FakeQuantize(torch.autograd.Function):
-    """x -> clamp(round(x / scale), low, high) * scale, straight through in the range (paper section 2.2), with the scale's own gradient.
+    """clamp(round(x / scale), low, high) * scale, with a straight-through estimator (paper section 2.2).
 
-    The gradient of x is that of the output where the rounded code lies in low..high, else 0. That of the scale is the sum of output gradient times
-    code - x / scale in the range and times the code outside (learned step size). All arithmetic is float32, whatever x and the output are.
+    The gradient of x is the output's gradient where the rounded code lies in low..high, and 0 elsewhere.
+    The gradient of the scale (learned step size) is the sum of the output's gradient times a factor.
+    The factor is code - x / scale inside the range, and the clamped code outside.
+    All arithmetic is float32, whatever the dtypes of x and the output.
     """
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, x: Tensor, scale: Tensor, low: float, high: float, dtype: torch.dtype
     ) -> Tensor:
-        """x (any shape, float32 or bf16), scale (0-D, or broadcastable to x), integer range low..high -> like x, of `dtype`."""
+        """Quantise and dequantise x.
+
+        Args:
+            x: any shape, float32 or bf16.
+            scale: 0-D, or broadcastable to x.
+            low: smallest integer code.
+            high: largest integer code.
+            dtype: dtype of the result, which has the shape of x.
+        """
         x = dense(x)
         ctx.save_for_backward(x, scale)
         ctx.low, ctx.high = low, high
@@ -39,7 +51,7 @@ class FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient of the output -> gradients of x and of the scale, where they are asked for."""
+        """Turn the output's gradient into those of x and of the scale, where autograd needs them."""
         x, scale = ctx.saved_tensors
         wants_x, wants_scale = ctx.needs_input_grad[:2]
         if gradient.stride() != x.stride():
@@ -62,13 +74,16 @@ class FakeQuantize(torch.autograd.Function):
 
 
 def dense(x: Tensor) -> Tensor:
-    """x, or where its values do not lie side by side in memory (a slice, an expanded tensor) a copy of it in the same order of axes."""
+    """Return x, or a dense copy with the same order of axes if x is, say, a slice or an expanded tensor."""
     like = torch.empty_like(x, device="meta")
     return x if like.stride() == x.stride() else torch.empty_like(x).copy_(x)
 
 
 def blocks(scale: Tensor, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Equal pieces of dense tensors of one memory layout, in memory order and small enough for the cache; the whole tensors where there is a scale a channel, or on a GPU."""
+    """Split dense tensors of one shape and memory layout into equal blocks that fit in the CPU cache.
+
+    The blocks follow the order in memory. With one scale per channel, or on a GPU, nothing is split.
+    """
     if scale.numel() > 1 or tensors[0].device.type != "cpu":
         return [tensors]
     size = CACHE_BLOCK * torch.get_num_threads()
@@ -76,21 +91,23 @@ def blocks(scale: Tensor, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
 
 
 def divide(x: Tensor, scale: Tensor, out: Tensor) -> Tensor:
-    """x / scale in float32; a bf16 x is widened first, since the quotient of two bf16 is too coarse to round."""
+    """Compute x / scale in float32. A bf16 x is widened first: a bf16 quotient is too coarse to round."""
     return torch.div(x, scale, out=out) if x.dtype == torch.float32 else out.copy_(x).div_(scale)
 
 
 def reduced(factor: Tensor, gradient: Tensor, scale: Tensor) -> Tensor:
-    """Sum of factor * gradient over all that shares a scale."""
+    """Sum factor * gradient over the elements that share a scale."""
     if scale.numel() == 1:
         return torch.dot(factor.reshape(-1), gradient.reshape(-1)).view_as(scale)
     return (factor * gradient).sum_to_size(scale.shape)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-    """`FakeQuantize` in the format that the matrix product behind it wants: that of autocast where it is on, else that of x.
+    """Apply `FakeQuantize`, with the output in the dtype of the matrix product that follows.
 
-    In bf16 a code of 8 bits times a scale is still the same code: the rounding moves it by at most a quarter of a step (half a step, unsigned).
+    That is autocast's dtype where autocast is on, and the dtype of x elsewhere. Rounding an 8-bit code times
+    its scale to bf16 does not change the code: it moves by at most a quarter of a step (half a step if
+    unsigned). The arguments are those of `FakeQuantize.forward`.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -98,8 +115,11 @@ def fake_quantize(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
 
 
 class FusedIntQuant(IntQuant):
-    """Brevitas' integer quantiser with `FakeQuantize` as its arithmetic; keys, conversion to integers and export are Brevitas' own."""
+    """Brevitas' integer quantiser with the arithmetic of `FakeQuantize`.
+
+    State-dict keys, conversion to integers and export are unchanged.
+    """
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        """As Brevitas: scale, zero point (always 0 here: symmetric), bit width, x -> dequantised x."""
+        """Return the dequantised x. The zero point is always 0 here, as the quantisers are symmetric."""
         return fake_quantize(x, scale, float(self.min_int(bit_width)), float(self.max_int(bit_width)))

@@ -1,10 +1,12 @@
-"""Recipes: what is quantised and how, as data, and the Brevitas quantisers they stand for.
+"""Recipes: data that say how a model is quantised, and the Brevitas quantisers made from them.
 
-Any combination is a recipe: `dataclasses.replace(RECIPES["paper"], name="paper, 4 bits", weight_bits=4, activation_bits=4)`; which parts of the model
-it is applied to, `quantize` is told.
+A new recipe is a changed copy of another one:
+`dataclasses.replace(RECIPES["paper"], name="paper, 4 bits", weight_bits=4, activation_bits=4)`.
+The parts of the model to which a recipe is applied are an argument of `quantize`.
 
-Paper section 2.2: every quantisation node is "an 8-bit symmetric per-tensor signed integer activations quantizer with a learned floating-point
-scale factor ... initialized from runtime statistics"; biases, norms, activation functions and the prompt encoder stay in float.
+Source: paper section 2.2. Every quantisation node is "an 8-bit symmetric per-tensor signed integer
+activations quantizer with a learned floating-point scale factor ... initialized from runtime statistics".
+Biases, norms, activation functions and the prompt encoder stay in float.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,6 @@ from .fake_quant import FusedIntQuant
 
 PARTS = {"encoder": "image_encoder", "decoder": "mask_decoder"}
 
-
 IMAGE_ATTENTION = tuple(
     f"transformer.{name}.av_product"
     for name in (
@@ -30,8 +31,12 @@ IMAGE_ATTENTION = tuple(
         "final_attn_token_to_image",
     )
 )
-"""Where a token gathers what it has seen in the image: of thousands of weights that add up to one, those of a token that looks at a large object are all below
-half a step of eight bits once some other token has looked at a single cell. The product is under one per cent of the decoder's work."""
+"""Products in which a token sums image features, weighted by its attention over the image.
+
+A token's thousands of weights add up to one. If one token attends to a single cell, its weight sets the
+scale. The weights of a token that attends to a large object are then all below half a step of eight bits. The
+products are under one per cent of the decoder's work.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,20 @@ class Recipe:
     """One way to quantise a model.
 
     Attributes:
-        weight_bits, activation_bits: bit widths; None leaves the model in float.
-        per_channel: one weight scale an output channel instead of one a tensor.
-        unsigned: unsigned codes where an input cannot be negative (behind softmax and ReLU), so that no half of the range stays empty.
-        fold_batch_norm: fold batch norm into the convolution before quantisation, so that what is trained is what is deployed.
-        percentile: statistic that initialises an activation's scale, over |x|; None takes the maximum.
-        statistics_batches: how many batches the statistic is averaged over before the scale becomes a learned parameter.
-        clean_export: remove what an export carries that changes no value (no-op clips, initialisers among the inputs).
-        in_float: modules that stay in float with all that is in them, by their names within the encoder or the decoder.
+        name: key of the recipe in `RECIPES`, or any name for a new recipe.
+        weight_bits: bit width of weights; None leaves the model in float.
+        activation_bits: bit width of activations; None leaves the model in float.
+        per_channel: one weight scale per output channel instead of one per tensor.
+        unsigned: use unsigned codes for inputs that follow a softmax or a ReLU. They are never negative, so
+            signed codes would leave half of the range empty.
+        fold_batch_norm: fold batch norm into the convolution before quantisation. The trained weights are
+            then the deployed ones.
+        percentile: percentile of |x| that initialises an activation's scale; None takes the maximum.
+        statistics_batches: batches over which the statistic is averaged before the scale is learned.
+        clean_export: remove parts of the exported graph that change no value (no-op clips, initialisers among
+            the inputs).
+        origin: where the recipe comes from.
+        in_float: modules that stay in float with all they contain, by name within the encoder or decoder.
     """
 
     name: str
@@ -62,7 +73,7 @@ class Recipe:
     in_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "in_float", tuple(self.in_float))  # a list, where it was read from JSON
+        object.__setattr__(self, "in_float", tuple(self.in_float))  # JSON gives a list
 
     @property
     def quantised(self) -> bool:
@@ -89,18 +100,18 @@ RECIPES = {
             unsigned=True,
             fold_batch_norm=True,
             in_float=IMAGE_ATTENTION,
-            origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is negative; the weights of the "
-            "mask decoder's attention over the image in float",
+            origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is "
+            "negative; the weights of the mask decoder's attention over the image in float",
         ),
     )
 }
 
 
 def find_recipe(recipe: str | Recipe) -> Recipe:
-    """The recipe of that name.
+    """Find a recipe by its name; a `Recipe` is returned as it is.
 
     Raises:
-        ValueError: naming the recipes there are.
+        ValueError: no recipe has that name. The message lists the names.
     """
     if isinstance(recipe, Recipe):
         return recipe
@@ -110,26 +121,34 @@ def find_recipe(recipe: str | Recipe) -> Recipe:
 
 
 class LearnedScaleActivation(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver):
-    """Symmetric signed per-tensor activation quantiser; its scale is set from run-time statistics, then learned (straight-through estimator)."""
+    """Symmetric signed per-tensor activation quantiser with a learned scale (straight-through estimator).
+
+    The scale is initialised from run-time statistics.
+    """
 
     scaling_impl_type = ScalingImplType.PARAMETER_FROM_STATS
-    scaling_stats_momentum = (
-        None  # a true mean: Brevitas' running one would leave the first of a few batches most of the weight
-    )
+    # None takes the true mean. Brevitas' running mean would give the first of few batches most of the weight.
+    scaling_stats_momentum = None
     scaling_min_val = 1e-10
 
 
 class TopPercentile(AbsPercentile):
-    """Brevitas' percentile of |x|, the very same value, by selecting the few largest instead of ordering all: the first steps do not crawl."""
+    """Compute exactly Brevitas' percentile of |x|, but faster.
+
+    It selects the few largest values instead of ordering all. The first training steps are thus not slow.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape -> the percentile, 0-D."""
-        rank = int(0.01 * self.q * x.numel() + 0.5)  # as Brevitas counts, from the smallest
+        """Return the percentile (0-D) of |x|, for x of any shape."""
+        rank = int(0.01 * self.q * x.numel() + 0.5)  # counted from the smallest, as in Brevitas
         return torch.topk(x.abs().reshape(-1), x.numel() - rank + 1).values[-1]
 
 
 def activation_quantizer(recipe: Recipe, non_negative: bool = False):
-    """The Brevitas quantiser that a recipe puts on an input of a matrix multiplication; `non_negative` where that input cannot be negative."""
+    """Return the Brevitas quantiser that a recipe puts on an input of a matrix multiplication.
+
+    `non_negative` says that this input cannot be negative.
+    """
     statistic = dict(scaling_stats_op=StatsOp.MAX)
     if recipe.percentile is not None:
         statistic = dict(
@@ -138,12 +157,18 @@ def activation_quantizer(recipe: Recipe, non_negative: bool = False):
             scaling_stats_impl=TopPercentile,
         )
     return LearnedScaleActivation.let(
-        bit_width=recipe.activation_bits, collect_stats_steps=recipe.statistics_batches, int_quant=FusedIntQuant,
-        signed=not (recipe.unsigned and non_negative), **statistic,
-    )  # fmt: skip
+        bit_width=recipe.activation_bits,
+        collect_stats_steps=recipe.statistics_batches,
+        int_quant=FusedIntQuant,
+        signed=not (recipe.unsigned and non_negative),
+        **statistic,
+    )
 
 
 def weight_quantizer(recipe: Recipe):
-    """The Brevitas quantiser that a recipe puts on every weight: symmetric, narrow range, scale from the weight's largest magnitude."""
+    """Return the Brevitas quantiser that a recipe puts on every weight.
+
+    It is symmetric, with a narrow range and a scale from the weight's largest magnitude.
+    """
     base = Int8WeightPerChannelFloat if recipe.per_channel else Int8WeightPerTensorFloat
     return base.let(bit_width=recipe.weight_bits, int_quant=FusedIntQuant)

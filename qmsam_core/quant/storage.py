@@ -1,4 +1,7 @@
-"""One file a model, float or quantised, that says by itself what it is: configuration, input size, recipe, quantised parts."""
+"""Save and load a float or quantised model as one file that describes itself.
+
+The description holds configuration, input size, recipe and quantised parts.
+"""
 
 import json
 from dataclasses import asdict
@@ -12,7 +15,10 @@ from .recipes import RECIPES, Recipe
 
 
 def save_model(model: Sam, path: str | Path, **facts: object) -> str:
-    """Write weights and description to one safetensors file, atomically. `facts` go into its metadata as JSON. Returns its SHA-256."""
+    """Write weights and description to one safetensors file, atomically, and return its SHA-256.
+
+    `facts` are added to the description, which is stored as JSON in the metadata.
+    """
     recipe = getattr(model, "recipe", None)
     description = {
         "model": model.config.name,
@@ -23,16 +29,16 @@ def save_model(model: Sam, path: str | Path, **facts: object) -> str:
     }
     if model.config.encoder != CONFIGS[model.config.name].encoder:
         description["depth"] = model.config.encoder.depth
-    if recipe and RECIPES.get(recipe.name) != recipe:  # one of an ablation's own
+    if recipe and RECIPES.get(recipe.name) != recipe:  # a variant of an ablation
         description["recipe_fields"] = asdict(recipe)
     return save_checkpoint(model, path, {"qmsam": json.dumps(description)})
 
 
 def describe_model(path: str | Path) -> dict:
-    """The description that `save_model` wrote.
+    """Read the description that `save_model` wrote.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or written by something else.
+        CheckpointError: the file is missing, is not safetensors, or was written by another program.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,10 +53,10 @@ def describe_model(path: str | Path) -> dict:
 
 
 def load_model(path: str | Path) -> Sam:
-    """Rebuild the model that `save_model` wrote: same configuration, recipe and output.
+    """Rebuild the model that `save_model` wrote, with the same configuration, recipe and output.
 
     Raises:
-        CheckpointError: see `describe_model`, or weights that do not fit the description.
+        CheckpointError: see `describe_model`; or the weights do not fit the description.
     """
     facts = describe_model(path)
     model = build_model(facts["model"], facts["image_size"], depth=facts.get("depth"))

@@ -1,4 +1,4 @@
-"""Recipes beyond the paper's, one step from it each, for the picture of accuracy against speed and size (notebook 10)."""
+"""Variants of the paper's recipe, for the figure of accuracy against speed and size (notebook 10)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .recipes import IMAGE_ATTENTION, PARTS, RECIPES, Recipe
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe, the parts of the model it quantises, and the question it belongs to.
+    """A recipe and the parts of the model that it quantises.
 
     Attributes:
-        runs_in_int8: whether an engine can run it in integers, so that its time can be measured.
+        family: the question it belongs to, such as the bit width.
+        parts: see `quantize`.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Variant:
 
     @property
     def runs_in_int8(self) -> bool:
+        """Whether an engine can run it in integers, so that its time can be measured."""
         return self.recipe.weight_bits == self.recipe.activation_bits == 8
 
 
@@ -52,7 +54,10 @@ VARIANTS = (
 
 
 def packed_megabytes(model: nn.Module) -> float:
-    """Size of a model's parameters and buffers in 10^6 bytes with every quantised weight packed at its bit width; all else float32."""
+    """Compute the size of a model's parameters and buffers in 10^6 bytes.
+
+    Quantised weights count as packed at their bit width, all other floating-point values as float32.
+    """
     bits = {
         id(layer.weight): model.recipe.weight_bits
         for layer in model.modules()

@@ -1,1 +1,1 @@
-"""The study: what runs the numbered notebooks, records what they did, and makes pages of it."""
+"""The study: run the numbered notebooks, record what they did and make HTML pages of the results."""

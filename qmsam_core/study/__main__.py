@@ -1,8 +1,9 @@
-"""Run the notebooks of the study in order, those that are not up to date, and make the reports.
+"""Run the notebooks that are not up to date, in order, and write the reports.
 
     python -m qmsam_core.study params/smoke.yaml [--only NN] [--from NN] [--force] [--set key=value]
 
-Exit codes: 0 all well; 1 a notebook failed; 2 nothing was started because parameters, weights, data or inputs are wrong.
+Exit codes: 0, all notebooks succeeded. 1, a notebook failed. 2, nothing was started because the parameters,
+weights, data or inputs are wrong. 130, the run was interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from qmsam_core.study.sources import check_sources, check_weights
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code, see above."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.study", description="Run the notebooks that are not up to date."
     )
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         params = Params.load(options.params, dict(map(parse_override, options.overrides)))
         root = project_root()
         check_weights(root, params)
-        from qmsam_core.study.runner import Study  # what renders reports takes a second to load
+        from qmsam_core.study.runner import Study  # here, because its imports take a second
 
         study = Study(root, params, find_notebooks(root / "notebooks"))
         selected = study.select(options.only, options.start)

@@ -1,4 +1,4 @@
-"""The models whose accuracy Tables 7 and 10 compare, each as it would be deployed, and what they come to in one table."""
+"""The models whose accuracy Tables 7 and 10 compare, and one table that sums up their results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from ..timing.engine_arms import FLOAT_FAST, Arm
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """An export of notebook 05, by its folder's name, and the order in which its images are padded and normalised."""
+    """One model of the accuracy tables.
+
+    Attributes:
+        export: folder name of an export of notebook 05.
+        order: whether images are padded or normalised first, `pad_then_normalise` or `normalise_then_pad`.
+    """
 
     export: str
     order: str = "pad_then_normalise"
@@ -39,12 +44,21 @@ COMPARED = {
     CALIBRATED: ComparedModel("calibrated"),
     NNCF: ComparedModel("int8_nncf"),
 }
-"""Arms of the accuracy tables. The challenge's baseline normalises an image before it pads it; the paper pads first. All arms follow
-the paper but the second, which shows what the order alone does to the float model."""
+"""Arms of the accuracy tables. The paper pads an image first, the challenge's baseline normalises it first.
+
+All arms follow the paper except the second. It shows the effect of the order alone on the float model.
+"""
 
 
 def predictors_of(folder: str | Path, threads: int, block: int, interpolation: str) -> dict[str, Predictor]:
-    """A predictor on OpenVINO for every arm of `COMPARED`, by its name; `folder` holds the exports."""
+    """Open a predictor on OpenVINO for every arm of `COMPARED`, by the arm's name.
+
+    Args:
+        folder: folder that holds the exports.
+        threads: CPU threads of each engine.
+        block: most boxes decoded at once.
+        interpolation: how images are resized, see `Predictor`.
+    """
     return {
         arm: Predictor(
             open_engine("openvino", Path(folder) / model.export, threads), block, interpolation, model.order
@@ -61,19 +75,20 @@ SUMMARISED = {
     "int8 by NNCF": (NNCF, Arm("int8", "openvino", variant="nncf")),
     "ellipse in the box": (ELLIPSE, None),
 }
-"""Rows of the table of results: the arm of the scores, and the arm whose time stands for it."""
+"""Rows of the table of results: the arm in the scores, and the arm in the timings (None: not timed)."""
 
 
 def summary_table(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
-    """The study's results in one table: a row a model of `SUMMARISED`.
+    """Summarise the study's results, one row for each model of `SUMMARISED`.
 
     Args:
-        scores: a row a case and arm, with dsc, nsd and agreement (with the float model's masks).
-        timings: of one image and one box, columns arm (a label) and median_ms.
+        scores: one row per case and arm, with dsc, nsd and agreement (Dice with the float model's masks).
+        timings: times for one image and one box, columns arm (a label) and median_ms.
 
     Returns:
-        model, dsc, `difference to float` with its 95 % interval (`difference low`, `difference high`), nsd, `agreement with float`, all
-        means over modalities; ms.
+        Columns model, dsc, `difference to float`, `difference low`, `difference high`, nsd,
+        `agreement with float` and ms. All but ms are means over modalities. Low and high bound the 95 %
+        bootstrap interval of the difference.
     """
     ms = timings.set_index("arm")["median_ms"]
     by_arm = {arm: rows for arm, rows in scores.groupby("arm")}

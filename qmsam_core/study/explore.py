@@ -1,4 +1,4 @@
-"""Draw a box on a slice and see the mask at once: what notebook 11 offers a person, and what it shows when nobody is there."""
+"""Draw a box on a slice and see its mask at once, in notebook 11."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from ..evaluate.case_figures import boxes_on, draw_slice, fullest_slice
 from ..evaluate.figure_style import new_figure
 
 HEADLESS = "QMSAM_HEADLESS"
-"""Set in the environment of notebooks that nobody watches."""
+"""Environment variable that is set when a notebook runs unattended."""
 
 
 def somebody_is_there() -> bool:
-    """Whether a person may draw: not in a run of the study."""
+    """Return whether a person can draw boxes. False in a run of the study."""
     return not os.environ.get(HEADLESS)
 
 
 class BoxExplorer:
-    """One case at a time, one slice of it, one box: encodes a slice when it is first asked about, decodes every box drawn on it.
+    """Show one slice of one case, and segment the boxes drawn on it.
+
+    A slice is encoded when its first box is drawn. Every box is decoded.
 
     Args:
         engine: see `deploy.Engine`.
-        cases: to choose from, with boxes.
+        cases: cases to choose from, with boxes.
         interpolation: how slices are resized.
 
     Attributes:
-        mask: of the last box, bool (H,W). seconds: what encoding the slice and decoding that box took.
+        mask: mask of the last box, bool (H, W); None before the first box.
+        seconds: seconds of the last box, by `encode` and `decode`. `encode` is 0 if the embedding existed.
     """
 
     def __init__(self, engine: Engine, cases: Sequence[Case], interpolation: str = "area") -> None:
@@ -47,12 +50,12 @@ class BoxExplorer:
         self.show_case(0)
 
     def show_case(self, number: int) -> None:
-        """Turn to a case, of a volume to the slice with most labelled voxels."""
+        """Show a case by its number. Of a volume, show the slice with most labelled voxels."""
         self.case = self.cases[number]
         self.show_slice(fullest_slice(self.case) or 0)
 
     def show_slice(self, z: int) -> None:
-        """Turn to a slice; nothing is computed before a box is drawn on it."""
+        """Show slice `z`, and encode it only once a box is drawn. Raises `ValueError` for no such slice."""
         if not 0 <= z < self.case.n_slices:
             raise ValueError(f"slice {z}: {self.case.name} has {self.case.n_slices}")
         self.z, self._embedding, self.mask = z, None, None
@@ -61,20 +64,27 @@ class BoxExplorer:
         self.draw(None)
 
     def given_boxes(self) -> np.ndarray:
-        """The case's own boxes that cross this slice: (N,4) x_min, y_min, x_max, y_max, pixels."""
+        """Return the case's own boxes that cross this slice: (N, 4) x_min, y_min, x_max, y_max, pixels."""
         return boxes_on(self.case, self.z if self.case.is_volume else None)
 
     def segment(self, box: Sequence[float]) -> np.ndarray:
-        """Mask bool (H,W) of a box (4,) on the slice shown, in pixels, corners in any order; updates `seconds` and the picture.
+        """Segment a box on the slice shown, and update `seconds` and the picture.
+
+        Args:
+            box: (4,) x, y of two opposite corners in pixels, in any order.
+
+        Returns:
+            Mask, bool (H, W).
 
         Raises:
-            ValueError: a box that lies outside the slice.
+            ValueError: the box lies outside the slice.
         """
         x, y = sorted((box[0], box[2])), sorted((box[1], box[3]))
         height, width = self.image.shape[:2]
         if x[0] >= width or y[0] >= height or x[1] < 0 or y[1] < 0:
             raise ValueError(
-                f"box {[round(float(v), 1) for v in box]}: lies outside the slice of {width} x {height} pixels"
+                f"box {[round(float(v), 1) for v in box]}: "
+                f"lies outside the slice of {width} x {height} pixels"
             )
         corners = np.clip([x[0], y[0], x[1], y[1]], 0, [width - 1, height - 1, width - 1, height - 1])
         self.seconds["encode"] = 0.0
@@ -90,7 +100,7 @@ class BoxExplorer:
         return self.mask
 
     def draw(self, box: np.ndarray | None) -> None:
-        """The slice, and the last box with its mask and what they took; before the first box, the case's own boxes."""
+        """Draw the slice with `box`, the mask and the times. If `box` is None, draw the case's boxes."""
         if self.figure is None:
             return
         axes = self.figure.axes[0]
@@ -106,7 +116,10 @@ class BoxExplorer:
         self.figure.canvas.draw_idle()
 
     def show(self, live: bool = False, size: float = 5.0) -> Figure:
-        """The picture; `live` makes it one of pyplot's, on whose canvas (`%matplotlib widget`) boxes can be dragged."""
+        """Make the picture, `size` inches wide and high.
+
+        With `live` pyplot makes it, so that boxes can be dragged on its canvas (`%matplotlib widget`).
+        """
         self.figure = (
             pyplot.subplots(figsize=(size, size), layout="constrained")[0]
             if live
@@ -121,7 +134,7 @@ class BoxExplorer:
         return self.figure
 
     def controls(self) -> ipywidgets.Widget:
-        """A list of the cases, and a slider over the slices."""
+        """Make a list of the cases and a slider over the slices."""
         names = ipywidgets.Dropdown(
             options=[(case.name, k) for k, case in enumerate(self.cases)], description="case"
         )
@@ -131,6 +144,7 @@ class BoxExplorer:
 
         def to_case(change: dict) -> None:
             self.show_case(change["new"])
+            # the slider never holds a value above its maximum, so the maximum is lowered last
             slices.max, slices.value = max(self.case.n_slices - 1, self.z), self.z
             slices.max = self.case.n_slices - 1
 

@@ -1,9 +1,12 @@
-"""What is up to date: a notebook runs again only when something it was made from changed.
+"""Decide which notebooks are up to date. A notebook runs again only when something it depends on changed.
 
-That is its parameters, its source, that of the library's modules it reaches by imports, its inputs, the checkpoints and the data folder. All go by
-content (SHA-256), but for the cases of the data folder, which may hold hundreds of gigabytes: there names, sizes and times must do. What the folder
-states of licences, `SOURCES.md`, chooses what is trained on and shown, and goes by content.
-The fingerprint stands in the notebook's `run.json`, beside the hashes of its outputs, which must still hold too.
+It depends on its parameters, its source, the library modules it imports directly or not, its inputs, the
+checkpoints and the data folder. All are compared by content (SHA-256), except the cases of the data folder.
+Those may take hundreds of gigabytes, so their names, sizes and modification times are compared. The folder's
+`SOURCES.md` states licences and so decides what is trained on and shown. It is compared by content.
+
+The fingerprint is stored in the notebook's `run.json`, beside the hashes of its outputs. The outputs must
+still have these hashes.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ LIBRARY = Path(__file__).parents[1]
 
 
 def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
-    """One hash for each thing the notebook's results depend on; an input that is absent hashes as such."""
+    """Return one hash for each thing the results depend on. A missing input has the value "absent"."""
     run_dir = root / params.run_dir
     inputs = {
         name: sha256(run_dir / name) if (run_dir / name).exists() else "absent" for name in notebook.inputs
@@ -45,7 +48,7 @@ def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
 
 
 def checkpoints(root: Path, params: Params) -> dict[str, str]:
-    """The SHA-256 of the weights that the parameters name, by the parameter's name; "absent" for a file that is not there."""
+    """Return the SHA-256 of the weights that each parameter names, or "absent" for a missing file."""
     given = {"float_checkpoint": params.float_checkpoint, "teacher": params.teacher}
     known = {PUBLIC: SHA256, "self": "self"}
     files = {name: root / value for name, value in given.items()}
@@ -56,7 +59,7 @@ def checkpoints(root: Path, params: Params) -> dict[str, str]:
 
 
 def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
-    """Why the notebook has to run, in a few words; empty if its results are up to date."""
+    """Return in a few words why the notebook has to run. Empty if its results are up to date."""
     folder = root / params.run_dir / notebook.name
     record = read_record(folder)
     if not record or not (folder / "executed.ipynb").is_file():
@@ -76,7 +79,7 @@ def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The `run.json` of a notebook's folder; empty if there is none that can be read."""
+    """Read the `run.json` of a notebook's folder. Empty if there is none or it cannot be read."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -85,7 +88,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def store(folder: Path, marks: Fingerprint) -> None:
-    """Put the fingerprint a notebook ran with into its `run.json`."""
+    """Store the fingerprint that a notebook ran with in its `run.json`."""
     write_json(folder / "run.json", {**read_record(folder), "fingerprint": marks})
 
 

@@ -1,4 +1,4 @@
-"""Takes a machine's own names out of text that others will read: where its folders lie, and which kernel was built for it."""
+"""Remove a machine's folder paths and kernel build name from text that others will read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import Any
 
 from qmsam_core.params import Params, folder_name
 
-# what stands at the top of a file system, as far as anything of a user's lies there; not within an address or a longer path
+# paths below the top folders that may hold a user's files; not within a web address or a longer path
 ABSOLUTE = re.compile(
-    r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+"
+    r"(?<![\w.~:/<-])/(?:home|Users|root|tmp|private|var|mnt|media|opt|srv|data|work|workspace|scratch|usr)"
+    r"/[^\s\"'<>,;)&\\]+|\b[A-Z]:\\\\?\w+"
 )
 _EMBEDDED = re.compile(r"base64,[A-Za-z0-9+/=\s]+")
 _KERNEL = re.compile(r"\bLinux-(\d+(?:\.\d+)*)-\S*?(x86_64|aarch64)")
 
 
 class MachineNames:
-    """Replaces the folders of one run: of data by its label, of the project and the outputs by nothing, of the user by `~`.
+    """Replace the absolute folders of one run by short names.
+
+    A data folder becomes its last name, the project `.`, the outputs `outputs`, the environment `.venv`, the
+    temporary folder `temporary` and the user's home `~`.
 
     Args:
-        params: of the run. run_dir: its folder, `<project>/<outputs>/<label>`.
+        params: parameters of the run.
+        run_dir: folder of the run, `<project>/<outputs>/<label>`.
     """
 
     def __init__(self, params: Params, run_dir: Path) -> None:
@@ -43,11 +48,11 @@ class MachineNames:
         self._folders = re.compile(rf"(?<![\w.~:/-])({'|'.join(map(re.escape, ordered))})(?![\w.-])")
 
     def without(self, text: str) -> str:
-        """The text with every such folder replaced."""
+        """Return the text with such folders replaced, and Linux kernels named by version and CPU only."""
         return _KERNEL.sub(r"Linux-\1-\2", self._folders.sub(lambda found: self._names[found[1]], text))
 
     def without_in(self, content: Any) -> Any:
-        """The same for every text in lists and mappings, as of a `run.json`."""
+        """Do the same for every string in nested lists and mappings, such as a `run.json`."""
         if isinstance(content, str):
             return self.without(content)
         if isinstance(content, Mapping):
@@ -56,5 +61,5 @@ class MachineNames:
 
 
 def left_over(text: str) -> list[str]:
-    """Absolute paths a text still names; pictures embedded in it do not count."""
+    """Return the absolute paths that a text still names. Pictures embedded in base64 are ignored."""
     return sorted({found[0] for found in ABSOLUTE.finditer(_EMBEDDED.sub("", text))})

@@ -1,8 +1,8 @@
-"""The numbered notebooks as source files: what each declares, a fingerprint of its source, and keeping it clean.
+"""The numbered notebooks as source files: read what each declares, hash its source, and clean it.
 
-A notebook declares in its metadata what it reads and leaves,
-`"qmsam": {"inputs": ["00_prepare/float.safetensors"], "outputs": ["table7.csv"]}`:
-inputs relative to the run's folder, outputs relative to the notebook's own.
+A notebook declares in its metadata what it reads and writes:
+`"qmsam": {"inputs": ["00_prepare/float.safetensors"], "outputs": ["table7.csv"]}`.
+Inputs are relative to the run's folder, outputs to the notebook's own folder.
 """
 
 from __future__ import annotations
@@ -17,20 +17,29 @@ from pathlib import Path
 
 import nbformat
 
-from qmsam_core.params import parameters_source
+from qmsam_core.study.parameters_cell import parameters_source
 
 
 class StudyError(RuntimeError):
-    """The study cannot start; the message has one line a problem."""
+    """The study cannot start. The message has one line per problem."""
 
 
 class NotebookError(ValueError):
-    """A notebook cannot take part in the study; the message starts with its file."""
+    """A notebook cannot take part in the study. The message starts with its file."""
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """One numbered notebook: `path`, its declared `inputs` and `outputs`, `source`, a SHA-256 over its cells, and their `code` without magics."""
+    """One numbered notebook.
+
+    Attributes:
+        path: its file.
+        title: its first heading, or the file name without its ending.
+        inputs: declared inputs, relative to the run's folder.
+        outputs: declared outputs, relative to the notebook's own folder.
+        source: SHA-256 over its cells and its declarations.
+        code: all code cells, without magics and shell lines.
+    """
 
     path: Path
     title: str
@@ -41,12 +50,12 @@ class Notebook:
 
     @property
     def name(self) -> str:
-        """The file name without its ending, e.g. `02_stage1_encoder`."""
+        """File name without its ending, e.g. `02_stage1_encoder`."""
         return self.path.stem
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        """Read a notebook; raise `NotebookError` if it is none or has not exactly one cell tagged `parameters`."""
+        """Read a notebook. Raises `NotebookError` if invalid or without exactly one `parameters` cell."""
         try:
             book = nbformat.read(path, as_version=4)
         except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
@@ -68,12 +77,15 @@ class Notebook:
         )
 
     def makers(self) -> dict[str, str]:
-        """Each declared input, with the name of the notebook that makes it."""
+        """Return for each declared input the name of the notebook that makes it."""
         return {name: name.split("/", 1)[0] for name in self.inputs}
 
 
 def find_notebooks(folder: Path) -> list[Notebook]:
-    """All `NN_name.ipynb` of a folder in order; raise `NotebookError` if there are none or two share a number."""
+    """Read all `NN_name.ipynb` of a folder, in order.
+
+    Raises `NotebookError` if there are none, two share a number, or one is invalid.
+    """
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise NotebookError(f"{folder}: no notebooks named NN_name.ipynb")
@@ -85,7 +97,11 @@ def find_notebooks(folder: Path) -> list[Notebook]:
 
 
 def clean(path: Path) -> bool:
-    """Drop outputs and counts from a notebook's source, renew its `parameters` cell and what its prose says it reads and leaves; True if it changed."""
+    """Clean a notebook's source file in place, and return whether it changed.
+
+    This drops outputs and execution counts. It rewrites the `parameters` cell, and the lines in the prose
+    that list inputs and outputs.
+    """
     before = path.read_text(encoding="utf-8")
     book = nbformat.reads(before, as_version=4)
     for cell in book.cells:
@@ -106,7 +122,7 @@ def clean(path: Path) -> bool:
 
 
 def _declare(prose: str, declared: Mapping[str, Sequence[str]]) -> str:
-    """The prose with its lines `**Reads** ...` and `**Leaves** ...`, if it has any, as the notebook's metadata declare it."""
+    """Rewrite the lines `**Reads** ...` and `**Leaves** ...` of the prose from the notebook's metadata."""
     for word, where, names in (
         ("Reads", "from the run's folder", declared.get("inputs", ())),
         ("Leaves", "in its own folder", [*declared.get("outputs", ()), "run.json"]),
@@ -114,7 +130,7 @@ def _declare(prose: str, declared: Mapping[str, Sequence[str]]) -> str:
         listed = ", ".join(f"`{name}`" for name in names) or "nothing"
         prose = re.sub(
             rf"^\*\*{word}\*\* .*?\.( *)$",
-            lambda line: f"**{word}** ({where}) {listed}.{line[1]}",
+            lambda line, text=f"**{word}** ({where}) {listed}": f"{text}.{line[1]}",
             prose,
             flags=re.M,
         )
@@ -122,7 +138,7 @@ def _declare(prose: str, declared: Mapping[str, Sequence[str]]) -> str:
 
 
 def title_of(book: nbformat.NotebookNode) -> str:
-    """The first heading of the notebook's prose."""
+    """Return the first heading of the notebook's prose. Empty if it has none."""
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     heading = re.search(r"^# +(.+)$", prose, re.M)
     return heading[1].strip() if heading else ""

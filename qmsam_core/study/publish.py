@@ -1,10 +1,13 @@
-"""Copy what is worth sharing of a finished run into a folder that can be committed: pages, tables, pictures, records; a few MB.
+"""Copy pages, tables, pictures and records of a finished run into a folder to be committed (a few MB).
 
-`python -m qmsam_core.study.publish outputs/laptop -o outputs/reference/laptop`, which also renews the results in the README;
-`python -m qmsam_core.study.publish --readme` does that alone.
+    python -m qmsam_core.study.publish outputs/laptop -o outputs/reference/laptop
+    python -m qmsam_core.study.publish --readme
 
-Pictures are linked, not embedded, and of 256 colours. Of real data only those are shared whose cases are all under an open licence by the data folder's
-`SOURCES.md`, named with their source; the others are left out of the folder and of the reports. No path of the machine is left in any file.
+The first command also renews the results in the README. The second does only that.
+
+Pictures are linked, not embedded, and have 256 colours. A picture of real data is shared only if the data
+folder's `SOURCES.md` states an open licence for all its cases. Their source is then named. Other pictures are
+left out of the folder and of the reports. No file names a path of this machine.
 """
 
 from __future__ import annotations
@@ -34,22 +37,26 @@ from qmsam_core.study.notebooks import NotebookError, find_notebooks, title_of
 from qmsam_core.study.readme_results import ReadmeError, update_readme
 from qmsam_core.study.report import Entry, index_html, report_html
 
-SHARED = (".csv", ".png")  # of what a notebook left; beside them its report and its run.json
+SHARED = (".csv", ".png")  # a notebook's outputs that are copied, beside its report and its run.json
 KINDS = (*SHARED, ".html", ".json")
 Sources = dict[str, pd.DataFrame]
-"""What is stated of each data folder that the run was given, by the parameter that names it; see `read_sources`."""
+"""The tables of `read_sources`, by the parameter that names the data folder."""
 FIGURE = re.compile(r"run\.figure\(\s*[\"'](\w+)[\"']")
 
 
 class PublishError(RuntimeError):
-    """A run cannot be published; the message has one line a problem."""
+    """A run cannot be published. The message has one line per problem."""
 
 
 def publish(run_dir: Path, target: Path) -> list[Path]:
-    """Make `target` the published copy of the finished run in `run_dir`; returns its files.
+    """Make `target` the published copy of the finished run in `run_dir`, and return its files, sorted.
 
-    What was in `target` stays until the copy is complete and checked. Raises `PublishError` for a run that is unfinished or altered, a target that holds
-    other things, a path of the machine left in a text, or a link to nothing; `ParamsError` for a run of other parameters than today's.
+    The former content of `target` stays until the copy is complete and checked.
+
+    Raises:
+        PublishError: the run is unfinished or altered, `target` holds something else, a text still names a
+            path of this machine, or a link leads nowhere.
+        ParamsError: this version does not accept the run's parameters.
     """
     run_dir, target = run_dir.resolve(), target.resolve()
     names = [book.name for book in find_notebooks(project_root() / "notebooks")]
@@ -120,14 +127,15 @@ def _check_target(target: Path) -> None:
         or (target.is_dir() and any(target.iterdir()) and not (target / "index.html").is_file())
     ):
         raise PublishError(
-            f"{target}: holds something other than a published run ({foreign[0].name if foreign else 'no index.html'}); name another folder"
+            f"{target}: holds something other than a published run "
+            f"({foreign[0].name if foreign else 'no index.html'}); name another folder"
         )
 
 
 def _notebook(
     source: Path, copy: Path, record: dict[str, Any], sources: Sources, machine: MachineNames
 ) -> Entry:
-    """Copy one notebook's files, its report rendered anew; returns what the index says of it."""
+    """Copy one notebook's files, render its report anew, and return its entry in the index."""
     copy.mkdir(parents=True)
     figures = {item["file"]: {**item, **_permission(item, sources)} for item in record["figures"]}
     for name in (name for name in record["outputs"] if name.endswith(SHARED)):
@@ -149,7 +157,10 @@ def _notebook(
 
 
 def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
-    """Why a picture is `withheld`, or the `credits` of the cases it shows; nothing for phantoms (cases of no folder in `sources`) and for plots."""
+    """Return why a picture is `withheld`, or the `credits` of its cases.
+
+    The result is empty for plots and for phantoms, which are cases of no folder in `sources`.
+    """
     if not sources or item.get("shows") == []:
         return {}
     if item.get("shows") is None:
@@ -167,7 +178,8 @@ def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
             for name in closed
         ]
         return {
-            "withheld": f"Not shown here: no open licence is stated in the data folder's {SOURCES} for {', '.join(stated)}."
+            "withheld": "Not shown here: no open licence is stated in the data folder's "
+            f"{SOURCES} for {', '.join(stated)}."
         }
     credit: dict[str, list[str]] = {}
     for name, row in rows.items():
@@ -178,7 +190,7 @@ def _permission(item: dict[str, Any], sources: Sources) -> dict[str, Any]:
 
 
 def _folder_and_name(shown: str) -> tuple[str, str]:
-    """Of a case as `NotebookRun.figure` records it: the parameter that names its data folder, and its name below that."""
+    """Split a case that `NotebookRun.figure` recorded into the data folder's parameter and its name."""
     folder, colon, name = shown.partition(":")
     return (folder, name) if colon and folder in DATA_ROOTS else ("data_root", shown)
 
@@ -186,7 +198,7 @@ def _folder_and_name(shown: str) -> tuple[str, str]:
 def _replace_pictures(
     book: nbformat.NotebookNode, figures: dict[str, dict[str, Any]], sources: Sources
 ) -> None:
-    """Let each picture in an executed notebook be a link to its file, or the line that says why it is withheld."""
+    """Replace each picture of an executed notebook by a link to its file, or say why it is withheld."""
     for cell in book.cells:
         named = iter(FIGURE.findall(cell.source))
         for output in cell.get("outputs", ()):
@@ -206,10 +218,14 @@ def _replace_pictures(
 
 
 def smaller(png: bytes) -> bytes:
-    """A PNG on white with 256 colours, which a chart or a small picture does not miss; the former one where that is no gain."""
+    """Return a PNG on white with 256 colours, or the given one if that is not larger.
+
+    Charts and small pictures lose nothing visible.
+    """
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    # coverage first, or the thin coloured lines of a few objects on a grey picture would get no colour of their own; Pillow dithers only to a palette it is given
+    # Maximum coverage keeps the colours of thin lines on a grey picture.
+    # Pillow dithers only if it is given a palette.
     palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     stream = io.BytesIO()
     picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(stream, "PNG", optimize=True)
@@ -217,7 +233,7 @@ def smaller(png: bytes) -> bytes:
 
 
 def dangling_links(folder: Path) -> Iterator[str]:
-    """`page: link` of every relative link or picture in the pages below `folder` that leads to nothing."""
+    """Yield `page: link` for every relative link or picture below `folder` whose file does not exist."""
     for page in sorted(folder.rglob("*.html")):
         for link in re.findall(r'(?:href|src)="([^"#?]+)[^"]*"', page.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:|//", link) and not (page.parent / link).exists():
@@ -236,7 +252,7 @@ def _check_copy(copy: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 2 when nothing was published or the README cannot be written."""
+    """Run the command line. Return 0, or 2 if nothing was published or the README cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.study.publish",
         description="Publish a finished run, and renew the results in the README.",

@@ -1,4 +1,4 @@
-"""HTML tables made to fit a page: numbers to the right and unbroken, texts that wrap, headers in two levels where words repeat."""
+"""Make HTML tables fit a page: align numbers, wrap texts, and group headers that share words."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from bs4 import BeautifulSoup, Tag
 from qmsam_core.evaluate.tables import DASH
 
 MANY = 8
-"""Tables of more columns are set in small type and may be wider than the text."""
+"""Tables with more columns are set in small type and may be wider than the text."""
 
 NUMBER = re.compile(r"[+\-−]?[\d,]*\.?\d+(e[+-]?\d+)?( ?(%|×|x|points|ms|s|MB|GB))?")
 NOTHING = {"", DASH, "-", "nan", "NaN", "None"}
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(%|×|x|points|ms|s|MB|GB)(?!\w))")
 LONG = {"th": 12, "td": 14}
-"""A word of more letters than this in a header or a cell may be broken behind a dot, a dash, a slash ..."""
+"""Longer words in a header or a cell may break after a dot, a dash, a slash or the like."""
 
 SOURCES = ("paper", "here")
 PERCENT = " (%)"
 
 
 def readable_tables(html: str) -> str:
-    """HTML with its tables made to fit a page; the templates' style sheet does the rest.
+    """Return the HTML with its tables made to fit a page. The templates' style sheet does the rest.
 
-    Text may wrap and numbers may not. Numeric columns stand to the right. Headings that neighbours share are
-    written once above them. Each table gets a container that scrolls on a screen too narrow all the same.
+    Text may wrap, numbers may not. Numeric columns are aligned to the right. Headings that neighbouring
+    columns share are written once above them. Each table gets a container that scrolls on a narrow screen.
     """
     soup = BeautifulSoup(html, "html.parser")
-    for style in soup.find_all("style", scoped=True):  # pandas' own; it would align every header to the right
+    for style in soup.find_all("style", scoped=True):  # pandas' style aligns every header to the right
         style.decompose()
     for table in soup.find_all("table"):
         _make_readable(soup, table)
@@ -38,10 +38,10 @@ def readable_tables(html: str) -> str:
 
 
 def grouped(names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Names of columns under the headings that neighbours share: (heading, what is left of each name).
+    """Group column names under the words that neighbours share: (heading, the rest of each name).
 
-    `Stage 3 DSC paper` and `Stage 3 DSC here` go under `Stage 3`. Where no arm has its two columns side by
-    side, `stage 1 paper` and `stage 2 paper` go under `paper`. A column outside all groups has no heading.
+    `Stage 3 DSC paper` and `Stage 3 DSC here` go under `Stage 3`. If no arm has its two columns side by side,
+    `stage 1 paper` and `stage 2 paper` go under `paper`. A column outside all groups has an empty heading.
     """
     words = [name.split() for name in names]
     arms = [tuple(each[:-1]) if each[-1:] and each[-1] in SOURCES else () for each in words]
@@ -57,7 +57,7 @@ def grouped(names: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _under_heading(key: tuple[str, ...] | str, run: list[list[str]]) -> list[tuple[str, list[str]]]:
-    """Neighbours with the same key: the first words of an arm's columns, or the last word of a source's."""
+    """Group neighbours with the same key: an arm's first words, or the last word (`paper` or `here`)."""
     if not key:
         return [("", [" ".join(each)]) for each in run]
     if isinstance(key, tuple):
@@ -70,7 +70,7 @@ def _under_heading(key: tuple[str, ...] | str, run: list[list[str]]) -> list[tup
 
 
 def _shared_at_end(rows: Iterable[Sequence[str]]) -> int:
-    """How many last words all rows share, one word of each left over; at most one if they are the same."""
+    """Count the last words all rows share. Each row keeps one more word. Equal rows share at most one."""
     different = {tuple(row) for row in rows}
     shortest = min(map(len, different)) - 1
     if len(different) == 1:
@@ -79,7 +79,7 @@ def _shared_at_end(rows: Iterable[Sequence[str]]) -> int:
 
 
 def _make_readable(soup: BeautifulSoup, table: Tag) -> None:
-    """Align, group and break the cells of one table, and put it into a container that can scroll."""
+    """Align, group and break the cells of one table, and put it into a container that scrolls."""
     head, body = (
         [row.find_all(["th", "td"]) for row in table.select(f"{part} > tr")] for part in ("thead", "tbody")
     )
@@ -96,14 +96,14 @@ def _make_readable(soup: BeautifulSoup, table: Tag) -> None:
     for cell in table.select("th, td:not(.n)"):
         _let_break(soup, cell)
     box = table.wrap(soup.new_tag("div", attrs={"class": "table many" if many else "table"}))
-    if table.caption:  # in the table it would be as wide as that, and scroll with it
+    if table.caption:  # inside the table it would be as wide and scroll with it
         text = table.caption.extract().get_text()
         table["aria-label"] = text
         box.insert(0, soup.new_tag("p", attrs={"class": "caption"}, string=text))
 
 
 def _numeric_columns(head: list[list[Tag]], body: list[list[Tag]]) -> Iterator[list[Tag]]:
-    """The cells of each column that holds numbers alone: those of the header, then the others."""
+    """Yield the cells of each column that holds only numbers, header cells first."""
     width = len(head[-1]) if head else 0
     for place in range(-1, -width - 1, -1):  # from the right: cells that span rows are missing on the left
         cells = [row[place] for row in body if len(row) >= -place and row[place].name == "td"]
@@ -113,7 +113,7 @@ def _numeric_columns(head: list[list[Tag]], body: list[list[Tag]]) -> Iterator[l
 
 
 def _percent_to_header(cells: list[Tag]) -> None:
-    """Where all numbers of a column are in percent, its header says so and they need less room."""
+    """Move the percent sign to the header if all numbers of a column have one. This saves room."""
     header, *rest = cells
     numbers = [cell for cell in rest if cell.get_text(strip=True) not in NOTHING]
     if all(cell.get_text().endswith(" %") for cell in numbers):
@@ -123,7 +123,7 @@ def _percent_to_header(cells: list[Tag]) -> None:
 
 
 def _group_header(soup: BeautifulSoup, table: Tag, cells: list[Tag], body: list[list[Tag]]) -> None:
-    """A header of two rows in place of one where columns share words."""
+    """Replace a header row by two rows if columns share words."""
     groups = grouped([cell.get_text().removesuffix(PERCENT) for cell in cells])
     if not any(heading for heading, _ in groups):
         return
@@ -146,7 +146,7 @@ def _group_header(soup: BeautifulSoup, table: Tag, cells: list[Tag], body: list[
 
 
 def _let_break(soup: BeautifulSoup, cell: Tag) -> None:
-    """Keep numbers and their units together, and allow long names of files and layers to break."""
+    """Keep numbers with their units, and let long names of files and layers break."""
     for text in cell.find_all(string=True):
         pieces: list[str | Tag] = []
         for word in re.split(r"( +)", BEFORE_UNIT.sub("\u00a0", text)):

@@ -1,4 +1,4 @@
-"""The README's results, written from the tables of the published runs (`outputs/reference/*/`), between two comments."""
+"""Write the results in the README from the tables of the published runs (`outputs/reference/*/`)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from qmsam_core.study.freshness import read_record
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 SUMMARY, GAIN = "09_testing/summary.csv", "06_engine_speed/int8_gain.csv"
 OURS = ("Table 5", "OpenVINO")
-"""The row of `int8_gain.csv` that the README quotes: LiteMedSAM's int8 export on the engine it is made for."""
+"""Row of `int8_gain.csv` that the README quotes: LiteMedSAM's int8 export on the engine it is made for."""
 
 
 class ReadmeError(RuntimeError):
-    """The README cannot take the results; the message names the file."""
+    """The README has no place for the results. The message names the file."""
 
 
 def update_readme(root: Path) -> bool:
-    """Put the results of every published run between the two comments of `README.md`; True if that changed it.
+    """Write the results of all published runs between the comments `BEGIN` and `END` of `README.md`.
+
+    Returns whether the file changed.
 
     Raises:
-        ReadmeError: the comments are not there.
+        ReadmeError: the file does not have each comment once, in this order.
     """
     path = root / "README.md"
     before = path.read_text(encoding="utf-8")
     if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
         raise ReadmeError(
-            f"{path}: expected one line {BEGIN} and below it one line {END}; put them where the results belong"
+            f"{path}: expected one line {BEGIN} and below it one line {END}; "
+            "put them where the results belong"
         )
     head, rest = before.split(BEGIN)
     after = f"{head}{BEGIN}\n{results(root)}{END}{rest.split(END)[1]}"
@@ -43,7 +46,7 @@ def update_readme(root: Path) -> bool:
 
 
 def results(root: Path) -> str:
-    """Markdown: for each published run what it was measured on, its table of results, and what int8 gains in time."""
+    """Return Markdown with the machine, the results and the speed-up by int8 of each published run."""
     runs = sorted(index.parent for index in (root / "outputs" / "reference").glob("*/index.html"))
     blocks = [_block(root, run) for run in runs if (run / SUMMARY).is_file()]
     return "\n".join(["", *blocks]) if blocks else "\nNo run is published yet.\n\n"
@@ -56,7 +59,8 @@ def _block(root: Path, run: Path) -> str:
     where = os.path.relpath(run / "index.html", root)
     lines = [
         f"**{caption(params)}**, on {cpu['model']} ({features}), {params.threads} threads;",
-        f"[the whole run on one page]({where}) (download, open in a browser), [the table]({_path(root, run / SUMMARY)}).",
+        f"[the whole run on one page]({where}) (download, open in a browser), "
+        f"[the table]({_path(root, run / SUMMARY)}).",
         "",
         *_table(pd.read_csv(run / SUMMARY)),
         "",
@@ -89,13 +93,14 @@ def _table(summary: pd.DataFrame) -> list[str]:
 
 
 def _gain(root: Path, run: Path) -> list[str]:
-    """One sentence on speed: int8 against the best float arm, against plain float, and the paper's ratio."""
+    """Compare int8's speed with the best float arm, plain float and the paper, in one sentence."""
     if not (run / GAIN).is_file():
         return []
     row = pd.read_csv(run / GAIN).set_index(["table", "engine"]).loc[OURS]
     return [
-        f"An image and a box in int8 is {row['speed-up over best float']:.2f} times as fast as on the best float arm of this CPU"
-        f" ({row['best float']}) and {row['speed-up over plain float']:.2f} times as fast as float exported plainly; in the paper's"
+        f"An image and a box in int8 is {row['speed-up over best float']:.2f} times as fast as "
+        f"on the best float arm of this CPU ({row['best float']}) and "
+        f"{row['speed-up over plain float']:.2f} times as fast as float exported plainly; in the paper's"
         f" Table 5 it is {row['speed-up paper']:.2f} times ([all arms]({_path(root, run / GAIN)})).",
         "",
     ]

@@ -1,4 +1,4 @@
-"""Ways of quantising a model, judged on the same slices: how far their masks agree with the float model's, and their DSC."""
+"""Compare quantisation recipes on the same slices by DSC and by agreement with the float model's masks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ REFERENCE = "float"
 
 
 def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.DataFrame:
-    """Low-res masks of every engine on the same slices, one box each.
+    """Score the low-res masks of every engine on the same slices, one box per slice.
 
     Args:
-        engines: by name; the one called `float` is what the others should agree with.
-        batches: of `train.evaluation_batches`: image (B, 3, S, S), box (B, 4), mask (B, 1, M, M), modality and name of each.
+        engines: engines by name. The one named `float` is the reference for the agreement.
+        batches: batches of `train.evaluation_batches`, with image (B, 3, S, S), box (B, 4), mask
+            (B, 1, M, M), modality and name.
 
     Returns:
-        A row a slice and engine: arm, case (slice and object), group (the case it is from), modality, dsc with the truth, and
-        agreement, the Dice with the float mask; both 0..1.
+        One row per slice and engine: arm, case (names slice and object), group (the case of the slice),
+        modality, dsc with the label, and agreement (Dice with the float mask). Both scores are 0..1.
     """
     rows = []
     for batch in batches:
@@ -42,13 +43,18 @@ def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.D
 
 
 def one_mask(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The low-res mask (M, M) bool of one box (1, 4) on one image (1, 3, S, S)."""
+    """Return the low-res mask, bool (M, M), of one box (1, 4) on one image (1, 3, S, S)."""
     return engine.decode(engine.encode(image), box)[0] > 0
 
 
 def judged(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm of `slice_scores`, means over modalities: arm, agreement, `agreement low`, the modality where it is lowest
-    (`weakest`), dsc, and its difference to float with a 95 % interval (`difference`, `difference low`, `difference high`)."""
+    """Summarise `slice_scores`, one row per arm.
+
+    Returns:
+        Columns name, agreement, `agreement low`, weakest, dsc, difference, `difference low` and
+        `difference high`. Means are over modalities. weakest is the modality with the lowest agreement, which
+        is `agreement low`. difference is DSC minus the float model's, with a 95 % bootstrap interval.
+    """
     by_arm = {arm: rows.drop(columns="arm") for arm, rows in scores.groupby("arm", sort=False)}
     rows = []
     for arm, own in by_arm.items():

@@ -1,7 +1,7 @@
-"""Where a result comes from: one `run.json` beside each notebook's tables and figures.
+"""Record where a result comes from, in one `run.json` beside each notebook's tables and figures.
 
-It holds the commit, package versions, the CPU and its int8 and bf16 instructions, the resolved parameters,
-seeds, and the SHA-256 of everything read and written.
+It holds the commit, the package versions, the CPU with its int8 and bf16 instructions, the resolved
+parameters, the seeds, and the SHA-256 of everything read and written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from qmsam_core.params import Params
 from qmsam_core.provenance.environment import ProvenanceError, environment, project_root
 from qmsam_core.provenance.files import sha256, write_atomic, write_json
+from qmsam_core.study.parameters_cell import params_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class MissingInputError(FileNotFoundError):
-    """A file an earlier notebook should have left is not there; the message says which notebook makes it."""
+    """An input file is missing. The message names the notebook that makes it, or asks for the file."""
 
 
 def set_seeds(seed: int) -> dict[str, int]:
-    """Seed python, numpy and torch; return what was set, for the record."""
+    """Seed Python, NumPy and PyTorch. Return the seeds by library, for the record."""
     import torch
 
     random.seed(seed)
@@ -40,9 +41,11 @@ def set_seeds(seed: int) -> dict[str, int]:
 
 
 class NotebookRun:
-    """One notebook at work: its parameters, its folder, what it read and wrote.
+    """A running notebook: its parameters, its folder, and the files it read and wrote.
 
-    Attributes: `params`; `dir`, the folder `<outputs_root>/<label>/<name>` relative to the project's root.
+    Attributes:
+        params: the notebook's parameters.
+        dir: its folder `<outputs_root>/<label>/<name>`, relative to the project's root.
     """
 
     def __init__(self, name: str, params: Params) -> None:
@@ -60,16 +63,23 @@ class NotebookRun:
 
     @classmethod
     def begin(cls, name: str, namespace: Mapping[str, Any]) -> NotebookRun:
-        """Validate the notebook's parameters, go to the project's root, set seeds and threads, make the folder.
+        """Validate the parameters, change to the project's root, set seeds and threads, and make the folder.
 
-        `namespace` is the notebook's `globals()`. Works whether the kernel started in the project's root (papermill)
-        or in `notebooks/` (JupyterLab). Raises `ParamsError`, `ProvenanceError`.
+        The kernel may have started in the project's root (papermill) or in `notebooks/` (JupyterLab).
+
+        Args:
+            name: file name of the notebook without its ending.
+            namespace: the notebook's `globals()`.
+
+        Raises:
+            ParamsError: a parameter is unknown or wrong.
+            ProvenanceError: the project's root was not found.
         """
         import pandas as pd
         import torch
 
-        pd.set_option("display.max_colwidth", None)  # texts in a table wrap; none is cut short
-        params = Params.from_namespace(namespace, source=name)
+        pd.set_option("display.max_colwidth", None)  # do not cut texts in tables short
+        params = params_of(namespace, source=name)
         os.chdir(project_root())
         run = cls(name, params)
         torch.set_num_threads(params.threads)
@@ -77,9 +87,9 @@ class NotebookRun:
         return run
 
     def input(self, notebook: str, name: str) -> Path:
-        """The path of what an earlier notebook left (a file or a folder), recorded with its SHA-256.
+        """Return the path of an earlier notebook's file or folder, and record its SHA-256.
 
-        Raises `MissingInputError`, naming the notebook to run first.
+        Raises `MissingInputError`, which names the notebook to run first.
         """
         path = self.params.run_dir / notebook / name
         if not path.exists():
@@ -90,7 +100,7 @@ class NotebookRun:
         return path
 
     def external(self, path: str | Path) -> Path:
-        """A file from outside the run, such as a downloaded checkpoint, recorded with its SHA-256.
+        """Return the path of a file from outside the run, such as a checkpoint, and record its SHA-256.
 
         Raises `MissingInputError`.
         """
@@ -107,7 +117,7 @@ class NotebookRun:
         self._weights = dict(origin)
 
     def output(self, name: str) -> Path:
-        """The path of a file or folder this notebook is about to write; `finish` records its SHA-256."""
+        """Return the path of a file or folder to be written. `finish` records its SHA-256."""
         if name not in self._outputs:
             self._outputs.append(name)
         path = self.dir / name
@@ -115,13 +125,13 @@ class NotebookRun:
         return path
 
     def table(self, name: str, frame: DataFrame) -> DataFrame:
-        """Write `<name>.csv` and return the frame for display. A plain 0, 1, 2 ... index is left out."""
+        """Write `<name>.csv` and return the frame for display. A plain index 0, 1, 2, ... is left out."""
         plain = frame.index.name is None and frame.index.equals(type(frame)(index=range(len(frame))).index)
         write_atomic(self.output(f"{name}.csv"), lambda partial: frame.to_csv(partial, index=not plain))
         return frame
 
     def comparison(self, name: str, frame: DataFrame, caption: str) -> DataFrame:
-        """Like `table`, and shown with `caption` on the study's index page as one of "paper vs this run"."""
+        """Do as `table`, and list it with `caption` on the index page as a comparison with the paper."""
         self._comparisons = [c for c in self._comparisons if c["file"] != f"{name}.csv"]
         self._comparisons.append({"file": f"{name}.csv", "caption": caption})
         return self.table(name, frame)
@@ -131,9 +141,17 @@ class NotebookRun:
     ) -> Figure:
         """Write `<name>.png`, list it on the study's index page, and return the figure for display.
 
-        `shows` names the cases (paths of their files) whose images it shows: only then can `publish` tell whether others may see them. It is
-        recorded as names below the data folder (see `_below_data` for others); as none for a figure without images; as unknown (null) for images that are not accounted for.
-        Raises `ProvenanceError` for a case from elsewhere.
+        The record holds the cases' names, an empty list for a figure without images, or null for images whose
+        cases are not given. `publish` needs the names to decide whether others may see the figure.
+
+        Args:
+            name: file name without its ending.
+            figure: figure to save. It is closed.
+            caption: text on the index page.
+            shows: paths of the case files whose images the figure shows.
+
+        Raises:
+            ProvenanceError: a case is in none of the run's data folders.
         """
         from matplotlib import pyplot
 
@@ -142,13 +160,16 @@ class NotebookRun:
             names = []
 
         write_atomic(self.output(f"{name}.png"), lambda partial: figure.savefig(partial, bbox_inches="tight"))
-        pyplot.close(figure)  # else the notebook shows it twice: as the cell's value and as an open figure
+        pyplot.close(figure)  # else the notebook shows it twice, as the cell's value and as an open figure
         self._figures = [f for f in self._figures if f["file"] != f"{name}.png"]
         self._figures.append({"file": f"{name}.png", "caption": caption, "shows": names})
         return figure
 
     def _below_data(self, path: str | Path) -> str:
-        """A case's name below the data folder or the phantoms notebook 00 drew; below another folder of the run's, with that parameter's name before it."""
+        """Return a case's name below its data folder, or below the phantoms that notebook 00 drew.
+
+        The parameter's name and a colon come first if the folder is not `data_root`.
+        """
         roots = {"data_root": self.params.run_dir / "00_prepare" / "phantoms", **self.params.data_roots}
         for parameter, root in roots.items():
             name = os.path.relpath(path, root)
@@ -159,11 +180,12 @@ class NotebookRun:
                     else f"{parameter}:{Path(name).as_posix()}"
                 )
         raise ProvenanceError(
-            f"{path}: a figure shows this case, which is not in the run's data folder {', '.join(os.path.abspath(root) for root in roots.values())}"
+            f"{path}: a figure shows this case, which is not in the run's data folder "
+            f"{', '.join(os.path.abspath(root) for root in roots.values())}"
         )
 
     def finish(self) -> None:
-        """Write `run.json`. Raises `ProvenanceError` for an output that was announced and never written."""
+        """Write `run.json`. Raises `ProvenanceError` if an announced output was never written."""
         missing = [name for name in self._outputs if not (self.dir / name).exists()]
         if missing:
             raise ProvenanceError(

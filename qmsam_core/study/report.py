@@ -1,6 +1,6 @@
-"""HTML of the study: a report for each executed notebook, and an index of a whole run.
+"""Make the HTML of the study: a report for each executed notebook, and an index of a whole run.
 
-Neither loads anything from the network: no fonts, no scripts. TeX between dollar signs is therefore not
+The pages load nothing from the network, neither fonts nor scripts. Therefore TeX between dollar signs is not
 typeset. Tables are made to fit the page, so that a picture or a print of it shows all their columns.
 """
 
@@ -25,7 +25,7 @@ from qmsam_core.provenance.files import write_atomic
 from qmsam_core.study.readable_tables import readable_tables
 
 CLAIMS = "/claims.csv"
-"""The table that opens the index: what the paper claims and what the run found."""
+"""Ending of the table that opens the index: the paper's claims and the run's findings."""
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -34,7 +34,14 @@ LOADER = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of a notebook; `stale` is empty if up to date, `record` is `run.json` if any."""
+    """A notebook in the index.
+
+    Attributes:
+        name: file name of the notebook without its ending.
+        title: its first heading.
+        stale: why it is not up to date. Empty if it is.
+        record: content of its `run.json`. Empty if there is none.
+    """
 
     name: str
     title: str
@@ -43,27 +50,27 @@ class Entry:
 
 
 def write_report(executed: Path, title: str) -> Path:
-    """Render an executed notebook to `report.html` beside it, its figures embedded; returns the path."""
+    """Render an executed notebook to `report.html` beside it, with embedded figures. Return the path."""
     body = report_html(nbformat.read(executed, as_version=4), title)
     report = executed.with_name("report.html")
     return write_atomic(report, lambda partial: partial.write_text(body, encoding="utf-8"))
 
 
 def report_html(book: nbformat.NotebookNode, title: str) -> str:
-    """An executed notebook as a page, code visible, parameters folded.
+    """Render an executed notebook as a page with visible code and folded parameters.
 
-    A PNG output whose metadata have `filename` is linked, others are embedded; `caption` there is its text.
+    A PNG output whose metadata have `filename` is linked, with `caption` as its text. Others are embedded.
     """
     exporter = HTMLExporter(extra_loaders=[LOADER], template_name="lab", template_file="report.html.j2")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    with warnings.catch_warnings():  # a figure without alternative text is no reason to speak up
+    with warnings.catch_warnings():  # figures need no alternative text here
         warnings.filterwarnings("ignore", message="Alternative text is missing")
         body, _ = exporter.from_notebook_node(_to_read(book), resources={"metadata": {"name": title}})
     return readable_tables(body)
 
 
 def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
-    """Write `<run folder>/index.html`, all results of a run on one page; returns the path."""
+    """Write all results of a run on one page, `<run folder>/index.html`. Return the path."""
     run_dir = root / params.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     text = index_html(run_dir, params, entries)
@@ -71,9 +78,9 @@ def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:
 
 
 def index_html(run_dir: Path, params: Params, entries: Iterable[Entry], published: bool = False) -> str:
-    """The index of the run in `run_dir` as a page; pictures that are withheld come behind the others.
+    """Render the index of the run in `run_dir`. Withheld pictures come after the others.
 
-    `published` leaves out which notebooks are up to date, for a copy they no longer matter to.
+    With `published` the page does not say which notebooks are up to date. In a copy that does not matter.
     """
     entries = list(entries)
     templates = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -92,7 +99,7 @@ def index_html(run_dir: Path, params: Params, entries: Iterable[Entry], publishe
 
 
 def scale_of(params: Params) -> str:
-    """One sentence on what the numbers of this run are worth."""
+    """Say in one sentence how far the numbers of this run can be compared with the paper's."""
     data = params.data_description if params.data_root is None else f"data from {params.data_description}"
     what = f"{params.profile} profile: {params.model} at {params.image_size} px, {data}"
     if params.data_root is None:
@@ -101,13 +108,13 @@ def scale_of(params: Params) -> str:
 
 
 def table_html(path: Path) -> str:
-    """A result table as HTML, numbers as in the notebooks: shares in percent, a dash for absent values."""
+    """Render a CSV table as HTML like the notebooks: shares in percent, a dash for missing values."""
     with pd.option_context("display.max_colwidth", None):
         return readable_tables(rendered(pd.read_csv(path)).to_html(index=False, border=0, escape=True))
 
 
 def _to_read(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without what says nothing on paper: progress bars that were live, parameters told twice."""
+    """Remove what is useless on a static page: live progress bars and repeated parameters."""
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         if cell.cell_type == "code":
@@ -119,14 +126,14 @@ def _to_read(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _was_live(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is a widget, or the empty line that a finished progress bar leaves behind it."""
+    """Return whether an output is a widget, or the empty line that a finished progress bar leaves."""
     shown = output.get("data", {})
     html = "".join(shown.get("text/html", "nothing"))
     return WIDGET in shown or not re.sub(r"<[^>]*>", "", html).strip() and "<img" not in html
 
 
 def _without_repeats(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Papermill repeats all parameters in a cell of its own: leave those that differ from the cell above."""
+    """Keep of the parameters that papermill injects only those that differ from the cell above."""
     cells = _tagged(book, "parameters")
     declared = {line.split("  #")[0].strip() for cell in cells for line in cell.source.splitlines()}
     for cell in _tagged(book, "injected-parameters"):
@@ -159,7 +166,7 @@ def _row(run_dir: Path, entry: Entry) -> dict[str, Any]:
 
 
 def _listed(run_dir: Path, entries: Iterable[Entry], kind: str) -> Iterable[dict[str, Any]]:
-    """The tables or figures the notebooks listed, if the files are there or a reason to withhold them is."""
+    """Yield the listed tables or figures that exist as files or are withheld."""
     for entry in entries:
         for item in entry.record.get(kind, ()):
             path = f"{entry.name}/{item['file']}"
@@ -169,9 +176,10 @@ def _listed(run_dir: Path, entries: Iterable[Entry], kind: str) -> Iterable[dict
 
 
 def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
-    """The table of claims, those in which paper and run part, those the run cannot tell, and a sentence that counts.
+    """Return the claims, those on which paper and run disagree, those the run cannot judge, and a summary.
 
-    Only what holds in the paper can hold here too. What its own numbers deny and this run finds true is listed as parting.
+    Only a claim that holds in the paper can hold here too. A claim also counts as a disagreement if the
+    paper's own numbers deny it and this run confirms it.
     """
     rows = pd.read_csv(run_dir / item["path"], keep_default_na=False).to_dict("records")
     verdicts = [(row, row["holds in the paper"], row["holds here"]) for row in rows]
@@ -180,7 +188,10 @@ def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
     untold = [row for row, paper, here in verdicts if paper == "yes" and here not in ("yes", "no")]
     hold = told.count("yes")
     summary = f"Of {len(told)} claim{'s' * (len(told) != 1)} of the paper that this run can judge, "
-    summary += f"{hold} hold{'s' * (hold == 1)} here too; in {len(parting) or 'no'} statement{'s' * (len(parting) != 1)}"
+    summary += (
+        f"{hold} hold{'s' * (hold == 1)} here too; "
+        f"in {len(parting) or 'no'} statement{'s' * (len(parting) != 1)}"
+    )
     return {
         **item,
         "rows": rows,
@@ -191,7 +202,7 @@ def _claims(run_dir: Path, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:
-    """The run in a few lines: profile, data, commit, machine, time."""
+    """Describe the run in a few lines: profile, data, commit, machine, time."""
     records = [entry.record for entry in entries if entry.record]
     phantoms = f"phantoms, {params.phantom_cases} cases"
     facts = {"profile": params.profile, "data": params.data_description if params.data_roots else phantoms}

@@ -1,4 +1,4 @@
-"""Running notebooks in order, those that are not up to date, each under a temporary name until it has ended well."""
+"""Run the notebooks that are not up to date, in order. Only a successful run replaces the last one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ FORCED = "forced"
 
 
 class NotebookFailure(RuntimeError):
-    """A notebook failed: an error in a cell, a kernel that died, or an output that was not written."""
+    """A notebook failed: a cell raised an error, the kernel died, or an output was not written."""
 
 
 @dataclass
 class Study:
-    """One run of the study: the project's `root`, `params`, all `notebooks`, and `failed`, where it stopped."""
+    """One run of the study.
+
+    Attributes:
+        root: the project's root.
+        params: parameters of the run.
+        notebooks: all notebooks, in order.
+        failed: name of the notebook that failed. Empty if none did.
+    """
 
     root: Path
     params: Params
@@ -43,26 +50,30 @@ class Study:
         return self.root / self.params.run_dir
 
     def select(self, only: Sequence[str] = (), start: str | None = None) -> list[Notebook]:
-        """The notebooks to look at, by number or name; raises `StudyError` for one that does not exist."""
+        """Select notebooks by number or name: those in `only`, or all if empty, from `start` on.
+
+        Raises `StudyError` if there is no such notebook.
+        """
         chosen = [self._find(key) for key in only] or self.notebooks
         first = self._find(start).name if start else ""
         return [book for book in self.notebooks if book in chosen and book.name >= first]
 
     def check_inputs(self, selected: Sequence[Notebook]) -> None:
-        """Raise `StudyError` if an input is neither there nor made by an earlier notebook of the selection."""
+        """Raise `StudyError` if an input is missing and no earlier notebook of the selection makes it."""
         lines = []
         for position, book in enumerate(selected):
             made = {earlier.name for earlier in selected[:position]}
             for name, maker in book.makers().items():
                 if maker not in made and not (self.run_dir / name).exists():
                     lines.append(
-                        f"{book.name}: needs {self.params.run_dir / name}, which is missing; run notebook {maker} first"
+                        f"{book.name}: needs {self.params.run_dir / name}, which is missing; "
+                        f"run notebook {maker} first"
                     )
         if lines:
             raise StudyError("\n".join(lines))
 
     def run(self, selected: Sequence[Notebook], force: bool = False) -> bool:
-        """Run what is stale among `selected`, serially, and write the index; False if a notebook failed."""
+        """Run the stale notebooks of `selected` in order, and write the index. Return False if one failed."""
         self._warn_of_stale_inputs(selected)
         for book in selected:
             started = time.time()
@@ -93,7 +104,7 @@ class Study:
         )
 
     def _warn_of_stale_inputs(self, selected: Sequence[Notebook]) -> None:
-        """A notebook outside the selection may have made its files from something else: say so, and go on."""
+        """Warn if an input comes from a notebook outside the selection that is not up to date."""
         outside = {maker for book in selected for maker in book.makers().values()} - {
             book.name for book in selected
         }
@@ -106,9 +117,12 @@ class Study:
                 )
 
     def _bring_up_to_date(self, book: Notebook, reason: str, started: float) -> None:
-        """Run the notebook where there is a `reason` to. Its results are good then, so a `failed.ipynb` tells of an attempt that changed none of them."""
+        """Run the notebook if there is a `reason`, and write its report.
+
+        Afterwards the results are valid. The `failed.ipynb` of an attempt that changed none is then removed.
+        """
         folder = self.run_dir / book.name
-        if reason == FORCED:  # training too, which a notebook would else find finished
+        if reason == FORCED:  # train again too: the marks would tell the notebook that training is finished
             for mark in folder.rglob(FINISHED):
                 mark.unlink()
         if reason:
@@ -118,7 +132,7 @@ class Study:
             write_report(folder / "executed.ipynb", book.title)
 
     def _execute(self, book: Notebook, folder: Path, started: float) -> None:
-        """Run one notebook under a temporary name: only a good run takes the place of the last good one."""
+        """Run one notebook under a temporary name. Only a successful run replaces the last one."""
         folder.mkdir(parents=True, exist_ok=True)
         marks = fingerprint(self.root, self.params, book)
         running, failed = folder / ".running.ipynb", folder / "failed.ipynb"
@@ -139,7 +153,7 @@ class Study:
         store(folder, marks)
 
     def _entries(self) -> Iterator[Entry]:
-        """What the index says of each notebook."""
+        """Yield the index entry of each notebook."""
         for book in self.notebooks:
             record = read_record(self.run_dir / book.name)
             reason = stale_because(self.root, self.params, book) if record else "not run"
@@ -147,12 +161,12 @@ class Study:
 
 
 def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None:
-    """Execute a notebook; raise `NotebookFailure` with the cell and the last lines of its error."""
+    """Execute a notebook. Raise `NotebookFailure` with the cell and the last lines of its error."""
     from papermill import PapermillExecutionError, execute_notebook
 
     values = params.model_dump(mode="json")
     with _kernel_environment(params.threads) as sockets:
-        # sockets in files: no ports to race for, no open network; left to itself the kernel puts them into the current folder
+        # Sockets in files need no free port and no network. By default they would lie in the current folder.
         kernel = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
         try:
             execute_notebook(
@@ -162,9 +176,8 @@ def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None
             raise NotebookFailure(
                 f"error in cell [{error.exec_count}]\n{_last_lines(f'{error.ename}: {error.evalue}')}"
             ) from None
-        except (
-            Exception
-        ) as error:  # the kernel did not start or died; whatever it is, the study stops with one message
+        # The kernel did not start or died. Any such error stops the study with one message.
+        except Exception as error:
             where = f" in cell [{_cells_started(output)}]" if output.exists() else ""
             raise NotebookFailure(
                 f"kernel failed{where}\n{_last_lines(f'{type(error).__name__}: {error}')}"
@@ -173,7 +186,10 @@ def _papermill(book: Notebook, output: Path, root: Path, params: Params) -> None
 
 @contextmanager
 def _kernel_environment(threads: int) -> Iterator[str]:
-    """What the kernel inherits: malloc and thread settings, and this interpreter before any other `python3` kernel; gives a folder for its sockets."""
+    """Set the environment that the kernel inherits, and yield a folder for its sockets.
+
+    It sets malloc and threads, and puts this interpreter before any other `python3` kernel.
+    """
     here = os.path.join(sys.prefix, "share", "jupyter")
     path = os.pathsep.join(filter(None, [here, os.environ.get("JUPYTER_PATH")]))
     settings = {
@@ -184,9 +200,8 @@ def _kernel_environment(threads: int) -> Iterator[str]:
         "QMSAM_HEADLESS": "1",
     }
     before = {name: os.environ.get(name) for name in (*settings, "JUPYTER_RUNTIME_DIR")}
-    with TemporaryDirectory(
-        prefix="study"
-    ) as sockets:  # a short path: a socket's may have some 100 characters
+    # the path is short, because a socket's path may have only about 100 characters
+    with TemporaryDirectory(prefix="study") as sockets:
         os.environ.update(settings, JUPYTER_RUNTIME_DIR=sockets)
         try:
             yield sockets
@@ -203,7 +218,7 @@ def _last_lines(text: str, count: int = 5) -> str:
 
 
 def _cells_started(path: Path) -> int:
-    """How many code cells began; a kernel that dies may or may not have given the last one its number."""
+    """Count the code cells that began. A dying kernel may or may not have numbered the last one."""
     cells = nbformat.read(path, as_version=4).cells
     return sum(
         cell.cell_type == "code" and bool(cell.metadata.get("papermill", {}).get("start_time"))
@@ -212,7 +227,10 @@ def _cells_started(path: Path) -> int:
 
 
 def _check_outputs(book: Notebook, folder: Path, started: float, params: Params) -> None:
-    """Each declared output must be there; a file must also be newer than the start (a folder may hold kept files)."""
+    """Raise `NotebookFailure` if a declared output is missing or a file is older than the start.
+
+    A folder may hold files of an earlier run, so its time is not checked.
+    """
     problems = [f"{name} is missing" for name in book.outputs if not (folder / name).exists()]
     files = [name for name in ("run.json", *book.outputs) if (folder / name).is_file()]
     problems += [

@@ -1,4 +1,4 @@
-"""Whether what a study reads from outside is there: weights, data folders, a GPU. Asked before any notebook runs."""
+"""Check weights, data folders and the GPU before any notebook runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from qmsam_core.params import Params
 from qmsam_core.provenance.weights import checkpoint_path
 from qmsam_core.study.notebooks import StudyError
 
-SHOWN_PROBLEMS = 10  # lines on cases that cannot be used; the rest is a count
+SHOWN_PROBLEMS = 10  # cases that cannot be used, one line each; the others are only counted
 
 
 def check_weights(root: Path, params: Params) -> None:
-    """Raise `CheckpointError` where the float model's weights are not the published ones, `StudyError` where a file is not there."""
+    """Check that the weights named by the parameters are there.
+
+    Raises:
+        CheckpointError: the public weights are missing or not the published ones.
+        StudyError: a file is missing.
+    """
     files = {"float_checkpoint": root / checkpoint_path(params.float_checkpoint, params.model)}
     files |= {} if params.teacher == "self" else {"teacher": root / params.teacher}
     lines = [
@@ -26,13 +31,18 @@ def check_weights(root: Path, params: Params) -> None:
 
 
 def check_sources(root: Path, params: Params) -> None:
-    """Raise `StudyError` if the device is not there or a data folder holds no usable case; name cases that are left out on stderr."""
+    """Check the device and the data folders. Cases that are left out are named on stderr.
+
+    Raises:
+        StudyError: the device is missing, a data folder has no usable case, or the paper profile has no data.
+    """
     lines = []
     for name, folder in params.data_roots.items():
         lines += _data_problems(root / folder, labelled=name != "data_root")
     if params.data_root is None and params.profile == "paper":
         lines.append(
-            "data_root: the paper profile runs on the challenge's data; make study PROFILE=paper DATA=<folder>"
+            "data_root: the paper profile runs on the challenge's data; "
+            "make study PROFILE=paper DATA=<folder>"
         )
     if params.device == "cuda" and not _has_cuda():
         lines.append("device: found cuda, but PyTorch sees no GPU; set auto or cpu")
@@ -41,7 +51,10 @@ def check_sources(root: Path, params: Params) -> None:
 
 
 def _data_problems(folder: Path, labelled: bool = False) -> list[str]:
-    """What makes a data folder unusable, or no case `labelled`, one line or none; single files that cannot be used are told on stderr and left out."""
+    """Return one line if a data folder is unusable, or if it must be `labelled` and no case has labels.
+
+    Files that cannot be used are left out and named on stderr.
+    """
     from qmsam_core.data.index import DataFolderError, SliceIndex
 
     try:
@@ -57,7 +70,8 @@ def _data_problems(folder: Path, labelled: bool = False) -> list[str]:
         )
     if more := len(index.problems[SHOWN_PROBLEMS:]):
         print(
-            f"note: left out: {more} more; {len(index.cases)} cases can be used, notebook 00 lists the others",
+            f"note: left out: {more} more; {len(index.cases)} cases can be used, "
+            "notebook 00 lists the others",
             file=sys.stderr,
         )
     return []

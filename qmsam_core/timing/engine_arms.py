@@ -1,4 +1,4 @@
-"""Arms: which export runs on which engine with which precision hint (Tables 5 and 6), and what they are timed on."""
+"""Arms of Tables 5 and 6: an export on an engine with a precision hint. Also timing inputs and speed-ups."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,13 @@ PARTS = ("encoder", "prepare", "decoder", "both")
 class Arm:
     """An export, an engine, and OpenVINO's precision hint (`f32` or `bf16`).
 
-    The export is in the folder `<precision>` or `<precision>_<variant>`: precision `float` or `int8`, variant a key of `VARIANTS`.
+    The export lies in the folder `<precision>` or `<precision>_<variant>`.
+
+    Attributes:
+        precision: `float` or `int8`.
+        engine: a key of `ENGINE_NAMES`.
+        hint: one of `HINTS`.
+        variant: a key of `VARIANTS`.
     """
 
     precision: str
@@ -30,10 +36,10 @@ class Arm:
 
     @classmethod
     def parse(cls, text: str) -> "Arm":
-        """The arm that `spec` names, e.g. `int8_released:openvino:f32`; engine and hint may be left out.
+        """Parse a `spec` such as `int8_released:openvino:f32`. Engine and hint may be left out.
 
         Raises:
-            ValueError: another form, or a name that is not known.
+            ValueError: the text has another form, or a name is unknown.
         """
         export, engine, hint, *more = (*text.split(":"), *("", "openvino", "f32")[text.count(":") + 1 :])
         precision, _, variant = export.partition("_")
@@ -45,7 +51,8 @@ class Arm:
             or hint not in HINTS
         ):
             raise ValueError(
-                f"arm = {text!r}; expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]"
+                f"arm = {text!r}; "
+                f"expected <float|int8>[_<{'|'.join(filter(None, VARIANTS))}>][:engine[:hint]]"
             )
         if hint != "f32" and engine != "openvino":
             raise ValueError(
@@ -55,17 +62,17 @@ class Arm:
 
     @property
     def export(self) -> str:
-        """Name of the export's folder."""
+        """Folder name of the export."""
         return self.precision + (f"_{self.variant}" if self.variant else "")
 
     @property
     def spec(self) -> str:
-        """What `parse` reads."""
+        """The arm as text that `parse` reads."""
         return f"{self.export}:{self.engine}:{self.hint}"
 
     @property
     def engine_label(self) -> str:
-        """The engine as the paper's tables name it, with the variant and the hint where it is not f32."""
+        """The engine's name in the paper's tables, with the variant, and the hint if it is not f32."""
         words = [
             ENGINE_NAMES[self.engine],
             VARIANTS[self.variant],
@@ -79,7 +86,7 @@ class Arm:
         return f"{self.precision}, {self.engine_label}"
 
     def open(self, folder: str | Path, threads: int) -> Engine:
-        """The arm's engine over `folder/<export>`."""
+        """Open the arm's engine on `folder/<export>`."""
         return open_engine(self.engine, Path(folder) / self.export, threads, self.hint)
 
 
@@ -92,7 +99,7 @@ PAPER_ARMS = (
 )
 FLOAT_FAST = Arm("float", "openvino", variant="fast")
 FLOAT_FAST_BF16 = Arm("float", "openvino", "bf16", "fast")
-"""What a knowing user takes where the CPU multiplies bf16 in hardware; OpenVINO then takes that hint by itself."""
+"""The arm an expert chooses if the CPU multiplies bf16 in hardware. OpenVINO itself then takes this hint."""
 EXTRA_ARMS = (
     FLOAT_FAST,
     Arm("int8", "openvino", variant="released"),
@@ -108,22 +115,27 @@ ARMS = (
 
 
 def timing_input(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise as the image (1, 3, size, size), and a box (1, 4) around its middle half: neither changes the work."""
+    """Make noise (1, 3, size, size) and a box (1, 4) around its middle half. Content does not affect time."""
     image = np.random.default_rng(seed).random((1, 3, size, size), dtype=np.float32)
     return image, np.array([[0.25, 0.25, 0.75, 0.75]], dtype=np.float32) * size
 
 
 def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """One image (1, 3, S, S) and one box (1, 4) end to end, as Tables 5 and 6 time it: low-res mask logits (1, M, M)."""
+    """Segment one box (1, 4) on an image (1, 3, S, S) as in Tables 5 and 6: low-res mask logits (1, M, M)."""
     return engine.decode(engine.encode(image), box)
 
 
 def timed_calls(
     engines: dict[Arm, Engine], seed: int, part: str = "both", boxes: int = 1
 ) -> dict[str, partial]:
-    """A call for each arm, by label: `both` ends with one box, or one part alone, the decoder for `boxes` boxes of one image.
+    """Make the call to time for each arm, by the arm's label.
 
-    `prepare` is there for the arms that have it: a fast export's work on the image that earlier belonged to the decoder.
+    Args:
+        engines: engine of each arm.
+        seed: seed of the image.
+        part: one of `PARTS`. `both` encodes an image and decodes one box. `prepare` is the work on the image
+            that a fast export does once and other exports do in the decoder. Arms without it have no call.
+        boxes: boxes of one image that `decoder` decodes.
     """
     calls = {}
     for arm, engine in engines.items():
@@ -143,7 +155,10 @@ def timed_calls(
 
 
 def seconds_by_engine(timings: pd.DataFrame, arms: Iterable[Arm]) -> pd.DataFrame:
-    """Medians as the paper's tables have them: precision, engine, seconds. `timings` has `arm` (a label) and `median_ms`."""
+    """Return the medians in seconds as in the paper's tables, with columns precision, engine and seconds.
+
+    `timings` has columns `arm` (a label) and `median_ms`.
+    """
     median = timings.set_index("arm")["median_ms"] / 1e3
     return pd.DataFrame(
         [{"precision": a.precision, "engine": a.engine_label, "seconds": median[a.label]} for a in arms]
@@ -151,16 +166,16 @@ def seconds_by_engine(timings: pd.DataFrame, arms: Iterable[Arm]) -> pd.DataFram
 
 
 def int8_gain(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """How many times as fast as float each int8 arm is, above 1 where int8 is faster.
+    """Compute the speed-up of each int8 arm over float. Above 1 int8 is faster.
 
     Args:
-        tables: by name, with columns precision, engine, `seconds paper`, `seconds here`.
+        tables: tables by name, with columns precision, engine, `seconds paper` and `seconds here`.
 
     Returns:
-        A row for each int8 arm: table, engine, the paper's `speed-up paper`, and three of this run. `speed-up over plain float`
-        compares with the same engine's float as it is exported; `speed-up over same graph` with the float network rewritten
-        as our int8 export is, which only that export has; `speed-up over best float` with the fastest float arm of all,
-        which `best float` names.
+        One row for each int8 arm, with columns table, engine, and these speed-ups. `speed-up paper` is the
+        paper's. `speed-up over plain float` compares with the plain float export on the same engine.
+        `speed-up over same graph` compares our int8 export with the float network rewritten in the same way
+        (NaN for other arms). `speed-up over best float` compares with the fastest float arm, `best float`.
     """
     rows = []
     for name, table in tables.items():
@@ -198,18 +213,19 @@ ISA_ARMS = (
     Arm("int8", "openvino", variant="released"),
     Arm("int8", "openvino"),
 )
-"""What is timed under each instruction set."""
+"""Arms that are timed under each instruction set."""
 
 
 def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
-    """How many times as fast as float our int8 export is on OpenVINO under each instruction set.
+    """Compute the speed-up of our int8 export over float on OpenVINO under each instruction set.
 
     Args:
-        timings: rows of `instruction set`, part (`encoder`, `prepare`, `decoder`), arm and median_ms, of the `ISA_ARMS`.
+        timings: columns `instruction set`, part (`encoder`, `prepare`, `decoder`), arm and median_ms, for the
+            `ISA_ARMS`.
 
     Returns:
-        For encoder, decoder (one box, `prepare` included), and both together: instruction set, part,
-        `speed-up over plain float`, `speed-up over same graph`, `speed-up over best float`, `best float`.
+        Rows for encoder, decoder (one box, with `prepare`) and both together. Columns instruction set, part,
+        `speed-up over plain float`, `speed-up over same graph`, `speed-up over best float` and `best float`.
     """
     part = timings["part"].replace("prepare", "decoder")
     both = pd.concat([timings.assign(part=part), timings.assign(part="an image and a box")])

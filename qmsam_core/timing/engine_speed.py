@@ -1,8 +1,9 @@
-"""Time arms of Tables 5 and 6 in a process of their own, which can be held to an older instruction set.
+"""Time arms of Tables 5 and 6 in a separate process. It can be limited to an older instruction set.
 
-    python -m qmsam_core.timing.engine_speed exported/ float int8_released int8 int8:openvino:bf16 --isa AVX2 -o timings.csv
+    python -m qmsam_core.timing.engine_speed exported/ float int8 int8:openvino:bf16 --isa AVX2 -o times.csv
 
-An arm is the name of an export's folder under the first argument, then engine and hint: `int8_released:openvino:f32`.
+The first argument is the folder that holds the exports. An arm is an export's folder name, then engine and
+hint: `int8_released:openvino:f32`.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from ..provenance.files import write_atomic
 from .engine_arms import PARTS, Arm, timed_calls
 from .interleaved import measure_interleaved
 
-ISA = "ONEDNN_MAX_CPU_ISA"  # what OpenVINO's kernels are held to; ONNX Runtime and PyTorch's own kernels do not look at it
+ISA = "ONEDNN_MAX_CPU_ISA"
+"""Environment variable that limits OpenVINO's kernels. ONNX Runtime and PyTorch's own kernels ignore it."""
 INSTRUCTION_SETS = {
     "ALL": "everything the CPU has",
     "AVX2_VNNI": "AVX2 with VNNI, a laptop of today",
@@ -39,7 +41,20 @@ def time_arms(
     parts: Sequence[str] = PARTS,
     boxes: int = 1,
 ) -> pd.DataFrame:
-    """Interleaved timings of every part: part, then the columns of `summarise_timings`. Parts that no arm has are left out."""
+    """Time every part of the arms, interleaved.
+
+    Args:
+        folder: folder that holds the exports.
+        arms: arms to time.
+        threads: CPU threads of each engine.
+        runs: rounds that are timed.
+        seed: seed of the image.
+        parts: some of `PARTS`. Parts that no arm has are left out.
+        boxes: boxes decoded on one image if the decoder is timed alone.
+
+    Returns:
+        Column part, then the columns of `summarise_timings`.
+    """
     engines = {arm: arm.open(folder, threads) for arm in arms}
     tables = []
     for part in parts:
@@ -59,10 +74,12 @@ def time_under(
     seed: int = 0,
     parts: Sequence[str] = PARTS,
 ) -> pd.DataFrame:
-    """As `time_arms`, in a fresh process held to an instruction set of `INSTRUCTION_SETS`: the CPU's kernels are chosen once a process.
+    """Call `time_arms` in a new process that is limited to `isa`, a key of `INSTRUCTION_SETS`.
+
+    The process must be new because the CPU's kernels are chosen once per process.
 
     Raises:
-        RuntimeError: what the process said when it failed.
+        RuntimeError: the process failed. The message has the last line of its error output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "timings.csv"
@@ -85,8 +102,8 @@ def time_under(
             "-o",
             str(path),
         ]
-        root = Path(__file__).parents[2]  # the package itself, whatever the current folder
-        return_memory()  # the engines of a ViT-B need 5 GB each there
+        root = Path(__file__).parents[2]  # the package must be found from any current folder
+        return_memory()  # each engine of a ViT-B needs 5 GB in the new process
         done = subprocess.run(command, env=os.environ | {ISA: isa}, cwd=root, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(
@@ -98,10 +115,11 @@ def time_under(
 def time_against(
     first: Arm, others: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0
 ) -> pd.DataFrame:
-    """An arm and others, an image and a box, as `summarise_timings` gives it: each of the others is interleaved with the first in a process of its own.
+    """Time one image and one box, with each of `others` interleaved with `first` in a separate process.
 
-    So two engines are in memory at once, however many arms there are. The times of a process are scaled to the first arm's median over all of them: what the
-    machine did meanwhile does not come between two of the others.
+    So only two engines are in memory at once. The times of each process are scaled so that `first` takes the
+    same time in all, its median over the processes. This removes changes of the machine's speed between them.
+    Returns the columns of `summarise_timings`.
     """
     found = [
         time_under("ALL", folder, [first, other], threads, runs, seed, ("both",)) for other in others
@@ -118,12 +136,18 @@ def time_against(
 def time_large(
     arms: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0, together: bool = False
 ) -> pd.DataFrame:
-    """The arms of a large model, an image and a box, in processes of their own; columns of `summarise_timings`.
+    """Time one image and one box with the arms of a large model, in separate processes.
+
+    A whole ViT-B takes up to 5 GB per engine. The other arguments are those of `time_arms`.
 
     Args:
-        together: all arms in one process, interleaved. A whole ViT-B takes up to 5 GB an engine, so without it no more than two
-            are in memory at once: on each engine every arm is interleaved with the plain float one, see `time_against`, and
-            arms of different engines lie minutes apart.
+        arms: arms to time. The first one of each engine is the plain float arm.
+        together: interleave all arms in one process. Otherwise at most two engines are in memory at once.
+            Each arm is then interleaved with its engine's plain float arm (see `time_against`), and arms of
+            different engines are timed minutes apart.
+
+    Returns:
+        The columns of `summarise_timings`.
     """
     if together:
         return time_under("ALL", folder, arms, threads, runs, seed, ("both",)).drop(columns="part")
@@ -135,7 +159,10 @@ def time_large(
 
 
 def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
-    """Seconds until an OpenVINO engine is ready: without a cache, with an empty one, with one that has the compiled model. Columns start, seconds."""
+    """Time until an OpenVINO engine is ready, with columns start and seconds.
+
+    The starts are without a cache, with an empty cache, and with a cache that holds the compiled model.
+    """
     with tempfile.TemporaryDirectory() as cache:
         starts = {"no cache": None, "cold cache": cache, "warm cache": cache}
         rows = [
@@ -146,7 +173,7 @@ def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit code 2 with one line on bad input."""
+    """Run the command line, see above. Return 0, or 2 with one line on stderr for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.timing.engine_speed",
         description=__doc__,
@@ -156,7 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "arms",
         nargs="+",
-        help=f"<export>[:engine[:hint]]; engines {', '.join(ENGINES)}; the first is what the others are compared with",
+        help=f"<export>[:engine[:hint]]; engines {', '.join(ENGINES)}; "
+        "the first is what the others are compared with",
     )
     parser.add_argument("--isa", choices=list(INSTRUCTION_SETS), help="hold OpenVINO to an instruction set")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
@@ -168,9 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="CSV")
     options = parser.parse_args(arguments)
-    if (
-        options.isa and os.environ.get(ISA) != options.isa
-    ):  # read when the library is loaded, so only a fresh process heeds it
+    # OpenVINO reads the variable when it is loaded, so only a new process obeys it
+    if options.isa and os.environ.get(ISA) != options.isa:
         os.environ[ISA] = options.isa
         os.execv(
             sys.executable,

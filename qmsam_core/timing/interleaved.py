@@ -1,7 +1,7 @@
-"""Times of several arms on a machine that is never quite still: interleaved runs, medians, ratios per round.
+"""Time several arms on a machine with other load: interleaved runs, medians, and ratios per round.
 
-The arms run in turn, A B C, B C A, ..., so that a drift of the clock speed or a neighbour's load meets all of them,
-and each round gives a ratio of its own. Pin threads and precision before: that is the caller's to decide and to state.
+The arms run in turn, A B C, B C A, ... A drift of the clock speed or another program's load so affects all of
+them. Each round gives its own ratio. The caller sets threads and precision beforehand.
 """
 
 from __future__ import annotations
@@ -22,17 +22,26 @@ import pandas as pd
 def measure_interleaved(
     arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2, seed: int | None = None
 ) -> pd.DataFrame:
-    """Time the arms in turn and sum up: the columns of `summarise_timings`. See `time_interleaved` for the order."""
+    """Time the arms as `time_interleaved` does, and return the summary of `summarise_timings`."""
     return summarise_timings(time_interleaved(arms, runs, warmup, seed))
 
 
 def time_interleaved(
     arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2, seed: int | None = None
 ) -> pd.DataFrame:
-    """Call every arm once a round for `runs` rounds; return one row a call: round, position, arm, ms.
+    """Call every arm once per round, and time each call. Garbage is not collected during a call.
 
-    The order moves on by one arm a round, or is drawn anew from `seed` where one is given. `warmup` rounds go before
-    and are not kept. Garbage is collected between calls, not during them. Raises `ValueError` without arms or runs.
+    Args:
+        arms: calls by the arm's name.
+        runs: rounds that are timed.
+        warmup: rounds before them that are not kept.
+        seed: seed of a random order in each round. Without it the order moves on by one arm per round.
+
+    Returns:
+        One row per call: round, position, arm and ms.
+
+    Raises:
+        ValueError: there are no arms or no runs, or `warmup` is negative.
     """
     if not arms or runs < 1 or warmup < 0:
         raise ValueError(
@@ -50,15 +59,17 @@ def time_interleaved(
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """Seconds that one call takes; garbage is not collected meanwhile. What it returns is dropped."""
+    """Time one call in seconds, with garbage collection off. Its result is dropped."""
     return _milliseconds(call) / 1e3
 
 
 def summarise_timings(samples: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm from rows of round, arm, ms: arm, median_ms, p95_ms, min_ms, spread_ms, ratio_to_first, runs.
+    """Summarise samples with columns round, arm and ms, one row per arm.
 
-    `spread_ms` is the interquartile range. `ratio_to_first` is the median over rounds of the arm's time divided by
-    the first arm's in the same round: below 1 is faster.
+    Returns:
+        Columns arm, median_ms, p95_ms, min_ms, spread_ms, ratio_to_first and runs. `spread_ms` is the
+        interquartile range. `ratio_to_first` is the median over rounds of the arm's time divided by the first
+        arm's time in the same round. Below 1 the arm is faster.
     """
     table = samples.pivot(index="round", columns="arm", values="ms")
     first = table.iloc[:, 0]
@@ -77,10 +88,10 @@ def summarise_timings(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def peak_memory_mb(function: Callable[..., Any], *args: Any) -> dict[str, float]:
-    """Call `function(*args)` in a fresh process; return its resident memory in MB: before_mb, peak_mb, added_mb.
+    """Call `function(*args)` in a new process, and return its resident memory: before_mb, peak_mb, added_mb.
 
-    `before_mb` is the peak after unpickling the call, that is with the function's imports. Function and arguments must
-    be importable and picklable. What the call raises is raised here.
+    `before_mb` is the peak after unpickling the call, so it includes the function's imports. The function
+    must be importable and the arguments picklable. An exception of the call is raised here.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peaks, function, args).result()
@@ -94,8 +105,8 @@ def _peaks(function: Callable[..., Any], args: tuple) -> dict[str, float]:
 
 
 def high_water_mb() -> float:
-    """Most resident memory that this process has held so far, MB."""
-    # Linux hands ru_maxrss on from the parent through exec; VmHWM is this process's own.
+    """Return the peak resident memory of this process so far, in MB."""
+    # On Linux a process inherits its parent's ru_maxrss through exec. VmHWM is its own.
     status = Path("/proc/self/status")
     if status.exists():
         return (

@@ -1,7 +1,8 @@
-"""The two ways of going through a case that Table 8 compares ours with, as their published scripts do, with this package's engines.
+"""The two pipelines that Table 8 compares ours with: their published scripts, on this package's engines.
 
-What both scripts do in float64, at full size and box by box is done so here on purpose: it is part of their time and memory. Boxes include both of
-their z limits in all ways (the baseline's script leaves the first and the last slice out), so that all segment the same slices.
+Both scripts compute some steps in float64, at full size or box by box. These steps are kept on purpose,
+because they are part of the scripts' time and memory. The baseline's script leaves out the first and the last
+slice of a box. Here no pipeline does, so that all segment the same slices.
 """
 
 import time
@@ -23,15 +24,16 @@ RELEASED_BLOCK = 96
 """Boxes that the authors' script decodes at once."""
 
 AUTHORS_BEST, BEST_BLOCK = "authors, blocks of 8", 8
-"""Their script with the block size it is fastest with: blocks of 96 spend time on memory."""
+"""The authors' script with its fastest block size. Blocks of 96 spend time on memory."""
 
 
 @dataclass
 class BaselineWay:
-    """The challenge's baseline (CVPR24_LiteMedSAM_infer.py): one box after the other.
+    """The challenge's baseline (CVPR24_LiteMedSAM_infer.py), which decodes one box after the other.
 
-    An image is encoded once; in a volume every slice is encoded for every box that crosses it, and the box follows the mask of the neighbouring slice
-    from the middle slice on. Masks are enlarged as floats over the whole slice.
+    An image is encoded once. In a volume every slice is encoded anew for every box that crosses it. From the
+    middle slice outwards, the box of a slice comes from the mask on the neighbouring slice. Masks are resized
+    as floats to the whole slice.
     """
 
     engine: Engine
@@ -74,9 +76,10 @@ class BaselineWay:
 
 @dataclass
 class AuthorsWay:
-    """The paper's authors (docker_python/validate.py): one embedding a slice, boxes in blocks of 96, boxes kept from slice to slice.
+    """The pipeline of the paper's authors (docker_python/validate.py).
 
-    Masks are made binary first, enlarged as float64 to a square of the slice's longest side, cropped and made binary again.
+    Each slice is encoded once. Boxes are decoded in blocks of 96 and stay the same on all slices. Masks are
+    made binary, resized as float64 to a square of the slice's longest side, cropped and made binary again.
     """
 
     engine: Engine
@@ -109,7 +112,14 @@ class AuthorsWay:
 def open_way(
     way: str, folder: str | Path, threads: int, memory_limit: int | None = None
 ) -> "BaselineWay | AuthorsWay | Predictor":
-    """`baseline` on PyTorch, `authors` (or `AUTHORS_BEST`) and `ours` on OpenVINO, over an exported folder; only ours knows a memory limit (bytes)."""
+    """Open a pipeline on an export.
+
+    Args:
+        way: `baseline` (on PyTorch), `authors`, `AUTHORS_BEST` or `ours` (on OpenVINO).
+        folder: folder of the export.
+        threads: CPU threads of the engine.
+        memory_limit: bytes for the process, None for no limit. Only `ours` takes it.
+    """
     if way == "baseline":
         return BaselineWay(open_engine("pytorch", folder, threads))
     engine = open_engine("openvino", folder, threads)
@@ -120,7 +130,18 @@ def open_way(
 def run_way(
     way: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None
 ) -> tuple[float, float]:
-    """Seconds on the clock and of all processors for a case from file to file, the model loaded and warm; each way compresses as its script does."""
+    """Run a pipeline on one case, from input file to output file.
+
+    The model is loaded and warmed up before. Each pipeline compresses the output as its own script does.
+    The other arguments are those of `open_way`.
+
+    Args:
+        case: input file.
+        output: output file.
+
+    Returns:
+        Wall-clock seconds, and CPU seconds of all threads.
+    """
     segmenter = open_way(way, folder, threads, memory_limit)
     size = segmenter.engine.image_size
     segmenter.engine.decode(

@@ -1,6 +1,6 @@
-"""Table 8: the paper's cases are not public, so cases of the same size with as many objects stand in for them.
+"""Stand-ins for the cases of Table 8, which are not public: same size, and as many objects.
 
-The time of a case depends on its size, on the number of its boxes and on the slices they cross, not on what it shows.
+The time of a case depends on its size, its number of boxes and the slices they cross, not on what it shows.
 """
 
 import re
@@ -12,18 +12,20 @@ from ..data.cases import Case
 from ..evaluate.paper_tables import PAPER
 
 WAYS = ("baseline", "authors", "ours")
-"""PyTorch in float as the challenge's baseline does it; int8 on OpenVINO as the authors' script does it; int8 on OpenVINO with our predictor."""
+"""The challenge's baseline (float, PyTorch), the authors' script and our predictor (int8, OpenVINO)."""
 
 
 def table8_cases(most_slices: int | None = None, most_pixels: float = np.inf) -> pd.DataFrame:
-    """The 14 cases: case, shape, objects, and `slices` that the boxes cross.
+    """List the 14 cases, with columns case, shape, objects and slices (how many slices the boxes cross).
 
-    The paper does not say how many slices its boxes cross. The baseline's time in a volume is proportional to boxes times slices, so its seconds tell:
-    the case with the most seconds for a box and a slice is taken to be crossed from end to end, and gives the rate for the others.
+    The paper does not say how many slices its boxes cross. The number is estimated from the baseline's
+    seconds, which are proportional to boxes times slices in a volume. The boxes of the case with the most
+    seconds per box and slice are assumed to cross all slices. This case gives the rate for the others.
 
     Args:
-        most_slices: cross at most so many slices, to keep a run short; times are proportional to it.
-        most_pixels: leave out cases with more pixels times boxes times slices, which is the work of the way back to image size.
+        most_slices: upper limit of slices, to keep a run short. Times are proportional to it.
+        most_pixels: leave out cases with more pixels times boxes times slices. That product is the work of
+            resizing the masks to image size.
     """
     table = PAPER["table8"][["case", "objects", "seconds_baseline"]].copy()
     table["shape"] = [tuple(map(int, re.findall(r"\d+", size))) for size in PAPER["table8"]["size"]]
@@ -42,10 +44,14 @@ def table8_cases(most_slices: int | None = None, most_pixels: float = np.inf) ->
 
 
 def stand_in(case: str, shape: tuple[int, int, int], objects: int, slices: int, seed: int = 0) -> Case:
-    """A case of this size with bright ellipses on noise, one in each box; boxes lie side by side and cross the same `slices` in the middle.
+    """Make a case with bright ellipses on noise, one in each box. Boxes lie side by side.
 
     Args:
-        case: name, beginning with 2DBox or 3DBox. shape: (H, W, 3) or (D, H, W).
+        case: name that begins with 2DBox or 3DBox.
+        shape: (H, W, 3) or (D, H, W).
+        objects: number of boxes.
+        slices: number of slices in the middle that all boxes cross.
+        seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)
     volume = case.startswith("3D")
@@ -68,7 +74,7 @@ def stand_in(case: str, shape: tuple[int, int, int], objects: int, slices: int, 
 
 
 def side_by_side(objects: int, height: int, width: int) -> np.ndarray:
-    """Boxes (objects, 4) in the cells of a grid, each the middle two thirds of its cell; maxima inclusive."""
+    """Make boxes (objects, 4), each the middle two thirds of a grid cell, with inclusive maxima."""
     columns = max(1, round((objects * width / height) ** 0.5))
     rows = -(-objects // columns)
     cells = np.array([(k // columns, k % columns) for k in range(objects)])
@@ -78,13 +84,14 @@ def side_by_side(objects: int, height: int, width: int) -> np.ndarray:
 
 
 def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
-    """Table 8, the paper's rows and ours side by side.
+    """Make Table 8 with the paper's columns and ours side by side.
 
     Args:
-        measured: one row a case and way: case, slices, way (of `WAYS`), seconds, and optionally peak_mb.
+        measured: one row per case and pipeline: case, slices, way (one of `WAYS`), seconds and maybe peak_mb.
 
     Returns:
-        A row for each of the paper's, empty where it was not measured: seconds of each way, and how many times faster ours is than each.
+        One row for each row of the paper, empty where nothing was measured. It has the seconds of each
+        pipeline, and the speed-up of ours over the others.
     """
     wide = measured.pivot(index="case", columns="way", values="seconds").reindex(columns=WAYS)
     here = pd.DataFrame({f"seconds {way} here": wide[way] for way in WAYS})

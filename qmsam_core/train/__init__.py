@@ -1,4 +1,4 @@
-"""Training: losses, the stages as data, the loop, and one stage from files to files."""
+"""Training: losses, stages, the training loop, and functions that run one stage from files to files."""
 
 from .calibration import calibration_slices, quantise_and_calibrate
 from .loop import Data, evaluate, fit
@@ -10,8 +10,9 @@ from .teacher import CachedEncoder, EmbeddingCache, Teacher
 from .trainer import Job, TrainingError
 
 __all__ = [
-    "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher", "TrainingError", "calibration_slices", "distillation_loss",
-    "embedding_iou", "evaluate", "evaluation_batches", "fit", "launch_stage", "make_data", "make_float_baseline",
-    "make_teacher", "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss", "stage_budgets", "stage_summary",
-    "teacher_name",
+    "STAGES", "CachedEncoder", "Data", "EmbeddingCache", "Job", "Schedule", "Stage", "Teacher",
+    "TrainingError", "calibration_slices", "distillation_loss", "embedding_iou", "evaluate",
+    "evaluation_batches", "fit", "launch_stage", "make_data", "make_float_baseline", "make_teacher",
+    "mask_iou", "protocol", "quantise_and_calibrate", "run_stage", "schedule_of", "segmentation_loss",
+    "stage_budgets", "stage_summary", "teacher_name",
 ]  # fmt: skip

@@ -3,8 +3,9 @@
     python -m qmsam_core.train params/laptop.yaml --stage 1
     torchrun --nproc_per_node=4 -m qmsam_core.train params/paper.yaml --stage 1 --set data_root=<folder>
 
-Files are where the notebooks leave and expect them, unless named otherwise. Where notebook 00 has not run, its split of the data and its float model are
-made first. What is finished already is not trained again, unless --force says so.
+Files are read and written where the notebooks keep them, unless options name other paths. If notebook 00 has
+not run, its data split and its float model are made first. A finished stage is not trained again without
+--force.
 """
 
 import argparse
@@ -30,7 +31,12 @@ FOLDERS = {1: "02_stage1_encoder", 2: "03_stage2_decoder", 3: "04_stage3_finetun
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's docstring. One line and exit code 2 on bad input, 1 where training cannot go on, 130 when interrupted."""
+    """Run the command line described in the module's docstring.
+
+    Returns:
+        Exit code: 0, 1 if training cannot continue, 2 on bad input, 130 if interrupted. Errors print one
+        line.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.train",
         description=__doc__,
@@ -87,14 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def keep_memory() -> None:
-    """Start again with malloc settings that keep freed blocks in the process: they are read before Python starts."""
+    """Restart the process with malloc settings that keep freed memory. They are read before Python starts."""
     if any(name not in os.environ for name in MALLOC):
         os.environ.update(MALLOC)
         os.execv(sys.executable, [sys.executable, "-m", "qmsam_core.train", *sys.argv[1:]])
 
 
 def split_data(params: Params, folder: Path) -> None:
-    """The indices of notebook 00, where they are not there yet."""
+    """Make the slice indices of notebook 00 if they do not exist."""
     if not (folder / "index_train.npz").is_file():
         root = params.data_root or write_phantoms(folder / "phantoms", params.phantom_cases, params.seed)
         make_parts(
@@ -109,7 +115,7 @@ def split_data(params: Params, folder: Path) -> None:
 
 
 def default_files(params: Params, stage: int) -> dict[str, Path]:
-    """Where the study's notebooks keep what a stage reads and writes: data, output, parent, float_model."""
+    """Return the notebooks' paths for a stage, with keys data, output, parent and float_model."""
     float_model = params.run_dir / PREPARED / "float" / MODEL
     parent = float_model if stage == 1 else params.run_dir / FOLDERS[stage - 1] / MODEL
     return {
@@ -121,7 +127,7 @@ def default_files(params: Params, stage: int) -> dict[str, Path]:
 
 
 def log(line: str) -> None:
-    """Print from the first process only, at once."""
+    """Print a line at once, from the first process only."""
     if rank() == 0:
         print(line, flush=True)
 

@@ -1,4 +1,4 @@
-"""Training slices from which the scales of quantisers are set: of our recipes, and of other tools that we compare with."""
+"""Calibration: set quantiser scales from training slices, for our recipes and for other tools."""
 
 from itertools import islice
 from pathlib import Path
@@ -18,13 +18,17 @@ BATCH = 4
 
 
 def calibration_batches(params: Params, data_folder: Path, model: Sam) -> DataLoader:
-    """Batches of training slices, as many of each modality, each with a box; the same ones at every call."""
+    """Load batches of training slices with boxes, with equal numbers per modality, the same at every call."""
     data = make_data(params, data_folder, model)
     return DataLoader(data.train, BATCH, sampler=data.sampler.epoch_slices().tolist())
 
 
 def calibration_slices(params: Params, data_folder: Path, model: Sam) -> tuple[np.ndarray, np.ndarray]:
-    """What sets the scales of `params.recipe`, for another tool: images float32 (n, 3, S, S) in 0..1 and a box for each, float32 (n, 4) in model px."""
+    """Return the slices that calibrate `params.recipe`, for use by another tool.
+
+    Returns:
+        Images float32 (n, 3, S, S), 0..1, and one box per image, float32 (n, 4), model px.
+    """
     batches = list(
         islice(calibration_batches(params, data_folder, model), find_recipe(params.recipe).statistics_batches)
     )
@@ -35,9 +39,16 @@ def calibration_slices(params: Params, data_folder: Path, model: Sam) -> tuple[n
 def quantise_and_calibrate(
     model: Sam, params: Params, parts: tuple[str, ...], data_folder: Path, recipe: Recipe | None = None
 ) -> Sam:
-    """Quantise parts of a model by a recipe (the parameters', where none is given) and set the new scales from training slices, in the number format of training.
+    """Quantise parts of a model and set the new scales from training slices, in training's number format.
 
-    Without further training this is post-training quantisation."""
+    Without further training this is post-training quantisation. The result is on the CPU.
+
+    Args:
+        model: see `quantize`.
+        parts: see `quantize`.
+        data_folder: output folder of notebook 00.
+        recipe: None takes `params.recipe`.
+    """
     device, recipe = device_of(params), find_recipe(recipe or params.recipe)
     model = model.to(device)
     loader = calibration_batches(params, data_folder, model)

@@ -1,4 +1,4 @@
-"""The identity of a stage's work: progress is taken up, and a finished stage is taken as it is, only by the same work."""
+"""The identity of a stage's job. Only the same job resumes its progress or reuses its finished result."""
 
 import hashlib
 import json
@@ -21,8 +21,11 @@ READS = (
     "seed",
     "epoch_slices",
 )
-"""Parameters that decide what a stage learns and says of it. Network and recipe so far are the parent's; where files lie and how fast a machine works
-does not count; data go by content."""
+"""Parameters that decide what a stage learns and reports.
+
+Network and earlier recipe belong to the parent, whose file is hashed. Data are hashed by content. Paths and
+speed settings do not count.
+"""
 
 
 def fingerprint(
@@ -33,7 +36,10 @@ def fingerprint(
     data_folder: Path,
     float_model: Path | None = None,
 ) -> str:
-    """SHA-256 in hex of what a stage learns from: parameters, parent, teacher, data, number of processes, kind of device. Arguments as of `run_stage`."""
+    """Hash everything that a stage learns from, as SHA-256 in hex. The arguments are those of `run_stage`.
+
+    It covers parameters, parent, teacher, data, number of processes and kind of device.
+    """
     files = {
         "parent": parent,
         **{part: data_folder / f"index_{part}.npz" for part in ("train", "evaluation")},
@@ -60,10 +66,10 @@ def fingerprint(
 
 
 def distils_as_released(params: Params, number: int) -> bool:
-    """Whether a stage learns from the teacher only because the released code does."""
+    """Return whether a stage uses the teacher only because the released code does."""
     return number == 3 and "distillation" in params.released
 
 
 def content(path: Path | None) -> str | None:
-    """SHA-256 of a file; None where there is none, which whoever needs it will say better."""
+    """SHA-256 of a file, or None if there is none. Later code that needs the file raises a better error."""
     return sha256(path) if path is not None and Path(path).is_file() else None

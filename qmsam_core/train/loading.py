@@ -1,4 +1,4 @@
-"""How samples come to a training process: read by itself, or beside a GPU by others."""
+"""Options of the data loader: samples are read by the training process, or by workers if it uses a GPU."""
 
 import os
 import signal
@@ -9,7 +9,11 @@ from .processes import local_world_size
 
 
 def loader_options(device: str) -> dict:
-    """How samples are made: beside a GPU by this process's share of all cores but two, each a process; on the CPU, which training fills, between two steps."""
+    """Return `DataLoader` options for a device.
+
+    With a GPU, there is one worker process per core, on this process's share of all cores but two. On the
+    CPU, training uses all cores, so the training process reads samples between two steps.
+    """
     if device == "cpu":
         return {}
     workers = max(1, ((os.cpu_count() or 2) - 2) // local_world_size())
@@ -17,6 +21,9 @@ def loader_options(device: str) -> dict:
 
 
 def quiet_worker(number: int) -> None:
-    """A loader's worker works on one thread, as there is one a core and OpenCV's threads do not survive a fork, and leaves Ctrl-C to the training process."""
+    """Set up a worker of the data loader: one thread, and Ctrl-C is left to the training process.
+
+    There is one worker per core, and OpenCV's threads do not survive a fork.
+    """
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

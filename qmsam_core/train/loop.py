@@ -1,4 +1,7 @@
-"""The training loop: one stage from its first epoch to its best checkpoint, on any number of processes, resumable inside an epoch."""
+"""The training loop: train one stage on any number of processes and keep the best checkpoint.
+
+An interrupted run can be resumed inside an epoch.
+"""
 
 import json
 import time
@@ -33,7 +36,13 @@ from .trainer import Job, Trainer, TrainingError
 
 @dataclass
 class Data:
-    """Slices to learn from and the sampler that draws an epoch of them; slices to judge every epoch by."""
+    """Training and evaluation data of a stage.
+
+    Attributes:
+        train: slices to learn from.
+        sampler: draws the slices of an epoch from `train`.
+        evaluation: batches on which every epoch is scored.
+    """
 
     train: SliceDataset
     sampler: Sampler
@@ -42,7 +51,15 @@ class Data:
 
 @dataclass
 class Progress:
-    """Where an epoch stands: steps taken, sums of their losses, samples seen by this process, seconds, and those of them spent waiting for samples."""
+    """How far an epoch has come.
+
+    Attributes:
+        step: steps done.
+        sums: sum over these steps of each loss, by name.
+        seen: samples that this process has seen.
+        seconds: time spent.
+        waited: seconds of it spent waiting for samples.
+    """
 
     step: int
     sums: dict[str, float]
@@ -59,19 +76,29 @@ def train_epoch(
     save: Callable[[Progress], None],
     log: Callable[[str], None],
 ) -> dict[str, float]:
-    """One pass over the epoch's sample, or over what `begun` leaves of it; `save` is called now and then, between two steps.
+    """Train for one epoch, or for the rest of an epoch that was interrupted.
 
-    Returns mean losses, the number of samples seen by all processes, seconds, and how many of them were spent waiting for samples.
+    Args:
+        trainer: makes the steps.
+        data: training slices and sampler.
+        epoch: counted from 0.
+        begun: progress of the interrupted epoch; None starts the epoch at its first step.
+        save: stores the progress; called between two steps, at most once per `SAVE_SECONDS`.
+        log: takes one line at a time.
+
+    Returns:
+        The mean of each loss by name, `samples` (seen by all processes), `seconds`, and `loading_seconds`
+        (part of `seconds` spent waiting for samples).
 
     Raises:
-        TrainingError: a loss that is not finite, with the names of the samples.
+        TrainingError: a loss is not finite. The message names the samples.
     """
     job, at = trainer.job, begun or Progress(0, {}, 0, 0.0, 0.0)
     data.sampler.set_epoch(epoch)
     data.train.set_epoch(epoch)
     numbers, world = list(data.sampler), world_size()
     steps = -(-len(numbers) // job.batch_size)
-    if world > 1:  # the same number on every rank
+    if world > 1:  # every rank must make the same number of steps
         steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
     loader = DataLoader(
         data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **loader_options(job.device)
@@ -84,7 +111,8 @@ def train_epoch(
             losses = trainer.step(batch)
         except TrainingError as error:
             raise TrainingError(
-                f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; the last good epoch is kept"
+                f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; "
+                "the last good epoch is kept"
             ) from None
         at.step, at.seen = at.step + 1, at.seen + len(batch["name"])
         at.sums = {name: at.sums.get(name, 0.0) + value for name, value in losses.items()}
@@ -92,7 +120,8 @@ def train_epoch(
         if time.perf_counter() - logged > LOG_SECONDS:
             logged = time.perf_counter()
             log(
-                f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, loss {at.sums['loss'] / at.step:.4f}"
+                f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, "
+                f"loss {at.sums['loss'] / at.step:.4f}"
             )
         if time.perf_counter() - saved >= SAVE_SECONDS and at.step < steps:
             save(at)
@@ -103,7 +132,7 @@ def train_epoch(
 
 
 def mean_over_processes(values: dict[str, float], device: str) -> dict[str, float]:
-    """The mean of each value over all processes that train together; each of them must call this, with the same names."""
+    """Average each value over all training processes; each must call this, with the same names."""
     if not dist.is_initialized():
         return values
     together = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
@@ -113,12 +142,17 @@ def mean_over_processes(values: dict[str, float], device: str) -> dict[str, floa
 
 @torch.no_grad()
 def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
-    """Mean DSC at the low-res mask's size: over the slices of a modality, then over modalities unweighted. The model's modes are left as found.
+    """Compute the mean DSC (0..1) at the size of the low-res mask.
 
-    In bf16 where a training step is (`autocast_for`), in half to two thirds of the time: enough to rank epochs and recipes by. The study's tables of accuracy score
-    whole cases with the exported models.
+    The mean is taken over the slices of each modality, then over the modalities without weights. bf16 is used
+    where training uses it (`autocast_for`), in half to two thirds of the time. That is accurate enough to
+    rank epochs and recipes. The study's accuracy tables score whole cases with the exported models.
 
-    Processes that train together each judge their own batches and must all call this; each gets the mean over all of them.
+    All training processes must call this. Each scores its own batches and gets the mean over all processes.
+
+    Args:
+        model: on `device`. It is scored in evaluation mode; the modes of its modules are restored afterwards.
+        batches: with `image`, `box`, `mask` (at the low-res mask's size) and `modality`.
     """
     modes = {m: m.training for m in model.modules()}
     channels_last(model.eval())
@@ -151,25 +185,26 @@ def fit(
     """Train one stage and keep its best epoch.
 
     Args:
-        model: quantised and calibrated as the stage wants it; trained in place.
+        model: quantised and calibrated for the stage; trained in place.
         data: see `Data`.
-        job: see `Job`. Progress left in `folder` by an interrupted run of the same fingerprint is taken up, inside an epoch too.
-        folder: gets `model.safetensors` (the epoch that goes on), `history.csv`, `progress.pt` while running, and at the end the mark that `finished` reads.
-        teacher: of the image encoder, see `Teacher`.
-        encoder: gives the embeddings in the place of a frozen image encoder, see `CachedEncoder`.
+        job: see `Job`. An interrupted run of the same fingerprint is resumed, also inside an epoch.
+        folder: receives `model.safetensors` (the kept epoch) and `history.csv`. It also holds `progress.pt`
+            during training. At the end it receives the mark that `finished` reads.
+        teacher: teacher of the image encoder, see `Teacher`.
+        encoder: computes the embeddings if the model's image encoder is frozen, see `CachedEncoder`.
         log: takes one line at a time.
 
     Returns:
-        The path of the kept checkpoint, and the history, one row an epoch.
+        The path of the kept checkpoint, and the history with one row per epoch.
 
     Raises:
-        TrainingError: a loss that is not finite, or a file that cannot be written.
+        TrainingError: a loss is not finite, or a file cannot be written.
     """
     kept, progress = folder / MODEL, folder / PROGRESS
     state = load_progress(progress, job.fingerprint, log)
     history: list[dict] = json.loads(state["history"]) if state else []
     begun = Progress(**state["epoch"]) if state and state["epoch"] else None
-    if state:  # before the optimiser is made: Brevitas puts new parameters in place of its scales on loading
+    if state:  # before the optimiser is made, because Brevitas replaces its scale parameters on loading
         model.load_state_dict(state["model"])
         log(
             f"stage {job.stage.number}: resumed after epoch {len(history)}"
@@ -182,9 +217,13 @@ def fit(
     def save(epoch: Progress | None) -> None:
         if rank() == 0:
             save_progress(
-                progress, fingerprint=job.fingerprint, model=model.state_dict(), optimizer=trainer.optimizer.state_dict(),
-                history=json.dumps(history), epoch=vars(epoch) if epoch else None,
-            )  # fmt: skip
+                progress,
+                fingerprint=job.fingerprint,
+                model=model.state_dict(),
+                optimizer=trainer.optimizer.state_dict(),
+                history=json.dumps(history),
+                epoch=vars(epoch) if epoch else None,
+            )
 
     for epoch in range(len(history), job.schedule.epochs):
         rate = trainer.set_rate(epoch)
@@ -208,7 +247,7 @@ def fit(
 
 
 def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
-    """Write the model where the last epoch is the best so far, and the history. Raises TrainingError where they cannot be written."""
+    """Write the history, and the model if the last epoch is marked best; raise TrainingError on failure."""
     row = history[-1]
     if row["best"]:
         save_weights(
@@ -223,10 +262,11 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
 
 
 def describe(row: dict, job: Job) -> str:
-    """One line for the log."""
+    """Format one row of the history as a line of the log."""
     distilled = f", distillation {row['distillation_loss']:.5f}" if "distillation_loss" in row else ""
     mark = " *" if row["best"] else ""
     return (
-        f"stage {row['stage']} epoch {row['epoch'] + 1}/{job.schedule.epochs}: lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, "
+        f"stage {row['stage']} epoch {row['epoch'] + 1}/{job.schedule.epochs}: "
+        f"lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, "
         f"eval DSC {100 * row['eval_dsc']:.2f} %, {row['samples']} samples in {row['seconds']:.0f} s{mark}"
     )

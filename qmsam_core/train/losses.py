@@ -1,18 +1,17 @@
-"""Losses of the study: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one)."""
+"""Losses: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one)."""
 
 import torch
 from torch import Tensor, nn
 
 
 def segmentation_loss(released: bool = False) -> nn.Module:
-    """Loss of low-res mask logits (B, 1, M, M) against masks 0/1 of the same shape, averaged over the batch.
+    """Make the loss of low-res mask logits (B, 1, M, M) against 0/1 masks of the same shape.
 
-    The paper says Dice + focal, without weights; the released code computes Dice with squared terms + binary cross-entropy.
+    It is averaged over the batch. The paper states Dice + focal loss, without weights. The released code
+    (`released`) uses Dice with squared terms + binary cross-entropy.
     """
-    from monai.losses import (
-        DiceCELoss,
-        DiceFocalLoss,
-    )  # MONAI takes five seconds to load, and only training needs it
+    # Imported here because MONAI takes five seconds to load, and only training needs it.
+    from monai.losses import DiceCELoss, DiceFocalLoss
 
     if released:
         return DiceCELoss(sigmoid=True, squared_pred=True)
@@ -20,10 +19,14 @@ def segmentation_loss(released: bool = False) -> nn.Module:
 
 
 def embedding_iou(student: Tensor, teacher: Tensor) -> Tensor:
-    """Overlap of each two embeddings (B, C, g, g) as sets of active (positive) cells: intersection over union (B,), numbers in 0..1 without gradient.
+    """Compute the IoU of the active (positive) elements of embeddings (B, C, g, g), for each image.
 
-    The paper multiplies the mean squared error with "the intersection over union ratio across the image embeddings" and says no more;
-    this is the literal reading, image by image, so that a batch may be divided among processes. Two embeddings without any active cell overlap wholly.
+    The paper multiplies the mean squared error with "the intersection over union ratio across the image
+    embeddings" and gives no details. This is the literal reading. It is computed for each image, so that a
+    batch may be divided among processes.
+
+    Returns:
+        IoU (B,), 0..1, without gradient. It is 1 if neither embedding has an active element.
     """
     a, b = student.detach().flatten(1) > 0, teacher.detach().flatten(1) > 0
     union = (a | b).sum(1)
@@ -31,14 +34,19 @@ def embedding_iou(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean IoU of masks from logits (N, 1, M, M), binarised at 0, with the truth 0/1 of the same shape; no gradient. Two empty masks have 0."""
+    """Compute the mean IoU of logits (N, 1, M, M), binarised at 0, with 0/1 masks of the same shape.
+
+    There is no gradient. Two empty masks have IoU 0.
+    """
     a, b = logits.detach() > 0, masks > 0.5
     union = (a | b).flatten(1).sum(1)
     return ((a & b).flatten(1).sum(1) / union.clamp(min=1)).mean()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tensor:
-    """Mean over the batch of the embeddings' (B, C, g, g) mean squared error times their overlap: `embedding_iou` (B,) in the paper, the mean `mask_iou` of
-    the teacher in the released code."""
+    """Average over the batch the mean squared error of embeddings (B, C, g, g), times their overlap.
+
+    The overlap is `embedding_iou` (B,) in the paper, and the teacher's mean `mask_iou` in the released code.
+    """
     errors = nn.functional.mse_loss(student, teacher, reduction="none").flatten(1).mean(1)
     return (errors * overlap).mean()

@@ -1,4 +1,7 @@
-"""One stage from files to files: parent model and index in, best checkpoint and history out; in this process or under torchrun."""
+"""Run one training stage from files to files, in this process or under torchrun.
+
+The inputs are the parent model and the slice indices. The outputs are the kept checkpoint and the history.
+"""
 
 import subprocess
 import sys
@@ -32,10 +35,16 @@ WHERE_MEDSAM_IS = (
 def make_teacher(
     params: Params, float_model: Path, cache: EmbeddingCache | None = None
 ) -> tuple[Teacher, str]:
-    """The teacher of stage one and its name for the tables: MedSAM's ViT-B where the parameters name one, else the float parent itself.
+    """Load the teacher of stage one and return it with its name for the tables.
+
+    Args:
+        params: `teacher` is `self` for the float parent, or the path of MedSAM's ViT-B.
+        float_model: checkpoint of the float parent.
+        cache: stores the teacher's embeddings.
 
     Raises:
-        ValueError: MedSAM's embedding grid does not have the student's shape; CheckpointError: its file does not fit.
+        ValueError: the shapes of MedSAM's and the student's embeddings differ.
+        CheckpointError: MedSAM's file is missing, damaged or of another network.
     """
     device = device_of(params)
     if params.teacher != "self":
@@ -43,7 +52,8 @@ def make_teacher(
         grids = (params.image_size // student.encoder.stride, medsam.image_size // medsam.encoder.stride)
         if (student.dim, grids[0]) != (medsam.dim, grids[1]):
             raise ValueError(
-                f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, the student {params.model} at {params.image_size} px "
+                f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, "
+                f"the student {params.model} at {params.image_size} px "
                 f"{student.dim} x {grids[0]} x {grids[0]}; use litemedsam at 256 px, or teacher: self"
             )
         try:
@@ -57,15 +67,15 @@ def make_teacher(
 def make_float_baseline(params: Params, data_folder: Path, folder: Path) -> tuple[Path, float]:
     """Write the float parent of all quantised models, at the run's input size, as `folder/model.safetensors`.
 
+    All training processes must call this. The first one writes the file.
+
     Args:
-        params: `float_checkpoint` says where the weights come from.
-        data_folder: of notebook 00.
+        params: `float_checkpoint` names the source of the weights.
+        data_folder: output folder of notebook 00.
         folder: made if absent.
 
-    Of several processes that train together each must call this; the first one writes.
-
     Returns:
-        Path of the model, and its mean DSC on the slices that epochs are judged by, 0..1.
+        Path of the model, and its mean DSC (0..1) on the slices that score every epoch.
 
     Raises:
         CheckpointError: the weights are missing, damaged or of another network.
@@ -92,24 +102,27 @@ def run_stage(
     strategy: Strategy | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Path, pd.DataFrame]:
-    """Run one stage in this process (one of several under torchrun), unless the same work has been finished in that folder before: then its result is given.
+    """Run one stage in this process, which may be one of several under torchrun.
+
+    If the same job is already finished in `folder`, its result is returned without training.
 
     Args:
         number: 1 to 3, see `STAGES`.
-        data_folder: of notebook 00. folder: gets checkpoint and history, see `fit`.
+        data_folder: output folder of notebook 00.
+        folder: receives checkpoint and history, see `fit`.
         parent: checkpoint to start from.
-        float_model: the float parent, teacher of stage one where no MedSAM is given.
+        float_model: the float parent, which is the teacher of stage one if no MedSAM is given.
         strategy: see `make_data`.
 
     Returns:
-        Path of the checkpoint that goes on, and the history.
+        Path of the kept checkpoint, and the history.
 
     Raises:
-        CheckpointError: a parent, or a teacher, that is missing or does not fit.
-        TrainingError: a loss that is not finite, or a folder that cannot be written.
+        CheckpointError: the parent or the teacher is missing or does not fit.
+        TrainingError: a loss is not finite, or the folder cannot be written.
     """
     trial = folder / f"trial-{rank()}"
-    with writing(trial) as partial:  # that a folder cannot be written is told now, not after the first epoch
+    with writing(trial) as partial:  # fail now, not after the first epoch, if the folder cannot be written
         folder.mkdir(parents=True, exist_ok=True)
         partial.touch()
     trial.unlink()
@@ -130,20 +143,27 @@ def run_stage(
     if "image_encoder" not in stage.trains and "frozen_statistics" not in params.released:
         encoder = CachedEncoder(model, device_of(params), cache)
     job = Job(
-        stage, schedule_of(params), params.batch_size[number - 1], work, device_of(params), params.released,
+        stage,
+        schedule_of(params),
+        params.batch_size[number - 1],
+        work,
+        device_of(params),
+        params.released,
         {"teacher": taught_by} if taught_by else {},
-    )  # fmt: skip
+    )
     return fit(model, data, job, folder, teacher, encoder, log)
 
 
 def launch_stage(
     params: Params, number: int, data_folder: Path, folder: Path, **options
 ) -> tuple[Path, pd.DataFrame]:
-    """`run_stage`, in this process or, where `params.processes` asks for more, in that many under torchrun; same arguments and result.
+    """Call `run_stage`, in this process or in `params.processes` processes under torchrun.
+
+    Arguments and result are those of `run_stage`.
 
     Raises:
-        ValueError: more processes than GPUs, where those are trained on.
-        RuntimeError: torchrun failed; its output has been printed.
+        ValueError: training uses GPUs, and there are more processes than GPUs.
+        RuntimeError: torchrun failed. Its output has gone to `log`.
     """
     if params.processes == 1:
         return run_stage(params, number, data_folder, folder, **options)
@@ -172,7 +192,8 @@ def launch_stage(
             log(line.rstrip())
         if done.wait():
             raise RuntimeError(
-                f"stage {number}: torchrun of {params.processes} processes ended with exit code {done.returncode}; see above"
+                f"stage {number}: torchrun of {params.processes} processes "
+                f"ended with exit code {done.returncode}; see above"
             )
     finally:
         Path(file.name).unlink()

@@ -1,4 +1,4 @@
-"""What a stage trains on and what its epochs are judged by, from notebook 00's indices."""
+"""Training and evaluation data of a stage, from the slice indices of notebook 00."""
 
 from pathlib import Path
 
@@ -17,11 +17,15 @@ from .processes import rank, world_size
 def evaluation_batches(
     params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None
 ) -> DataLoader:
-    """This process's share of the fixed slices by which epochs are judged, at an input size.
+    """Load this process's share of the fixed slices that score every epoch.
+
+    The study's tables do not use them: they score whole cases.
 
     Args:
-        folder: of notebook 00, with `index_evaluation.npz`.
-        slices: at most so many a modality, 0 takes all; None takes `params.epoch_slices`. The tables of the study score whole cases.
+        folder: output folder of notebook 00, with `index_evaluation.npz`.
+        size: px, side of the network's input.
+        mask_size: px, side of the low-res mask.
+        slices: largest number of slices per modality; 0 takes all, None takes `params.epoch_slices`.
     """
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
     judged = SliceDataset(
@@ -34,11 +38,13 @@ def evaluation_batches(
 
 
 def make_data(params: Params, folder: Path, model: Sam, strategy: Strategy | None = None) -> Data:
-    """Training slices, the epoch's sampler and the evaluation batches of a quantised stage.
+    """Make the training slices, the epoch's sampler and the evaluation batches of a quantised stage.
 
     Args:
-        folder: of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
-        strategy: see `samples_per_modality`; None takes Ns of the parameters, or the paper's min rule. A share draws Ns at least.
+        folder: output folder of notebook 00, with `index_train.npz` and `index_evaluation.npz`.
+        model: gives the size of the low-res mask.
+        strategy: see `samples_per_modality` in `data.sampling`. None takes `params.samples_per_modality`
+            (Ns), or the paper's min rule if that is None. A share draws at least Ns slices.
     """
     train = SliceIndex.load(folder / "index_train.npz")
     proposed = params.samples_per_modality

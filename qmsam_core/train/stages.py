@@ -1,4 +1,4 @@
-"""The stages as data (paper section 3.3, Table 3), and the learning rate they follow."""
+"""The training stages as data, and their learning-rate schedule (paper section 3.3, Table 3)."""
 
 import math
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ MOMENTUM = 0.9  # Table 3
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage quantises, trains and learns from.
+    """One training stage.
 
     Attributes:
         number: 1 to 3, as in the paper.
-        quantises: parts that become quantised at its start. trains: modules that learn; all others are frozen, batch-norm statistics included.
+        quantises: parts that are quantised at its start.
+        trains: modules that learn. All others are frozen, with their batch-norm statistics.
         distils: whether the teacher's embeddings enter the loss.
     """
 
@@ -40,11 +41,12 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a stage learns; the learning rate changes once an epoch.
+    """Number of epochs of a stage, and the learning rate of each epoch.
 
-    Linear warm-up over `warmup` epochs from `first` to 1, then cosine annealing over `annealing` epochs down to `last`, as fractions of
-    `learning_rate`. The peak is the last epoch of the one and the first of the other, so that the cosine's half-period is annealing - 1 and the
-    paper's 5 and 10 epochs make its 14 in all.
+    The rate rises linearly from `first` to 1 over `warmup` epochs. It then falls to `last` along a cosine
+    over `annealing` epochs. All three are fractions of `learning_rate`. The peak epoch belongs to both parts.
+    The half-period of the cosine is thus annealing - 1, and the paper's 5 and 10 epochs make 14 in total.
+    With `released`, both parts are one epoch longer, as in the released code.
     """
 
     learning_rate: float
@@ -56,11 +58,11 @@ class Schedule:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs: 14 with the paper's 5 and 10; the released code runs 5 + 10 + 1."""
+        """Number of epochs: 14 with the paper's 5 and 10. The released code runs 5 + 10 + 1."""
         return self.warmup + self.annealing + (1 if self.released else -1)
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+        """Compute the learning rate of an epoch, counted from 0."""
         peak = self.warmup if self.released else self.warmup - 1
         if epoch < peak:
             return self.learning_rate * (self.first + (1 - self.first) * epoch / peak)
@@ -70,7 +72,7 @@ class Schedule:
 
 
 def schedule_of(params: Params) -> Schedule:
-    """The schedule that the parameters give the quantised stages."""
+    """Make the schedule of the quantised stages from the parameters."""
     return Schedule(
         params.learning_rate,
         params.warmup_epochs,
@@ -80,12 +82,12 @@ def schedule_of(params: Params) -> Schedule:
 
 
 def teacher_name(params: Params) -> str:
-    """Who teaches the encoder in stage 1, as every table names it."""
+    """Name the teacher of stage 1's encoder, as in the tables."""
     return "the float parent" if params.teacher == "self" else "MedSAM ViT-B"
 
 
 def protocol(params: Params) -> pd.DataFrame:
-    """Table 3 as these parameters set it: one row a stage, with the columns of the paper's table except the training time."""
+    """Make Table 3 for these parameters: one row per stage, the paper's columns except the training time."""
     rows = []
     for number in (1, 2, 3):
         schedule = schedule_of(params)
@@ -108,11 +110,14 @@ def protocol(params: Params) -> pd.DataFrame:
 
 
 def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
-    """What strategies spent, by the same account: rows of strategy and stage, and of all stages together; columns strategy, stage (text), epochs, samples seen by
-    all processes, hours of training (evaluation left out), per_sample_ms.
+    """Sum up the training cost of each strategy and stage, and of all stages of a strategy (stage "all").
 
     Args:
-        histories: rows of `fit`'s histories with a column `strategy`.
+        histories: rows of `fit`'s histories, with a column `strategy`.
+
+    Returns:
+        Columns strategy, stage (text), epochs, samples (seen by all processes), hours (training without
+        evaluation) and per_sample_ms.
     """
     both = pd.concat([histories, histories.assign(stage="all")])
     spent = both.groupby(["strategy", "stage"], sort=False).agg(
@@ -131,13 +136,13 @@ def stage_budgets(histories: pd.DataFrame) -> pd.DataFrame:
 def stage_summary(
     history: pd.DataFrame, dsc_before: float, teacher: str, paper: pd.DataFrame
 ) -> pd.DataFrame:
-    """What one stage spent and reached, beside the paper's budget: quantity, paper, here (text).
+    """List the cost and the result of one stage beside the paper's, in text columns quantity, paper, here.
 
     Args:
-        history: of `fit`, of one stage.
-        dsc_before: evaluation DSC of the model that the stage started from, 0..1.
-        teacher: who taught the encoder in stage 1.
-        paper: the paper's Table 3: stage, epochs, training_hours.
+        history: history of one stage, from `fit`.
+        dsc_before: evaluation DSC of the stage's parent model, 0..1.
+        teacher: name of the teacher of stage 1's encoder.
+        paper: the paper's Table 3, with columns stage, epochs, training_hours.
     """
     budget = paper.set_index("stage").loc[int(history["stage"].iloc[0])]
     best = history.loc[history["best"], "eval_dsc"].iloc[-1]

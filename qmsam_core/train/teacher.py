@@ -1,4 +1,7 @@
-"""Frozen image encoders: the teacher of stage one and the encoder that stage two builds on. What they say of an image is computed once and kept on disk."""
+"""Frozen image encoders: the teacher of stage one and the quantised encoder of stage two.
+
+The embedding of each image is computed once and kept on disk.
+"""
 
 import hashlib
 import shutil
@@ -14,19 +17,22 @@ from ..provenance.files import atomic_file
 from .precision import autocast_for
 
 CACHE_BYTES = 20 << 30  # about 10,000 embeddings of LiteMedSAM or MedSAM
-RECOUNTS = 64  # a cache looks again at what its folder holds whenever it has written that part of its limit: others write there too
-FORMAT = 1  # of what is computed and how it is kept; counts into every key
+# A cache recounts its folder after writing 1/RECOUNTS of its limit, because other processes write there too.
+RECOUNTS = 64
+FORMAT = 1  # version of the computation and of the file format; part of every key
 
 
 class EmbeddingCache:
-    """Embeddings on disk by content, in float16, bounded in size: the oldest are removed first.
+    """Embeddings on disk, in float16, addressed by content and bounded in size.
 
-    Several processes may share a folder; each of them but one can bring it a 64th above its limit. A file that cannot be read counts as absent; a disk
-    that is full ends the writing, with a warning, not the training.
+    The oldest embeddings are removed first. Several processes may share a folder. Each process beyond the
+    first can exceed the limit by a 64th. A file that cannot be read counts as absent. A full disk ends the
+    writing with a warning, but not the training.
 
     Args:
-        folder: made if absent; one file an embedding.
-        limit: bytes it may take, whoever wrote them; never more than it has already and half of what the disk has left.
+        folder: made if absent; holds one file per embedding.
+        limit: bytes that the folder may take, by all processes together. It is at most the folder's
+            present size plus half of the disk's free space.
     """
 
     def __init__(self, folder: Path, limit: int = CACHE_BYTES) -> None:
@@ -36,13 +42,16 @@ class EmbeddingCache:
         self.limit = min(limit, self.size + shutil.disk_usage(folder).free // 2)
 
     def recount(self) -> list[tuple[int, int, Path]]:
-        """Find out how many bytes the folder holds now; returns `files`."""
+        """Update `size`, the bytes that the folder holds now, and return `files()`."""
         files = self.files()
         self.size, self.written = sum(size for _, size, _ in files), 0
         return files
 
     def files(self) -> list[tuple[int, int, Path]]:
-        """Age (ns), bytes and path of all embeddings, the oldest first; those that another process removes meanwhile are left out."""
+        """List modification time (ns), bytes and path of all embeddings, the oldest first.
+
+        Files that another process removes at the same time are left out.
+        """
         found = []
         for path in self.folder.glob("*.npy"):
             try:
@@ -53,14 +62,14 @@ class EmbeddingCache:
         return sorted(found)
 
     def get(self, key: str) -> Tensor | None:
-        """The embedding (C, g, g) float16 of that key, or None."""
+        """Return the embedding (C, g, g) float16 stored under a key, or None."""
         try:
             return torch.from_numpy(np.load(self.folder / f"{key}.npy", allow_pickle=False))
         except (OSError, ValueError, EOFError):
             return None
 
     def put(self, key: str, embedding: Tensor) -> None:
-        """Keep an embedding (C, g, g) float16; atomic."""
+        """Store an embedding (C, g, g) float16 under a key, atomically."""
         size = embedding.numel() * 2 + 128
         if size > self.limit:
             return
@@ -73,7 +82,8 @@ class EmbeddingCache:
                 np.save(file, embedding.numpy())
         except OSError as error:
             warnings.warn(
-                f"{self.folder}: embeddings are no longer kept ({error}); training goes on and computes them anew",
+                f"{self.folder}: embeddings are no longer kept ({error}); "
+                "training goes on and computes them anew",
                 stacklevel=2,
             )
             self.limit = 0
@@ -82,7 +92,10 @@ class EmbeddingCache:
         self.written += size
 
     def shrink(self, most: int) -> None:
-        """Remove the oldest embeddings until no more than `most` bytes are left, and a tenth less, so as not to do it at every step."""
+        """Remove the oldest embeddings until at most 90 % of `most` bytes are left.
+
+        The margin of 10 % avoids a call at every step.
+        """
         for _, size, path in self.recount():
             if self.size <= 0.9 * most:
                 return
@@ -91,13 +104,14 @@ class EmbeddingCache:
 
 
 class CachedEncoder:
-    """The embeddings that a frozen model's image encoder gives, each image's computed once where there is a cache.
+    """Compute embeddings with the image encoder of a frozen model. With a cache, each image is computed once.
 
-    They are computed image by image, in bf16 where that helps (`autocast_for`), and rounded to float16 whether they come from the cache or not, so that
-    training does not depend on what is in it.
+    Images are encoded one by one, in bf16 where that helps (`autocast_for`). Embeddings are always rounded to
+    float16, with or without the cache. Training thus does not depend on the content of the cache.
 
     Args:
         model: frozen here, and moved to the device.
+        cache: stores the embeddings; None stores none.
     """
 
     def __init__(self, model: Sam, device: str = "cpu", cache: EmbeddingCache | None = None) -> None:
@@ -108,11 +122,14 @@ class CachedEncoder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> embeddings (B, C, g, g) float32; a model of larger input sees them enlarged."""
+        """Encode images (B, 3, S, S) to embeddings (B, C, g, g) float32.
+
+        Images are resized to the model's own input size.
+        """
         return torch.stack([self.embedding(image) for image in images]).float()
 
     def embedding(self, image: Tensor) -> Tensor:
-        """Image (3, S, S) -> embedding (C, g, g) float16."""
+        """Encode one image (3, S, S) to an embedding (C, g, g) float16."""
         key = ""
         if self.cache is not None:
             key = hashlib.blake2b(
@@ -133,9 +150,10 @@ class CachedEncoder:
 
 
 def identity(model: Sam, how: str) -> bytes:
-    """Hash of an image encoder: its weights, its quantisers, and how it is computed; 32 bytes."""
+    """Hash an image encoder's weights, quantisers and way of computation; 32 bytes."""
     digest = hashlib.sha256(
-        f"{how} {model.config} {getattr(model, 'recipe', None)} {getattr(model, 'quantised_parts', ())}".encode()
+        f"{how} {model.config} {getattr(model, 'recipe', None)} "
+        f"{getattr(model, 'quantised_parts', ())}".encode()
     )
     for name, tensor in sorted(model.image_encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -143,11 +161,11 @@ def identity(model: Sam, how: str) -> bytes:
 
 
 class Teacher:
-    """A frozen float model whose embeddings the student of stage one learns to give.
+    """A frozen float model whose embeddings the student of stage one learns to reproduce.
 
     Args:
-        model: the float parent, or MedSAM, whose larger input is filled by enlarging the student's.
-        cache: where its embeddings are kept.
+        model: the float parent, or MedSAM. The student's images are enlarged to MedSAM's input size.
+        cache: stores its embeddings; None stores none.
     """
 
     def __init__(self, model: Sam, device: str = "cpu", cache: EmbeddingCache | None = None) -> None:
@@ -155,7 +173,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Images (B, 3, S, S) -> embeddings (B, C, g, g), and mask logits at the student's size where boxes (B, 4) are given."""
+        """Encode images (B, 3, S, S), and decode them if boxes (B, 4) are given in px of the student's input.
+
+        Returns:
+            Embeddings (B, C, g, g) float32, and mask logits (B, 1, M, M) or None. M is the size of the
+            student's masks.
+        """
         embeddings = self.encoder(images)
         factor = self.model.image_size / images.shape[-1]
         return embeddings, None if boxes is None else self.model.decode(embeddings, boxes * factor)[0]

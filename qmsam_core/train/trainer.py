@@ -1,4 +1,4 @@
-"""One training step: what it is told, what is frozen, and the way from a batch to a step down the gradient."""
+"""One training step: its settings, the frozen modules, the losses and the optimiser."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,18 +17,20 @@ from .teacher import CachedEncoder, Teacher
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and step, on which samples, and what remains on disk."""
+    """Training cannot continue. The message names the place, the cause and what is kept on disk."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What `fit` needs to know besides model and data.
+    """Settings of `fit` besides model and data.
 
     Attributes:
-        fingerprint: identity of the work; progress of another is not taken up.
+        batch_size: samples per step of this process.
+        fingerprint: identity of the job. Progress of a job with another fingerprint is not resumed.
         released: switches to the released code's behaviour (see `Params.released`).
         facts: written into the checkpoint's description.
-        mixed_precision: bf16 autocast where it helps (see `autocast_for`); losses, weights, scales and quantisers' arithmetic stay float32.
+        mixed_precision: use bf16 autocast where it helps (see `autocast_for`). Losses, weights, scales and
+            the quantisers' arithmetic stay float32.
     """
 
     stage: Stage
@@ -42,9 +44,13 @@ class Job:
 
 
 def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
-    """Freeze every module that is not named: no gradients, and batch-norm statistics that do not move, unless they drift as in the released code.
+    """Freeze every module that is not named, and return the parameters that learn.
 
-    Returns the parameters that learn.
+    Args:
+        model: changed in place.
+        trains: names of the modules that learn, from `MODULES`.
+        statistics_drift: let batch-norm statistics of frozen modules change, as in the released code. By
+            default they do not change.
     """
     model.train(statistics_drift)
     for name in MODULES:
@@ -55,14 +61,18 @@ def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool =
 
 
 class Student(nn.Module):
-    """The model as a step calls it: from images, or from the embeddings of a frozen encoder. A module of its own, since DDP wraps a `forward`."""
+    """The model as a training step calls it. It is a separate module because DDP wraps a `forward`."""
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor, boxes: Tensor, embeddings: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S), boxes (B, 4), embeddings (B, C, g, g) or None -> mask logits (B, 1, M, M), embeddings."""
+        """Compute mask logits (B, 1, M, M) and embeddings (B, C, g, g).
+
+        Images have shape (B, 3, S, S), boxes (B, 4). If embeddings of a frozen encoder are given, they are
+        used instead of the images.
+        """
         if embeddings is None:
             return self.model(images, boxes)[:2]
         return self.model.decode(embeddings, boxes)[0], embeddings
@@ -72,8 +82,11 @@ class Trainer:
     """Model, optimiser, losses and number format of one stage.
 
     Args:
-        model: trained in place, moved to the job's device; what the stage does not train is frozen.
-        teacher, encoder: see `fit`.
+        model: trained in place and moved to the job's device. Modules that the stage does not train are
+            frozen.
+        job: see `Job`.
+        teacher: see `fit`.
+        encoder: see `fit`.
     """
 
     def __init__(
@@ -99,10 +112,10 @@ class Trainer:
         return rate
 
     def step(self, batch: dict) -> dict[str, float]:
-        """One step down the gradient of a batch's losses; returns them, `loss` their sum.
+        """Make one optimiser step on a batch. Return its losses by name, with their sum as `loss`.
 
         Raises:
-            TrainingError: a loss that is not finite, with the samples' names; the weights have not moved.
+            TrainingError: a loss is not finite. The message names the samples. The weights are not changed.
         """
         losses = dict(self.losses(batch))
         total = sum(losses.values())
@@ -114,7 +127,7 @@ class Trainer:
         return {name: value.item() for name, value in {"loss": total, **losses}.items()}
 
     def losses(self, batch: dict) -> Iterator[tuple[str, Tensor]]:
-        """Losses of a batch by name; their sum is what is descended."""
+        """Yield the losses of a batch by name; the optimiser minimises their sum."""
         images, boxes, masks = (
             batch[k].to(self.job.device, non_blocking=True) for k in ("image", "box", "mask")
         )

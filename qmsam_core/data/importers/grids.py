@@ -16,7 +16,8 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 """Endings of files with a geometry that SimpleITK reads. The sub-command `nifti` takes them all."""
 
 GRID_TOLERANCE = 0.1
-"""Largest distance between corners of image and mask, in voxels. Headers round; other scans are farther off."""
+"""Largest distance between corners of image and mask, in voxels. It allows for rounded headers. A mask of
+another scan is farther off."""
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK warns on stderr about every rounded header
 
@@ -48,7 +49,7 @@ def read_volume(path: str | os.PathLike) -> sitk.Image:
 
 
 def reason(error: RuntimeError) -> str:
-    """ITK's error on one line, without the source file and address that ITK adds."""
+    """Return ITK's error on one line, without the source file and address that ITK adds."""
     last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     return re.sub(r"^(?:sitk::|itk::)?(?:ITK )?ERROR:\s*(?:\w+\(0x[0-9a-f]+\):\s*)?", "", last)
 
@@ -59,7 +60,7 @@ def axial(image: sitk.Image) -> sitk.Image:
 
 
 def labels_on(image: sitk.Image, labels: np.ndarray) -> sitk.Image:
-    """Labels (z,y,x) as an image on the grid of `image`."""
+    """Return labels (z,y,x) as an image on the grid of `image`."""
     mask = sitk.GetImageFromArray(labels)
     mask.CopyInformation(image)
     return mask

@@ -28,7 +28,7 @@ class QuantisedLinear(nn.Module):
 
 
 class SpreadAttention(nn.Module):
-    """`CrossAttention` of few tokens and many cells, with projections. The factor before the softmax is in q."""
+    """`CrossAttention` of few tokens and many cells, with projections. The attention scale is in q."""
 
     def __init__(self, attention: CrossAttention) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class TwoWay(nn.Module):
         self.lin1, self.lin2 = map(QuantisedLinear, (block.mlp.lin1, block.mlp.lin2))
 
     def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project cells (N, L, C): keys and values for the tokens, queries to the tokens, each (N, L, inner)."""
+        """Project cells (N, L, C): keys, values for the tokens, queries to the tokens, each (N, L, inner)."""
         placed = image + positions
         return self.to_image.k(placed), self.to_image.v(image), self.to_tokens.q(placed)
 
@@ -132,7 +132,7 @@ class TwoWay(nn.Module):
 
 
 class PrepareGraph(nn.Module):
-    """What the decoder needs of an image for any boxes.
+    """Compute the part of the decoder that depends on the image alone.
 
     Embedding (1, C, g, g) -> cells (1, L, C), then the result of `TwoWay.project` of the first block.
     """
