@@ -12,7 +12,7 @@ from qmsam_core.deploy.post_training import nncf_export
 from qmsam_core.deploy.pytorch_engine import PyTorchEngine
 from qmsam_core.evaluate import PAPER
 from qmsam_core.models import build_model
-from qmsam_core.timing import engine_speed
+from qmsam_core.timing import engine_arms, engine_speed
 from qmsam_core.timing.engine_arms import (
     ARMS,
     FLOAT_FAST,
@@ -22,6 +22,7 @@ from qmsam_core.timing.engine_arms import (
     Arm,
     int8_gain,
     isa_gain,
+    runnable,
     seconds_by_engine,
     timed_calls,
     timing_input,
@@ -179,6 +180,13 @@ def test_medians_become_seconds_and_gains_ratios():
     }
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_arms_under_the_bf16_hint_need_a_cpu_with_bf16(monkeypatch, bf16):
+    monkeypatch.setattr(engine_arms, "has_bf16", lambda: bf16)
+    left_out = {arm.label for arm in ARMS} - {arm.label for arm in runnable(ARMS)}
+    assert left_out == (set() if bf16 else {arm.label for arm in ARMS if arm.hint == "bf16"})
+
+
 def test_int8_is_compared_with_plain_float_with_its_own_graph_and_with_the_best_float_arm():
     seconds = {
         ("float", "OpenVINO"): 0.4,
@@ -221,9 +229,8 @@ def test_gains_of_an_instruction_set_count_what_the_decoder_needs_prepared():
         for arm, value in zip(labels, values)
         if value
     ]
-    gain = isa_gain(pd.DataFrame(rows, columns=["instruction set", "part", "arm", "median_ms"])).set_index(
-        "part"
-    )
+    table = pd.DataFrame(rows, columns=["instruction set", "part", "arm", "median_ms"])
+    gain = isa_gain(table).set_index("part")
     whole = gain.loc["an image and a box"]
     assert gain["speed-up over plain float"].to_dict() == pytest.approx(
         {"encoder": 4, "decoder": 3, "an image and a box": 430 / 110}
@@ -236,6 +243,8 @@ def test_gains_of_an_instruction_set_count_what_the_decoder_needs_prepared():
         and whole["best float"] == FLOAT_FAST_BF16.label
     )
     assert gain.loc["decoder", "best float"] == FLOAT_FAST.label
+    without = isa_gain(table[table["arm"] != FLOAT_FAST_BF16.label]).set_index("part")
+    assert without.loc["encoder", "best float"] == FLOAT_FAST.label
 
 
 def test_parity_is_weighted_by_masks():

@@ -121,6 +121,11 @@ class OnnxRuntimeEngine(PreparingEngine):
         return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
 
+def has_bf16() -> bool:
+    """Return whether OpenVINO multiplies bf16 in hardware here. Elsewhere it emulates its bf16 hint."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoEngine(PreparingEngine):
     """The IR files of an export on OpenVINO's CPU plugin.
 

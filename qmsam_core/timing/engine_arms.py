@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..deploy.engines import ENGINES, Engine, open_engine
+from ..deploy.engines import ENGINES, Engine, has_bf16, open_engine
 
 ENGINE_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 HINTS = ("f32", "bf16")
@@ -88,6 +88,12 @@ class Arm:
     def open(self, folder: str | Path, threads: int) -> Engine:
         """Open the arm's engine on `folder/<export>`."""
         return open_engine(self.engine, Path(folder) / self.export, threads, self.hint)
+
+
+def runnable(arms: Iterable[Arm]) -> list[Arm]:
+    """Drop the arms with a bf16 hint if the CPU has no bf16. OpenVINO would emulate it, many times slower."""
+    bf16 = has_bf16()
+    return [arm for arm in arms if bf16 or arm.hint != "bf16"]
 
 
 PAPER_ARMS = (
@@ -213,7 +219,7 @@ ISA_ARMS = (
     Arm("int8", "openvino", variant="released"),
     Arm("int8", "openvino"),
 )
-"""Arms that are timed under each instruction set."""
+"""Arms that are timed under each instruction set, where they are `runnable`."""
 
 
 def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +230,8 @@ def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
             `ISA_ARMS`.
 
     Returns:
-        Rows for encoder, decoder (one box, with `prepare`) and both together. Columns instruction set, part,
+        Rows for encoder, decoder (one box, with `prepare`) and both together. Arms that were not timed (see
+        `runnable`) are left out. Columns instruction set, part,
         `speed-up over plain float`, `speed-up over same graph`, `speed-up over best float` and `best float`.
     """
     part = timings["part"].replace("prepare", "decoder")
@@ -232,8 +239,8 @@ def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
     ms = both.pivot_table(
         index=["instruction set", "part"], columns="arm", values="median_ms", aggfunc="sum", sort=False
     )
-    plain, fast, bf16, _, int8 = (arm.label for arm in ISA_ARMS)
-    floats = ms[[plain, fast, bf16]]
+    plain, fast, _, _, int8 = (arm.label for arm in ISA_ARMS)
+    floats = ms[[arm.label for arm in ISA_ARMS if arm.precision == "float" and arm.label in ms]]
     return pd.DataFrame(
         {
             "speed-up over plain float": ms[plain] / ms[int8],

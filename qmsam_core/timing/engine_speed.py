@@ -11,15 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..allocator import return_memory
-from ..deploy.engines import ENGINES, OpenVinoEngine
+from ..deploy.engines import ENGINES, Engine, OpenVinoEngine
 from ..provenance.files import write_atomic
-from .engine_arms import PARTS, Arm, timed_calls
+from .engine_arms import PARTS, Arm, runnable, timed_calls
 from .interleaved import measure_interleaved
 
 ISA = "ONEDNN_MAX_CPU_ISA"
@@ -33,20 +33,12 @@ INSTRUCTION_SETS = {
 
 
 def time_arms(
-    folder: str | Path,
-    arms: Iterable[Arm],
-    threads: int,
-    runs: int,
-    seed: int = 0,
-    parts: Sequence[str] = PARTS,
-    boxes: int = 1,
+    engines: Mapping[Arm, Engine], runs: int, seed: int = 0, parts: Sequence[str] = PARTS, boxes: int = 1
 ) -> pd.DataFrame:
     """Time every part of the arms, interleaved.
 
     Args:
-        folder: folder that holds the exports.
-        arms: arms to time.
-        threads: CPU threads of each engine.
+        engines: opened engine of each arm.
         runs: rounds that are timed.
         seed: seed of the image.
         parts: some of `PARTS`. Parts that no arm has are left out.
@@ -55,7 +47,6 @@ def time_arms(
     Returns:
         Column part, then the columns of `summarise_timings`.
     """
-    engines = {arm: arm.open(folder, threads) for arm in arms}
     tables = []
     for part in parts:
         if calls := timed_calls(engines, seed, part, boxes):
@@ -76,7 +67,8 @@ def time_under(
 ) -> pd.DataFrame:
     """Call `time_arms` in a new process that is limited to `isa`, a key of `INSTRUCTION_SETS`.
 
-    The process must be new because the CPU's kernels are chosen once per process.
+    The process must be new because the CPU's kernels are chosen once per process. Arms that are not
+    `runnable` under `isa` are left out.
 
     Raises:
         RuntimeError: the process failed. The message has the last line of its error output.
@@ -138,7 +130,7 @@ def time_large(
 ) -> pd.DataFrame:
     """Time one image and one box with the arms of a large model, in separate processes.
 
-    A whole ViT-B takes up to 5 GB per engine. The other arguments are those of `time_arms`.
+    A whole ViT-B takes up to 5 GB per engine. The other arguments are those of `time_under`.
 
     Args:
         arms: arms to time. The first one of each engine is the plain float arm.
@@ -204,10 +196,15 @@ def main(arguments: list[str] | None = None) -> int:
             [sys.executable, "-m", "qmsam_core.timing.engine_speed", *(arguments or sys.argv[1:])],
         )
     try:
-        arms = [Arm.parse(text) for text in options.arms]
-        table = time_arms(
-            options.folder, arms, options.threads, options.runs, options.seed, options.parts, options.boxes
-        )
+        asked = [Arm.parse(text) for text in options.arms]
+        arms = runnable(asked)
+        for arm in asked:
+            if arm not in arms:
+                print(f"speed: {arm.spec} is left out: this CPU has no bf16 arithmetic", file=sys.stderr)
+        if not arms:
+            return 2
+        engines = {arm: arm.open(options.folder, options.threads) for arm in arms}
+        table = time_arms(engines, options.runs, options.seed, options.parts, options.boxes)
     except (ValueError, OSError) as error:
         print(f"speed: {error}", file=sys.stderr)
         return 2
