@@ -7,3 +7,6 @@ __version__ = "0.1.0"
 # OpenVINO and NNCF report their use over the internet unless this package is absent.
 # They fork a process for it at every conversion.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+# jsonschema, which nbformat and MONAI import, otherwise builds dozens of parsers of web addresses at every start.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
