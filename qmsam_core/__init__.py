@@ -8,5 +8,5 @@ __version__ = "0.1.0"
 # They fork a process for it at every conversion.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-# jsonschema, which nbformat and MONAI import, otherwise builds dozens of parsers of web addresses at every start.
+# jsonschema is imported by nbformat and MONAI. It otherwise builds dozens of parsers of web addresses.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

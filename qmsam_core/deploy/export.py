@@ -231,7 +231,12 @@ def write_qonnx(model: Sam, folder: Path) -> None:
 
 
 def model_to_export(
-    name: str, checkpoint: str | None, recipe_name: str, seed: int = 0, depth: int | None = None
+    name: str,
+    checkpoint: str | None,
+    recipe_name: str,
+    seed: int = 0,
+    depth: int | None = None,
+    image_size: int | None = None,
 ) -> tuple[Sam, str]:
     """Return the model that the command line asks for, and a text on where its weights come from.
 
@@ -245,12 +250,13 @@ def model_to_export(
         recipe_name: a key of `RECIPES`, for float checkpoints and random weights.
         seed: seed of the random weights and of the noise.
         depth: see `build_model`.
+        image_size: see `build_model`.
     """
     recipe = find_recipe(recipe_name)
     path = checkpoint_path(checkpoint, name) if checkpoint else None
     if path is not None and is_quantised(path):
         return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
-    model = build_model(name, checkpoint=path, seed=seed, depth=depth)
+    model = build_model(name, image_size, path, seed, depth)
     if path is None:
         open_residuals(model)
     origin = (

@@ -27,7 +27,6 @@ ISA = "ONEDNN_MAX_CPU_ISA"
 INSTRUCTION_SETS = {
     "ALL": "everything the CPU has",
     "AVX2_VNNI": "AVX2 with VNNI, a laptop of today",
-    "AVX512_CORE": "AVX-512 without VNNI",
     "AVX2": "AVX2, as the paper's laptop",
 }
 
