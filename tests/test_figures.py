@@ -240,3 +240,9 @@ def test_a_short_stage_beside_long_ones_has_no_line():
     history = pd.concat([long_history(4), HISTORY.query("stage == 2").assign(stage=4)])
     lines = [axes.lines[0].get_linestyle() for axes in figures.training_curves(history).axes]
     assert lines == ["-", "-", "-", "None"] * 2
+
+
+@pytest.mark.parametrize(("epochs", "line"), [(2, "None"), (3, "-")])
+def test_two_epochs_of_a_learning_rate_are_no_curve(epochs, line):
+    schedule = pd.DataFrame({"epoch": range(epochs), "learning_rate": 1e-3})
+    assert figures.learning_rate_figure(schedule).axes[0].lines[0].get_linestyle() == line

@@ -20,14 +20,17 @@ RING = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.8, "zord
 
 
 def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
-    """Plot the learning rate against the epoch (section 3.3).
+    """Plot the learning rate against the epoch (section 3.3). Two epochs are marks without a line.
 
     `schedule` has columns epoch, learning_rate and, for several schedules, schedule.
     """
     figure, axes = new_figure(height=3.4)
     groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
     for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
-        axes.plot(rows["epoch"], rows["learning_rate"], color=colour, marker=marker, label=name)
+        line = "-" if len(rows) >= ENOUGH else "none"
+        axes.plot(
+            rows["epoch"], rows["learning_rate"], linestyle=line, color=colour, marker=marker, label=name
+        )
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet_grid(axes, "y")
