@@ -106,7 +106,7 @@ class Params(BaseModel):
         )
     )
     warmup_epochs: int = Field(1, ge=1, description="epochs of linear warm-up, Nw; paper 5")
-    annealing_epochs: int = Field(2, ge=2, description="epochs of cosine annealing, Na; paper 10")
+    annealing_epochs: int = Field(1, ge=1, description="epochs of cosine annealing, Na; paper 10")
     epoch_slices: int = Field(
         1, ge=0, description="evaluation slices a modality that judge an epoch; 0 takes all"
     )

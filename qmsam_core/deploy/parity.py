@@ -33,29 +33,35 @@ def network_inputs(
 
 
 def low_res_masks(
-    engine: Engine, case: Case, slices: int = 4, interpolation: str = "area"
+    engine: Engine, case: Case, slices: int = 4, boxes: int | None = None, interpolation: str = "area"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Segment at most `slices` evenly spaced slices of a case, among those that a box crosses.
+
+    On each slice the first `boxes` boxes are segmented, or all if it is None.
 
     Returns embeddings (n, C, g, g) and low-res logits (boxes, M, M).
     """
     crossed = {
         z: boxes_on_slice(case.boxes, z)[1] if case.is_volume else case.boxes for z in range(case.n_slices)
     }
-    crossed = {z: boxes for z, boxes in crossed.items() if len(boxes)}
+    crossed = {z: found for z, found in crossed.items() if len(found)}
     chosen = np.unique(np.linspace(0, len(crossed) - 1, slices).round().astype(int))
     embeddings, masks = [], []
     for z in (list(crossed)[k] for k in chosen):
         geometry = Geometry.of(*case.plane_shape, engine.image_size)
         embeddings.append(engine.encode(geometry.image(case.slice_image(z), interpolation)[None]))
-        masks.append(engine.decode(embeddings[-1], geometry.boxes(crossed[z])))
+        masks.append(engine.decode(embeddings[-1], geometry.boxes(crossed[z][:boxes])))
     return np.concatenate(embeddings), np.concatenate(masks)
 
 
 def parity(
-    reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int = 2
+    reference: Engine,
+    engines: Mapping[Key, Engine],
+    cases: Sequence[Case],
+    slices: int = 2,
+    boxes: int | None = None,
 ) -> dict[Key, pd.DataFrame]:
-    """Compare engines with a reference, case by case, on at most `slices` slices of a volume.
+    """Compare engines with a reference, case by case, on at most `slices` slices and `boxes` boxes of each.
 
     Returns:
         For each engine a table: case, masks (number compared), pixels_equal (share of low-res mask pixels
@@ -64,9 +70,9 @@ def parity(
     """
     rows: dict[Key, list[dict]] = {key: [] for key in engines}
     for case in cases:
-        e0, m0 = low_res_masks(reference, case, slices)
+        e0, m0 = low_res_masks(reference, case, slices, boxes)
         for key, engine in engines.items():
-            e1, m1 = low_res_masks(engine, case, slices)
+            e1, m1 = low_res_masks(engine, case, slices, boxes)
             rows[key].append(
                 {
                     "case": case.name,

@@ -36,7 +36,6 @@ def _changed(name: str, family: str, parts: tuple[str, ...] = tuple(PARTS), **ch
 
 VARIANTS = (
     _changed("8 bit, the paper's", "bit width"),
-    _changed("4 bit", "bit width", weight_bits=4, activation_bits=4),
     _changed("4-bit weights", "bit width", weight_bits=4),
     _changed(
         "channel scales, norms folded, unsigned",

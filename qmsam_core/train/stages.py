@@ -46,7 +46,8 @@ class Schedule:
     The rate rises linearly from `first` to 1 over `warmup` epochs. It then falls to `last` along a cosine
     over `annealing` epochs. All three are fractions of `learning_rate`. The peak epoch belongs to both parts.
     The half-period of the cosine is thus annealing - 1, and the paper's 5 and 10 epochs make 14 in total.
-    With `released`, both parts are one epoch longer, as in the released code.
+    With `released`, both parts are one epoch longer, as in the released code. One epoch of annealing is the
+    peak epoch alone.
     """
 
     learning_rate: float
@@ -67,7 +68,7 @@ class Schedule:
         if epoch < peak:
             return self.learning_rate * (self.first + (1 - self.first) * epoch / peak)
         half_period = self.annealing if self.released else self.annealing - 1
-        cosine = 0.5 * (1 + math.cos(math.pi * (epoch - peak) / half_period))
+        cosine = 0.5 * (1 + math.cos(math.pi * (epoch - peak) / max(half_period, 1)))
         return self.learning_rate * (self.last + (1 - self.last) * cosine)
 
 
