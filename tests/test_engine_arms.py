@@ -27,7 +27,7 @@ from qmsam_core.timing.engine_arms import (
     timed_calls,
     timing_input,
 )
-from qmsam_core.timing.engine_speed import start_times, time_against, time_large, time_under
+from qmsam_core.timing.engine_speed import instruction_sets, start_times, time_against, time_large, time_under
 
 
 def test_the_paper_s_arms_are_those_of_its_tables():
@@ -178,6 +178,12 @@ def test_medians_become_seconds_and_gains_ratios():
         "speed-up over best float": pytest.approx(3.0),
         "best float": "OpenVINO",
     }
+
+
+@pytest.mark.parametrize(("flag", "there"), [("avx_vnni", True), ("avx512_vnni", False)])
+def test_avx2_with_vnni_is_timed_on_cpus_that_have_it(monkeypatch, flag, there):
+    monkeypatch.setattr(engine_speed, "get_cpu_info", lambda: {"flags": ["avx2", flag]})
+    assert ("AVX2_VNNI" in instruction_sets()) == there and {"ALL", "AVX2"} <= set(instruction_sets())
 
 
 @pytest.mark.parametrize("bf16", [True, False])
