@@ -33,7 +33,7 @@ INSTRUCTION_SETS = {
 
 
 def instruction_sets() -> dict[str, str]:
-    """Return the `INSTRUCTION_SETS` that this CPU has. AVX-512's VNNI is not AVX2's, which OpenVINO asks for."""
+    """Return the `INSTRUCTION_SETS` that this CPU has. VNNI of AVX-512 does not make it one of AVX2."""
     flags = get_cpu_info().get("flags", ())
     return {
         name: text for name, text in INSTRUCTION_SETS.items() if name != "AVX2_VNNI" or "avx_vnni" in flags
