@@ -98,8 +98,8 @@ def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
     for way in WAYS[:2]:
         here[f"speed-up over {way} here"] = wide[way] / wide["ours"]
     if "peak_mb" in measured and measured["peak_mb"].notna().any():
-        memory = measured.pivot(index="case", columns="way", values="peak_mb").reindex(columns=WAYS)
-        here = here.assign(**{f"peak MB {way} here": memory[way] for way in WAYS})
+        memory = measured.pivot(index="case", columns="way", values="peak_mb").dropna(axis=1, how="all")
+        here = here.assign(**{f"peak MB {way} here": memory[way] for way in WAYS if way in memory})
     here.insert(0, "slices here", measured.groupby("case")["slices"].first())
     paper = (
         PAPER["table8"]

@@ -22,7 +22,7 @@ _MANIFEST = "phantoms.json"
 def make_case(modality: str, seed: int, size: int | None = None) -> Case:
     """One synthetic case with labels 1..N and tight boxes, the same for the same arguments.
 
-    CT, MR and PET are volumes of 8 to 10 slices, uint8 (D,H,W); the others are images, uint8 (H,W,3).
+    CT, MR and PET are volumes of 6 to 8 slices, uint8 (D,H,W); the others are images, uint8 (H,W,3).
 
     Args:
         modality: one of `MODALITIES`.
@@ -40,7 +40,7 @@ def make_case(modality: str, seed: int, size: int | None = None) -> Case:
     if size < 48 or seed < 0:
         raise ValueError(f"size {size}, seed {seed}: expected a size of at least 48 px, a seed of at least 0")
     key = (seed, zlib.crc32(modality.encode()))
-    depth = int(np.random.default_rng(key).integers(8, 11)) if scene.field else 1
+    depth = int(np.random.default_rng(key).integers(6, 9)) if scene.field else 1
     shape = (scene.height * size // longest, scene.width * size // longest)
     slices = [Canvas(shape, key, (2 * number + 1) / depth - 1, number) for number in range(depth)]
     for canvas in slices:
@@ -63,8 +63,8 @@ def case_counts(n_cases: int, imbalance: float = 0.5) -> dict[str, int]:
     Fewer than 33 cases are raised to 33. A larger folder has at least as many cases of every modality.
     """
     counts = dict.fromkeys(MODALITIES, LEAST_CASES)
-    # a volume counts as its 9 slices (on average)
-    share = {m: s.slices_in_paper**imbalance / (9 if s.field else 1) for m, s in SCENES.items()}
+    # a volume counts as its 7 slices (on average)
+    share = {m: s.slices_in_paper**imbalance / (7 if s.field else 1) for m, s in SCENES.items()}
     for _ in range(n_cases - LEAST_CASES * len(MODALITIES)):
         counts[max(MODALITIES, key=lambda m: share[m] / (counts[m] - LEAST_CASES + 1))] += 1
     return counts
