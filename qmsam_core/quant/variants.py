@@ -15,7 +15,7 @@ class Variant:
     """A recipe and the parts of the model that it quantises.
 
     Attributes:
-        family: the question it belongs to, such as the bit width.
+        family: the question it belongs to: the quantisers, or the parts that are quantised.
         parts: see `quantize`.
     """
 
@@ -24,19 +24,13 @@ class Variant:
     recipe: Recipe
     parts: tuple[str, ...] = tuple(PARTS)
 
-    @property
-    def runs_in_int8(self) -> bool:
-        """Whether an engine can run it in integers, so that its time can be measured."""
-        return self.recipe.weight_bits == self.recipe.activation_bits == 8
-
 
 def _changed(name: str, family: str, parts: tuple[str, ...] = tuple(PARTS), **changes: object) -> Variant:
     return Variant(name, family, replace(RECIPES["paper"], name="paper", **changes), parts)
 
 
 VARIANTS = (
-    _changed("8 bit, the paper's", "bit width"),
-    _changed("4-bit weights", "bit width", weight_bits=4),
+    _changed("the paper's", "quantisers"),
     _changed(
         "channel scales, norms folded, unsigned",
         "quantisers",
