@@ -40,8 +40,8 @@ VARIANTS = (
     ),
     _changed("encoder only", "parts", parts=("encoder",)),
     _changed("decoder only", "parts", parts=("decoder",)),
-    _changed("attention over the image in float", "quantisers", in_float=IMAGE_ATTENTION),
-    Variant("both: ours", "quantisers", RECIPES["deploy"]),
+    _changed("decoder only, attention in float", "parts", parts=("decoder",), in_float=IMAGE_ATTENTION),
+    Variant("ours", "quantisers", RECIPES["deploy"]),
 )
 
 
