@@ -182,7 +182,7 @@ def test_medians_become_seconds_and_gains_ratios():
 
 @pytest.mark.parametrize(("flag", "there"), [("avx_vnni", True), ("avx512_vnni", False)])
 def test_avx2_with_vnni_is_timed_on_cpus_that_have_it(monkeypatch, flag, there):
-    monkeypatch.setattr(engine_speed, "get_cpu_info", lambda: {"flags": ["avx2", flag]})
+    monkeypatch.setattr(engine_speed, "cpu_info", lambda: {"flags": ["avx2", flag]})
     assert ("AVX2_VNNI" in instruction_sets()) == there and {"ALL", "AVX2"} <= set(instruction_sets())
 
 

@@ -15,7 +15,7 @@ SUMMARY = pd.DataFrame(
     [
         ("float", 0.9, NAN, NAN, NAN, 0.8, 1.0, 300.0),
         ("int8, calibrated", 0.85, -0.05, -0.06, -0.035, 0.7, 0.91, 100.4),
-        ("ellipse in the box", 0.8, -0.1, NAN, NAN, 0.6, 0.7, NAN),
+        ("ellipse in the box", 0.8, -0.1, -0.1, -0.1, 0.6, 0.7, NAN),  # an interval without width
     ],
     columns=[
         "model",

@@ -112,8 +112,13 @@ def _versions(root: Path) -> dict[str, str]:
 
 
 @cache
+def cpu_info() -> dict[str, Any]:
+    """Return what py-cpuinfo finds, once per process: brand_raw, flags and more. Asking takes a second."""
+    return get_cpu_info()
+
+
 def _cpu() -> dict[str, Any]:
-    info = get_cpu_info()
+    info = cpu_info()
     flags = set(info.get("flags", ()))
     features = {name: not flags.isdisjoint(any_of) for name, any_of in CPU_FEATURES.items()}
     return {

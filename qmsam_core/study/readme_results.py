@@ -115,8 +115,9 @@ def _percent(value: float) -> str:
 
 
 def _interval(row: dict) -> str:
+    """Format the difference with its interval. An interval without width saw no spread and is left out."""
     values = [row[name] for name in ("difference to float", "difference low", "difference high")]
     if pd.isna(values[0]):
         return DASH
     middle, low, high = (f"{100 * value:+.2f}" for value in values)
-    return middle if pd.isna(values[1]) else f"{middle} ({low} to {high})"
+    return middle if pd.isna(values[1]) or values[1] == values[2] else f"{middle} ({low} to {high})"

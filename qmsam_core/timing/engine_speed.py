@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from cpuinfo import get_cpu_info
 
 from ..allocator import return_memory
 from ..deploy.engines import ENGINES, Engine, OpenVinoEngine
+from ..provenance.environment import cpu_info
 from ..provenance.files import write_atomic
 from .engine_arms import PARTS, Arm, runnable, timed_calls
 from .interleaved import measure_interleaved
@@ -34,7 +34,7 @@ INSTRUCTION_SETS = {
 
 def instruction_sets() -> dict[str, str]:
     """Return the `INSTRUCTION_SETS` that this CPU has. VNNI of AVX-512 does not make it one of AVX2."""
-    flags = get_cpu_info().get("flags", ())
+    flags = cpu_info().get("flags", ())
     return {
         name: text for name, text in INSTRUCTION_SETS.items() if name != "AVX2_VNNI" or "avx_vnni" in flags
     }

@@ -19,8 +19,8 @@ BF16_INSTRUCTIONS = (
 def has_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX.
 
-    oneDNN calls bf16 supported on every CPU with AVX-512. Without the instructions it emulates bf16, and a
-    training step takes twice as long.
+    oneDNN calls bf16 supported on every CPU with AVX-512. Without the instructions it emulates bf16, and
+    training is slower than in float32.
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
