@@ -26,7 +26,7 @@ from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.volume_traversal import boxes_on_slice, follow, plan
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
-from qmsam_core.timing.pipelines import AuthorsWay, BaselineWay, run_way
+from qmsam_core.timing.pipelines import AuthorsPipeline, BaselinePipeline, run_pipeline
 
 
 class BoxEngine:
@@ -299,7 +299,7 @@ def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_eve
     case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
     theirs, ours = DriftEngine(), DriftEngine()
     np.testing.assert_array_equal(
-        BaselineWay(theirs).segment(case), Predictor(ours, propagate=True).segment(case)
+        BaselinePipeline(theirs).segment(case), Predictor(ours, propagate=True).segment(case)
     )
     assert (theirs.encoded, ours.encoded) == (9 + 6 + 2, 10) and theirs.decoded == [1] * 17
 
@@ -310,14 +310,14 @@ def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_eve
 )
 def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
     case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
-    np.testing.assert_array_equal(AuthorsWay(theirs).segment(case), Predictor(ours).segment(case))
+    np.testing.assert_array_equal(AuthorsPipeline(theirs).segment(case), Predictor(ours).segment(case))
     assert theirs.encoded == ours.encoded
 
 
 def test_the_ways_run_from_file_to_file(folder, model):
-    for way in ("baseline", "authors", "ours"):
-        target = folder / f"{way}.npz"
-        assert run_way(way, model, folder / "in" / "3DBox_X_1.npz", target, 1, 2**31) > (0, 0)
+    for pipeline in ("baseline", "authors", "ours"):
+        target = folder / f"{pipeline}.npz"
+        assert run_pipeline(pipeline, model, folder / "in" / "3DBox_X_1.npz", target, 1, 2**31) > (0, 0)
         assert read_segmentation(target).shape == (4, 40, 56)
 
 

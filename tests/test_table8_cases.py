@@ -52,10 +52,10 @@ def test_boxes_lie_side_by_side(objects, shape):
 
 def test_every_row_of_the_paper_stays_and_the_speed_up_is_the_ratio():
     rows = [
-        ("3DBox_CT_0566", way, seconds)
-        for way, seconds in (("baseline", 40.0), ("authors", 4.0), ("ours", 2.0))
+        ("3DBox_CT_0566", pipeline, seconds)
+        for pipeline, seconds in (("baseline", 40.0), ("authors", 4.0), ("ours", 2.0))
     ]
-    measured = pd.DataFrame(rows, columns=["case", "way", "seconds"]).assign(
+    measured = pd.DataFrame(rows, columns=["case", "pipeline", "seconds"]).assign(
         slices=12, peak_mb=[900.0, 700.0, 500.0]
     )
     table = running_time_table(measured).set_index("case")

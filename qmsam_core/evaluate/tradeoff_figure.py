@@ -34,20 +34,20 @@ DEEPEST = 0.35
 their values as text. This leaves room for the others."""
 
 
-def tradeoff_figure(ways: pd.DataFrame) -> Figure:
+def tradeoff_figure(variants: pd.DataFrame) -> Figure:
     """Plot agreement with the float masks against size (left) and time for one image and box (right).
 
     Args:
-        ways: one row per variant of the model, with name, family (sets colour and marker), agreement (0..1),
-            mb and ms. ms is NaN if no engine runs it in integers. `DEEPEST` says how poor ones are shown.
+        variants: one row each, with name, family (sets colour and marker), agreement (0..1), mb and ms.
+            ms is NaN if no engine runs it in integers. `DEEPEST` says how poor ones are shown.
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
-    ways = ways.assign(shown=ways["agreement"].clip(lower=ways["agreement"].max() - DEEPEST))
+    variants = variants.assign(shown=variants["agreement"].clip(lower=variants["agreement"].max() - DEEPEST))
     for axes, column, label in (
         (left, "mb", "size of the weights (MB)"),
         (right, "ms", "one image, one box (ms)"),
     ):
-        _points(axes, ways.dropna(subset=[column, "agreement"]), column)
+        _points(axes, variants.dropna(subset=[column, "agreement"]), column)
         axes.set(xlabel=label, xscale="log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
@@ -65,7 +65,7 @@ def tradeoff_figure(ways: pd.DataFrame) -> Figure:
     )
     figure.draw_without_rendering()  # only then are positions on paper known
     for axes, column in ((left, "mb"), (right, "ms")):
-        _numbers(axes, ways.dropna(subset=[column, "agreement"]), column)
+        _numbers(axes, variants.dropna(subset=[column, "agreement"]), column)
     return figure
 
 
@@ -79,10 +79,10 @@ def _round_numbers(low: float, high: float) -> Locator:
     return wide if len(inside) >= 3 else MaxNLocator(5)
 
 
-def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
+def _points(axes: Axes, variants: pd.DataFrame, column: str) -> None:
     """Draw a mark for each variant. Names are in the legend, because neighbours leave no room for them."""
-    families = list(dict.fromkeys(ways["family"]))
-    for number, row in zip(ways.index + 1, ways.to_dict("records")):
+    families = list(dict.fromkeys(variants["family"]))
+    for number, row in zip(variants.index + 1, variants.to_dict("records")):
         place = families.index(row["family"])
         colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
         face = colour if row["shown"] == row["agreement"] else "none"
@@ -98,15 +98,15 @@ def _points(axes: Axes, ways: pd.DataFrame, column: str) -> None:
         )
 
 
-def _numbers(axes: Axes, ways: pd.DataFrame, column: str) -> None:
+def _numbers(axes: Axes, variants: pd.DataFrame, column: str) -> None:
     """Write each number beside its mark, on the first free side of `SIDES`. Touching marks share a label."""
-    marks = axes.transData.transform(np.column_stack([ways[column], 100 * ways["shown"]]))
+    marks = axes.transData.transform(np.column_stack([variants[column], 100 * variants["shown"]]))
     point = axes.figure.dpi / 72
     near = np.linalg.norm(marks[:, None] - marks[None], axis=-1) < TOUCHING * point
     _, groups = connected_components(near)
     taken = [Bbox.from_extents(*(mark - MARK / 2 * point), *(mark + MARK / 2 * point)) for mark in marks]
     for group in range(groups.max(initial=-1) + 1):
-        members = ways[groups == group]
+        members = variants[groups == group]
         top = members.loc[members["shown"].idxmax()]
         text = joined(members.index + 1)
         if (members["shown"] > members["agreement"]).all():

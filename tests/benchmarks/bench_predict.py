@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_predict.py --float F --released R --ours O --csv table8.csv
         [--runs 3] [--most-slices 12] [--stop-after 80]
 
-F, R and O are folders of `qmsam_core.deploy.export --recipe float|released|paper`. The pipelines (`--ways`)
-are the baseline's, the authors', ours, and the authors' with their best block size, 8 boxes. They take turns,
-run after run. Each measurement has its own process. Measurements that the CSV already holds are skipped, so a
+F, R and O are folders of `qmsam_core.deploy.export --recipe float|released|paper`. `--pipelines` are the
+baseline's, the authors', ours, and the authors' with their best block size, 8 boxes. They take turns, run
+after run. Each measurement has its own process. Measurements that the CSV already holds are skipped, so a
 long run can be split.
 
 Times are from input file to output file, with the model loaded and warm. On a busy machine the processor
@@ -38,10 +38,10 @@ import pandas as pd
 from qmsam_core.allocator import MALLOC
 from qmsam_core.deploy.memory import memory_size
 from qmsam_core.timing.interleaved import high_water_mb
-from qmsam_core.timing.pipelines import AUTHORS_BEST, run_way
-from qmsam_core.timing.table8_cases import WAYS, running_time_table, stand_in, table8_cases
+from qmsam_core.timing.pipelines import AUTHORS_BEST, run_pipeline
+from qmsam_core.timing.table8_cases import PIPELINES, running_time_table, stand_in, table8_cases
 
-COLUMNS = ["case", "objects", "slices", "way", "run", "seconds", "cpu_seconds", "peak_mb"]
+COLUMNS = ["case", "objects", "slices", "pipeline", "run", "seconds", "cpu_seconds", "peak_mb"]
 EXTRA = pd.DataFrame(
     [("3DBox_shared", (12, 512, 512), 6, 12), ("2DBox_many", (1920, 2560, 3), 60, 1)],
     columns=["case", "shape", "objects", "slices"],
@@ -49,11 +49,11 @@ EXTRA = pd.DataFrame(
 
 
 def measured(
-    way: str, folder: Path, case: Path, threads: int, limit: int | None
+    pipeline: str, folder: Path, case: Path, threads: int, limit: int | None
 ) -> tuple[float, float, float]:
     """Return wall-clock seconds, processor seconds and peak MB of one case. Run it in a fresh process."""
     with tempfile.TemporaryDirectory() as output:
-        seconds, cpu = run_way(way, folder, case, Path(output, case.name), threads, limit)
+        seconds, cpu = run_pipeline(pipeline, folder, case, Path(output, case.name), threads, limit)
     return seconds, cpu, high_water_mb()
 
 
@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--most-slices", type=int, help="cross at most so many slices")
     parser.add_argument("--cases", nargs="*", help="only cases whose name holds one of these")
-    parser.add_argument("--ways", nargs="*", default=(*WAYS, AUTHORS_BEST), choices=(*WAYS, AUTHORS_BEST))
+    parser.add_argument(
+        "--pipelines", nargs="*", default=(*PIPELINES, AUTHORS_BEST), choices=(*PIPELINES, AUTHORS_BEST)
+    )
     parser.add_argument("--memory-limit", type=memory_size, default=memory_size("1.5G"), help="of ours")
     parser.add_argument(
         "--stop-after", type=float, default=np.inf, help="seconds after which no further measurement begins"
@@ -83,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update(MALLOC)  # the measuring processes inherit these settings
     folders = dict(
-        zip((*WAYS, AUTHORS_BEST), (options.float, options.released, options.ours, options.released))
+        zip((*PIPELINES, AUTHORS_BEST), (options.float, options.released, options.ours, options.released))
     )
     cases = pd.concat(
         [
@@ -95,40 +97,43 @@ def main() -> None:
     if options.cases:
         cases = cases[[any(part in case for part in options.cases) for case in cases["case"]]]
     rows = pd.read_csv(options.csv) if options.csv.exists() else pd.DataFrame(columns=COLUMNS)
-    known, started = set(zip(rows["case"], rows["slices"], rows["way"], rows["run"])), time.monotonic()
+    known, started = set(zip(rows["case"], rows["slices"], rows["pipeline"], rows["run"])), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for run in range(options.runs):
             for row in cases.itertuples(index=False):
-                for way in np.roll(options.ways, -run):
+                for pipeline in np.roll(options.pipelines, -run):
                     if (
                         row.case,
                         row.slices,
-                        way,
+                        pipeline,
                         run,
                     ) in known or time.monotonic() - started > options.stop_after:
                         continue
                     path = Path(folder, f"{row.case}.npz")
                     if not path.exists():
                         stand_in(*row).save(path)
-                    limit = options.memory_limit if way == "ours" else None
-                    seconds, cpu, peak = in_process(measured, way, folders[way], path, options.threads, limit)
+                    limit = options.memory_limit if pipeline == "ours" else None
+                    seconds, cpu, peak = in_process(
+                        measured, pipeline, folders[pipeline], path, options.threads, limit
+                    )
                     new = pd.DataFrame(
-                        [(row.case, row.objects, row.slices, way, run, seconds, cpu, peak)], columns=COLUMNS
+                        [(row.case, row.objects, row.slices, pipeline, run, seconds, cpu, peak)],
+                        columns=COLUMNS,
                     )
                     rows = new if rows.empty else pd.concat([rows, new], ignore_index=True)
                     rows.to_csv(options.csv, index=False)
                     print(
-                        f"{row.case} {way} run {run}: {seconds:.2f} s ({cpu:.2f} of CPU), {peak:.0f} MB",
+                        f"{row.case} {pipeline} run {run}: {seconds:.2f} s ({cpu:.2f} of CPU), {peak:.0f} MB",
                         file=sys.stderr,
                         flush=True,
                     )
     if rows.empty:
         return
-    medians = rows.groupby(["case", "slices", "way"], as_index=False)[
+    medians = rows.groupby(["case", "slices", "pipeline"], as_index=False)[
         ["seconds", "cpu_seconds", "peak_mb"]
     ].median()
     extra = medians[medians["case"].isin(EXTRA["case"])].pivot(
-        index="case", columns="way", values=["seconds", "cpu_seconds", "peak_mb"]
+        index="case", columns="pipeline", values=["seconds", "cpu_seconds", "peak_mb"]
     )
     print(extra.round(2).to_string() if len(extra) else "")
     own = medians[~medians["case"].isin(EXTRA["case"])]
