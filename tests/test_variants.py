@@ -39,7 +39,7 @@ def test_sizes_follow_the_bit_widths():
 
 
 def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
-    ways = pd.DataFrame(
+    recipes = pd.DataFrame(
         {
             "name": ["float", "8 bit", "4 bit"],
             "family": ["float", "bits", "bits"],
@@ -48,7 +48,7 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
             "ms": [300.0, 100, math.nan],
         }
     )
-    figure = tradeoff_figure(ways)
+    figure = tradeoff_figure(recipes)
     left, right = figure.axes
     assert {text.get_text() for text in left.texts} == {"1", "2", "3 (50 %)"}
     assert not any(text.get_text().startswith("3") for text in right.texts)
@@ -60,7 +60,7 @@ def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
     "sizes", [[0.218, 0.355, 0.79, 1.176], [5.0, 9.9, 10.4, 39.0], [5.15, 5.28, 5.44, 5.78]]
 )
 def test_numbers_along_the_axis_do_not_run_into_each_other(sizes):
-    ways = pd.DataFrame(
+    recipes = pd.DataFrame(
         {
             "name": list("abcd"),
             "family": ["x"] * 4,
@@ -69,7 +69,7 @@ def test_numbers_along_the_axis_do_not_run_into_each_other(sizes):
             "ms": sizes,
         }
     )
-    figure = tradeoff_figure(ways)
+    figure = tradeoff_figure(recipes)
     figure.draw_without_rendering()
     for axes in figure.axes:
         inside = [
@@ -83,7 +83,7 @@ def test_numbers_along_the_axis_do_not_run_into_each_other(sizes):
 
 def test_marks_that_touch_share_a_label():
     near = [10.0, 10.1, 10.05, 40.0]
-    ways = pd.DataFrame(
+    recipes = pd.DataFrame(
         {
             "name": list("abcd"),
             "family": ["x"] * 4,
@@ -92,7 +92,7 @@ def test_marks_that_touch_share_a_label():
             "ms": near,
         }
     )
-    left, right = tradeoff_figure(ways).axes
+    left, right = tradeoff_figure(recipes).axes
     assert (
         [text.get_text() for text in left.texts]
         == [text.get_text() for text in right.texts]
@@ -145,10 +145,10 @@ def test_numbers_lie_on_nothing():
         0.8714,
     ]
     names = [f"a name that leaves less room, {number}" for number in range(len(sizes))]
-    ways = pd.DataFrame(
+    recipes = pd.DataFrame(
         {"name": names, "family": ["x"] * len(sizes), "agreement": scores, "mb": sizes, "ms": sizes}
     )
-    for axes in tradeoff_figure(ways).axes:
+    for axes in tradeoff_figure(recipes).axes:
         extents = [text.get_window_extent() for text in axes.texts]
         marks = [axes.transData.transform((size, 100 * score)) for size, score in zip(sizes, scores)]
         assert not any(one.overlaps(other) for one, other in itertools.combinations(extents, 2))

@@ -107,6 +107,13 @@ def export_if_stale(model: Sam, folder: str | Path, origin: str = "", style: str
     )
 
 
+def export_checkpoint(
+    path: str | Path, folder: str | Path, origin: str = "", style: str | None = None
+) -> dict:
+    """Export a model that `save_model` wrote, as `export_if_stale` does."""
+    return export_if_stale(load_model(path), folder, origin, style)
+
+
 def recipe_of(model: Sam) -> Recipe:
     """Return the recipe by which a model was quantised, or the recipe `float` if it was not."""
     return getattr(model, "recipe", None) or find_recipe("float")

@@ -6,9 +6,7 @@ of a case, then over cases, then over modalities without weights.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ import pandas as pd
 from scipy.ndimage import find_objects
 
 from ..data.cases import renumbered, tight_boxes
+from ..workers import call_each
 from .surface import Box, Spacing, joint_box, surface_dice
 
 AxisOrder = Literal["stored", "xyz"]
@@ -157,12 +156,7 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
     """
     pairs = list(pairs)
     jobs = [(*pair[:2], *(*pair[2:], None, None)[:2], options) for pair in pairs]
-    if processes > 1 and len(jobs) > 1:
-        # Spawned, not forked: a forked process can hang if its engines hold threads.
-        with ProcessPoolExecutor(min(processes, len(jobs)), multiprocessing.get_context("spawn")) as pool:
-            rows = list(pool.map(_score_job, jobs, chunksize=max(1, len(jobs) // (4 * processes))))
-    else:
-        rows = [_score_job(job) for job in jobs]
+    rows = call_each(_score_job, jobs, processes)
     return pd.DataFrame(
         rows, columns=["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
     )
@@ -174,8 +168,9 @@ def modality_of(name: str) -> str:
     return parts[1] if len(parts) > 2 and parts[0] in ("2DBox", "3DBox") else "unknown"
 
 
-def _score_job(job: tuple) -> dict[str, Any]:
-    case, segmentation, modality, group, options = job
+def _score_job(
+    case: Any, segmentation: Any, modality: str | None, group: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
     name, gt, spacing = _ground_truth(case)
     score = score_case(gt, _segmentation(segmentation), spacing=spacing, **options)
     return {

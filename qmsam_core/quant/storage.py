@@ -6,7 +6,9 @@ The description holds configuration, input size, recipe and quantised parts.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
+from brevitas import config
 from safetensors import SafetensorError, safe_open
 
 from ..models import CONFIGS, CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
@@ -64,5 +66,7 @@ def load_model(path: str | Path) -> Sam:
         recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
         model = quantize(model, recipe, facts["parts"])
         finish_statistics(model)
-    load_checkpoint(model, path)
+    # Brevitas would make every quantiser again in case its settings came from the weights; ours do not.
+    with patch.object(config, "REINIT_ON_STATE_DICT_LOAD", False):
+        load_checkpoint(model, path)
     return model.eval()

@@ -59,10 +59,10 @@ def predictors_of(folder: str | Path, threads: int, block: int, interpolation: s
         block: most boxes decoded at once.
         interpolation: how images are resized, see `Predictor`.
     """
+    names = dict.fromkeys(model.export for model in COMPARED.values())
+    engines = {name: open_engine("openvino", Path(folder) / name, threads) for name in names}
     return {
-        arm: Predictor(
-            open_engine("openvino", Path(folder) / model.export, threads), block, interpolation, model.order
-        )
+        arm: Predictor(engines[model.export], block, interpolation, model.order)
         for arm, model in COMPARED.items()
     }
 

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..deploy.engines import Engine
+from ..deploy.export import export_model
 from ..evaluate.agreement import mask_dice
 from ..evaluate.intervals import paired_differences
 from ..evaluate.tables import per_modality
+from ..params import Params
+from ..quant import load_model
+from ..quant.variants import Variant, packed_megabytes
+from ..train import quantise_and_calibrate
 
 REFERENCE = "float"
+
+
+def export_variant(
+    variant: Variant, float_model: Path, params: Params, data_folder: Path, folder: Path
+) -> float:
+    """Quantise the float model as a variant says, calibrate it and export it in the fast style.
+
+    Args:
+        variant: recipe and parts.
+        float_model: file of the float model.
+        params: parameters of the run.
+        data_folder: output folder of notebook 00, with the slices for calibration.
+        folder: folder of the export.
+
+    Returns:
+        Size in 10^6 bytes, see `packed_megabytes`.
+    """
+    model = load_model(float_model)
+    model = quantise_and_calibrate(model, params, variant.parts, data_folder, variant.recipe).eval()
+    export_model(model, folder, style="fast")
+    return packed_megabytes(model)
 
 
 def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.DataFrame:

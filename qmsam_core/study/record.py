@@ -6,6 +6,8 @@ parameters, the seeds, and the SHA-256 of everything read and written.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import random
 import time
@@ -191,6 +193,7 @@ class NotebookRun:
             raise ProvenanceError(
                 f"{self.dir}: announced by run.output() and never written: {', '.join(missing)}"
             )
+        atexit.register(gc.freeze)  # else Python searches all objects for garbage several times as it exits
         ended = time.time()
         record = {
             "notebook": self.name,
