@@ -63,7 +63,7 @@ class Params(BaseModel):
         None, min_length=1, description="<root>/<Modality>/**/*.npz; None makes phantoms"
     )
     validation_root: str | None = Field(
-        None, min_length=1, description="such a folder for Tables 7, 8, 9; None: the evaluation cases"
+        None, min_length=1, description="such a folder for Tables 7 and 9; None: the evaluation cases"
     )
     testing_root: str | None = Field(
         None, min_length=1, description="such a folder for Table 10; None: a fifth of the data"
@@ -72,9 +72,11 @@ class Params(BaseModel):
         33, ge=33, description="phantom cases in all, at least 3 for each of the 11 modalities"
     )
     eval_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="share of cases held out for evaluation; paper 0.1"
+        0.1, gt=0, le=0.5, description="share held out for evaluation, of what testing leaves; paper 0.1"
     )
-    eval_cases: int = Field(0, ge=0, description="evaluation cases a modality at most; 0 takes all")
+    eval_cases: int = Field(
+        0, ge=0, description="cases a modality at most, in each part but training; 0 takes all"
+    )
     model: Literal["litemedsam", "medsam"] = Field("litemedsam", description="litemedsam or medsam")
     image_size: int = Field(
         64, ge=32, le=1024, multiple_of=16, description="px, side of the network's input; paper 256"
@@ -215,7 +217,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Turn the `key=value` of a command line into a key and a typed value.
 
     The value is read as YAML, unless the parameter takes text. A relative data folder starts at the current
-    folder and made absolute.
+    folder and is made absolute.
 
     Raises:
         ParamsError: there is no `=`.

@@ -36,7 +36,14 @@ CLAIMS = pd.DataFrame(
         ("int8 is faster than float", "Table 5", "0.98x", "1.42x", "no", "yes"),
         ("fine-tuning end to end pays", "Table 7", "-0.39 points", "-0.96 points", "no", "no"),
         ("little is lost", "Table 7", "+0.19 points", "-0.10 points", "yes", "yes"),
-        ("whole cases are faster than the baseline's way, median", "Table 8", "4.16x", "0.90x", "yes", "no"),
+        (
+            "whole cases are faster than the baseline's pipeline, median",
+            "Table 8",
+            "4.16x",
+            "0.90x",
+            "yes",
+            "no",
+        ),
         ("few samples are enough", "Table 9", "+0.04 points", "-0.80 points", "yes", "cannot be told"),
         ("the image is used", "not shown", "not shown", "+4.00 points", "not shown", "yes"),
     ],
@@ -62,8 +69,8 @@ def wide_tables() -> dict[str, pd.DataFrame]:
     table3 = pd.concat([stages, stages.replace("LiteMedSAM", "litemedsam (public)")], axis=1)
     table3.columns = [f"stage {stage} {source}" for source in ("paper", "here") for stage in (1, 2, 3)]
     table3.loc["teacher"] = ["MedSAM ViT-B", "-", "-", "the float parent", "-", "-"]
-    ways = ("baseline", "authors", "ours")
-    times = [f"{name} {way} here" for name in ("seconds", "peak MB") for way in ways]
+    pipelines = ("baseline", "authors", "ours")
+    times = [f"{name} {pipeline} here" for name in ("seconds", "peak MB") for pipeline in pipelines]
     table8 = PAPER["table8"].rename(columns=lambda name: f"{name} paper" if "seconds" in name else name)
     return {
         "table7": across(beside(paper, paper, on=["modality", "arm"]), "dsc", ARMS),

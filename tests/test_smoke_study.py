@@ -12,7 +12,8 @@ import pytest
 from qmsam_core.data.phantoms import write_phantoms
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.weights
+# one group, so that one worker runs the study once while the other goes on with the other tests
+pytestmark = [pytest.mark.weights, pytest.mark.xdist_group("study")]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -39,17 +40,15 @@ def validation_cases(folder):
 def run(tmp_path_factory):
     """One complete run in its own folder; the tests below read its outputs."""
     outputs = tmp_path_factory.mktemp("outputs")
-    # shorter than the profile but the same code, because the length of training is not tested here
-    faster = [
+    settings = [
         f"--set={setting}"
         for setting in (
-            "phantom_cases=33",
-            "samples_per_modality=1",
+            "threads=1",  # other tests run beside it
             "recipe=deploy",  # of the laptop profile; test_train.py trains the stages with "paper"
             f"validation_root={validation_cases(outputs / 'public')}",
         )
     ]
-    options = [f"--set=outputs_root={outputs}", *faster]
+    options = [f"--set=outputs_root={outputs}", *settings]
     done = study(*options)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return outputs / "smoke", options

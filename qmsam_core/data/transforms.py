@@ -130,7 +130,9 @@ class Geometry:
         )
 
     def mask_to_image(self, logits: np.ndarray) -> np.ndarray:
-        """Crop the padding, resize logits linearly to the slice and binarise at 0 (paper section 2.3).
+        """Crop the padding, resize logits linearly to the slice and binarise at 0.
+
+        The paper (section 2.3) makes masks binary before it resizes them.
 
         Args:
             logits: float32 (N,M,M). M is `size` or a fraction of it; for MedSAM a quarter.

@@ -1,4 +1,4 @@
-"""Turn low-res logits into a slice's label map, enlarging only what can be positive (paper section 2.3)."""
+"""Turn low-res logits into a slice's label map, enlarging only what can be positive."""
 
 from dataclasses import dataclass, field
 

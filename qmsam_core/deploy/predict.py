@@ -3,7 +3,7 @@
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
-section 2.2). The same command run again continues where the last run ended. Outputs of another model, other
+section 2.1). The same command run again continues where the last run ended. Outputs of another model, other
 settings or another input are made again.
 
 Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on, 130 interrupted.

@@ -1,7 +1,7 @@
 """Segment one case in memory: boxes in, labels out.
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
-sections 2.1 and 2.2). While the engine decodes a slice, one thread prepares and encodes the next slice, and
+section 2.1). While the engine decodes a slice, one thread prepares and encodes the next slice, and
 another enlarges the masks decoded last.
 """
 
@@ -133,7 +133,9 @@ class Predictor:
         embedding = self.timing.timed("encode", self.engine.encode, image[None])
         self.timing.slices += 1
         if visit.again and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():
-            kept[visit.z] = embedding
+            kept[visit.z] = np.array(
+                embedding
+            )  # without what the engine has prepared, which is twice as large
         return embedding
 
     def _paint(

@@ -1,7 +1,7 @@
 """The numbered notebooks as source files: read what each declares, hash its source, and clean it.
 
 A notebook declares in its metadata what it reads and writes:
-`"qmsam": {"inputs": ["00_prepare/float.safetensors"], "outputs": ["table7.csv"]}`.
+`"qmsam": {"inputs": ["00_prepare/float/model.safetensors"], "outputs": ["table7.csv"]}`.
 Inputs are relative to the run's folder, outputs to the notebook's own folder.
 """
 

@@ -2,8 +2,8 @@
 
     python -m qmsam_core.timing.engine_speed exported/ float int8 int8:openvino:bf16 --isa AVX2 -o times.csv
 
-The first argument is the folder that holds the exports. An arm is an export's folder name, then engine and
-hint: `int8_released:openvino:f32`.
+The first argument is the folder that holds the exports. An arm is `float` or `int8`, with
+`_fast`, `_released` or `_nncf` behind it, then engine and hint: `int8_released:openvino:f32`.
 """
 
 import argparse

@@ -18,7 +18,7 @@ BATCH = 4
 
 
 def calibration_batches(params: Params, data_folder: Path, model: Sam) -> DataLoader:
-    """Load batches of training slices with boxes, with equal numbers per modality, the same at every call."""
+    """Load training slices with boxes, drawn as an epoch is: as many per modality, the same at every call."""
     data = make_data(params, data_folder, model)
     return DataLoader(data.train, BATCH, sampler=data.sampler.epoch_slices().tolist())
 

@@ -19,7 +19,7 @@ def evaluation_batches(
 ) -> DataLoader:
     """Load this process's share of the fixed slices that score every epoch.
 
-    The study's tables do not use them: they score whole cases.
+    Tables 7, 9 and 10 do not use them: they score whole cases.
 
     Args:
         folder: output folder of notebook 00, with `index_evaluation.npz`.
