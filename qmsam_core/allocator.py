@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import sys
 
 # Otherwise glibc returns training's large blocks to the system at every step. Page faults double its time.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
@@ -15,7 +14,6 @@ def return_memory() -> None:
     Blocks of one size are of little use to the next work. Both kinds together can exceed the memory.
     """
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-        if trim is not None:
-            trim(0)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    if trim is not None:
+        trim(0)

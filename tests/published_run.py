@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot
 
-from qmsam_core.evaluate.tables import PAPER, across, beside, caption, styled
+from qmsam_core.evaluate import PAPER, beside, caption, styled
+from qmsam_core.evaluate.tables import across
 from qmsam_core.params import Params
 from qmsam_core.quant import RECIPES
 from qmsam_core.study.parameters_cell import parameters_source

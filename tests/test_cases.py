@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from qmsam_core.data import Case, CaseError, read_segmentation, tight_boxes, write_segmentation
+from qmsam_core.data import Case, CaseError, archive, read_segmentation, tight_boxes, write_segmentation
 from qmsam_core.data.archive import CaseArchive, read_slice, write_archive
 
 IMAGE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -29,7 +29,7 @@ def test_image_round_trip(tmp_path):
     again = Case.load(tmp_path / "2DBox_X_1.npz")
     assert (again.name, again.is_volume, again.n_slices, again.plane_shape) == ("2DBox_X_1", False, 1, (6, 8))
     np.testing.assert_array_equal(again.slice_image(), IMAGE)
-    np.testing.assert_array_equal(again.slice_labels(), MASK)
+    np.testing.assert_array_equal(again.labels, MASK)
     np.testing.assert_array_equal(again.boxes, case.boxes)
 
 
@@ -204,13 +204,14 @@ def lying_archive(path, shape, payload):
     return path
 
 
-def test_a_header_that_declares_too_much_is_refused_before_memory_is_taken(tmp_path):
+def test_a_header_that_declares_too_much_is_refused_before_memory_is_taken(tmp_path, monkeypatch):
     with pytest.raises(CaseError, match="declares .* the limit is"):
         Case.load(lying_archive(tmp_path / "big.npz", (10**6, 10**6, 10**6), b""))
     with pytest.raises(CaseError, match="declares 4,000 bytes .* but the file holds 10"):
         Case.load(lying_archive(tmp_path / "short.npz", (10, 20, 20), bytes(10)))
+    monkeypatch.setattr(archive, "MAX_ARRAY_BYTES", 100)
     with pytest.raises(CaseError, match="the limit is 100"):
-        Case.load(write(tmp_path / "2DBox.npz", imgs=IMAGE), max_bytes=100)
+        Case.load(write(tmp_path / "2DBox.npz", imgs=IMAGE))
 
 
 def test_no_pickle_is_ever_run(tmp_path):

@@ -14,12 +14,13 @@ from small_data import rectangle_case
 
 from qmsam_core.deploy import ENGINES, OpenVinoEngine, open_engine, parity
 from qmsam_core.deploy import export as exporting
-from qmsam_core.deploy.export import LIBRARY, export_if_stale, export_model, modules_digest
+from qmsam_core.deploy.export import LIBRARY, SHAPING, export_if_stale, export_model
 from qmsam_core.deploy.exported import ExportError, export_digest, read_export
 from qmsam_core.deploy.graphs import clean
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.pytorch_engine import PyTorchEngine
 from qmsam_core.models import build_model
+from qmsam_core.provenance.imported_modules import modules_digest
 from qmsam_core.quant import calibrate, find_recipe, load_model, quantize
 from qmsam_core.timing.engine_arms import one_box
 
@@ -85,7 +86,7 @@ def test_int8_engines_follow_fake_quantisation(exports, images, recipe, engine):
 def stir(model):
     """Give random values to parameters that start constant.
 
-    These are attention biases, relative positions and norms of residual branches.
+    These are attention biases, relative positions and norms.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -216,9 +217,10 @@ def test_an_export_of_another_exporter_or_recipe_is_stale(tmp_path, monkeypatch)
 def test_the_exporter_is_the_code_that_shapes_an_export(tmp_path, module, stale):
     library = tmp_path / LIBRARY.name
     shutil.copytree(LIBRARY, library, ignore=shutil.ignore_patterns("__pycache__"))
-    assert modules_digest(library) == exporting.exporter()["modules"]
+    asked = "import qmsam_core.deploy.export", library, SHAPING
+    assert modules_digest(*asked) == exporting.exporter()["modules"]
     (library / module).write_text((library / module).read_text() + "\n# changed\n")
-    assert (modules_digest(library) != exporting.exporter()["modules"]) == stale
+    assert (modules_digest(*asked) != exporting.exporter()["modules"]) == stale
 
 
 def test_engines_know_what_they_run_whichever_they_are(exports, tmp_path):
@@ -360,7 +362,7 @@ def test_unknown_engines_are_refused(exports):
 def test_parity_of_an_engine_with_itself_is_perfect(exports):
     engine = open_engine("pytorch", exports["float"])
     cases = [rectangle_case("3DBox_CT_a", 1, True), rectangle_case("2DBox_US_a", 2, False)]
-    table = parity(engine, {"itself": engine}, cases)["itself"]
+    table = parity(engine, {"itself": engine}, cases, slices=2, boxes=2)["itself"]
     # The volume gives two slices (of three with objects) with two objects each, the image two objects.
     assert table["masks"].tolist() == [4, 2]
     assert (table["pixels_equal"] == 1).all() and (table["logit_error"] == 0).all()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from small_data import rectangle_case
 
 from qmsam_core.deploy import Predictor
@@ -64,6 +65,7 @@ def test_the_picture_tells_what_the_box_took(explorer):
     assert figure.axes[0].get_title() == "drag a box"
     explorer.segment((4, 5, 19, 14))
     assert "ms" in figure.axes[0].get_title() and len(figure.axes[0].patches) >= 1
+    pyplot.close(figure)
 
 
 def test_the_controls_turn_to_case_and_slice(explorer):

@@ -1,6 +1,6 @@
 """Figures: each is drawn from small tables, labels its axes and can be saved."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -8,9 +8,27 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from qmsam_core.evaluate import figures
-from qmsam_core.evaluate.case_figures import boxes_on, fullest_slice
-from qmsam_core.evaluate.tables import PAPER, beside
+from qmsam_core.data import Case
+from qmsam_core.evaluate import beside
+from qmsam_core.evaluate.case_figures import (
+    QualitativeRow,
+    boxes_on,
+    contact_sheet,
+    fullest_slice,
+    gallery_figure,
+    qualitative_figure,
+)
+from qmsam_core.evaluate.figures import (
+    SLOWEST,
+    difference_figure,
+    imbalance_figure,
+    layer_types_figure,
+    scatter_float_vs_int8,
+    size_figure,
+    speed_figure,
+)
+from qmsam_core.evaluate.sublayers_figure import quantised_sublayers_figure
+from qmsam_core.evaluate.training_figures import learning_rate_figure, training_curves
 
 matplotlib.use("Agg")
 RNG = np.random.default_rng(0)
@@ -31,10 +49,10 @@ DIFFERENCES = pd.DataFrame(
 )
 LAYERS = pd.DataFrame(
     {
-        "operation": ["Conv", "MatMul"] * 6,
-        "precision": ["int8", "f32", "odd"] * 4,
-        "ms": RNG.random(12),
-        "arm": ["a", "b"] * 6,
+        "operation": [f"Operation {k}" for k in range(12)] * 2,
+        "precision": ["int8", "f32", "odd"] * 8,
+        "ms": RNG.random(24),
+        "arm": ["a"] * 12 + ["b"] * 12,
     }
 )
 SIZES = pd.DataFrame(
@@ -63,25 +81,20 @@ def volume_case():
     labels = np.zeros((5, 30, 40), np.uint8)
     labels[3, 10:20, 5:15] = 1
     labels[2, 10:12, 5:15] = 1
-    return SimpleNamespace(
-        name="3DBox_CT_1",
-        images=np.zeros((5, 30, 40), np.uint8),
-        labels=labels,
-        boxes=np.array([[5, 10, 2, 14, 19, 3]]),
-    )
+    boxes = np.array([[5, 10, 2, 14, 19, 3]])
+    return Case("3DBox_CT_1", np.zeros((5, 30, 40), np.uint8), boxes, labels, np.ones(3))
 
 
-def image_case(side=50, name="2DBox_US_1"):
+def image_case(side=50):
     labels = np.zeros((side, side), np.uint8)
     labels[5:15, 5:15] = 3
-    return SimpleNamespace(
-        name=name, images=np.zeros((side, side, 3), np.uint8), labels=labels, boxes=np.array([[5, 5, 14, 14]])
-    )
+    boxes = np.array([[5, 5, 14, 14]])
+    return Case("2DBox_US_1", np.zeros((side, side, 3), np.uint8), boxes, labels, np.ones(3))
 
 
 def rows(*cases):
     return [
-        figures.QualitativeRow.of(
+        QualitativeRow.of(
             c, {"baseline": c.labels, "quantised": c.labels * 0}, {"baseline": 1.0, "quantised": 0.0}
         )
         for c in cases
@@ -89,33 +102,27 @@ def rows(*cases):
 
 
 DRAWN = {
-    "imbalance": lambda: figures.imbalance_figure(PAPER["table2"]),
-    "imbalance_beside": lambda: figures.imbalance_figure(
+    "imbalance": lambda: imbalance_figure(
         beside("table2", pd.DataFrame({"modality": ["CT"], "samples": [3]}))
     ),
-    "sublayers": figures.quantised_sublayers_figure,
-    "learning_rate": lambda: figures.learning_rate_figure(
+    "sublayers": quantised_sublayers_figure,
+    "learning_rate": lambda: learning_rate_figure(
         pd.DataFrame({"epoch": [1, 2], "learning_rate": [1e-4, 1e-2]})
     ),
-    "schedules": lambda: figures.learning_rate_figure(
-        pd.DataFrame({"epoch": [1, 1], "learning_rate": [1e-4, 1e-2], "schedule": ["paper", "released"]})
+    "training": lambda: training_curves(HISTORY),
+    "training_curves": lambda: training_curves(long_history(14)),
+    "training_mixed": lambda: training_curves(pd.concat([long_history(5), HISTORY])),
+    "training_one_stage": lambda: training_curves(HISTORY[:2]),
+    "speed": lambda: speed_figure(TIMINGS),
+    "size": lambda: size_figure(SIZES),
+    "layers": lambda: layer_types_figure(LAYERS),
+    "scatter": lambda: scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
+    "differences": lambda: difference_figure(DIFFERENCES),
+    "qualitative": lambda: qualitative_figure(rows(volume_case(), image_case())),
+    "gallery": lambda: gallery_figure(rows(volume_case(), image_case(), image_case(900))),
+    "contact_sheet": lambda: contact_sheet(
+        [image_case(), volume_case(), image_case(900)], ["US", "CT", "US"]
     ),
-    "training": lambda: figures.training_curves(HISTORY),
-    "training_curves": lambda: figures.training_curves(long_history(14)),
-    "training_mixed": lambda: figures.training_curves(pd.concat([long_history(5), HISTORY])),
-    "training_one_stage": lambda: figures.training_curves(HISTORY[:2].drop(columns=["eval_dsc", "best"])),
-    "speed": lambda: figures.speed_figure(TIMINGS.assign(paper_ms=[574.0, np.nan])),
-    "speed_groups": lambda: figures.speed_figure(
-        pd.concat([TIMINGS.assign(group="AVX2"), TIMINGS.assign(group="VNNI")]), unit="s"
-    ),
-    "size": lambda: figures.size_figure(SIZES),
-    "size_whole": lambda: figures.size_figure(SIZES.drop(columns="part").drop_duplicates("arm")),
-    "layers": lambda: figures.layer_types_figure(LAYERS, top=1),
-    "scatter": lambda: figures.scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
-    "differences": lambda: figures.difference_figure(DIFFERENCES),
-    "qualitative": lambda: figures.qualitative_figure(rows(volume_case(), image_case())),
-    "gallery": lambda: figures.gallery_figure(rows(volume_case(), image_case(), image_case(900))),
-    "contact_sheet": lambda: figures.contact_sheet([image_case(), volume_case(), image_case(900)], columns=2),
 }
 
 
@@ -155,14 +162,18 @@ def test_fullest_slice_and_its_boxes():
 
 
 def test_contact_sheet_follows_the_papers_order():
-    sheet = figures.contact_sheet(
-        [image_case(name="2DBox_OCT_1"), image_case(name="2DBox_US_1"), volume_case()], columns=3
-    )
-    assert [axes.get_title() for axes in sheet.axes] == ["CT, z = 3", "US", "OCT"]
+    sheet = contact_sheet([image_case(), image_case(), volume_case()], ["OCT", "US", "CT"])
+    assert [axes.get_title() for axes in sheet.axes] == ["CT, z = 3", "US", "OCT", ""]
+
+
+def test_operations_beyond_the_slowest_are_summed():
+    panel = layer_types_figure(LAYERS).axes[0]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert len(names) == SLOWEST + 1 and names[-1] == "other"
 
 
 def test_qualitative_rows_carry_their_dsc():
-    figure = figures.qualitative_figure(rows(image_case()))
+    figure = qualitative_figure(rows(image_case()))
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "DSC 100.0 %", "DSC 0.0 %"]
     assert [axes.get_title() for axes in figure.axes] == [
         "image and box",
@@ -173,9 +184,8 @@ def test_qualitative_rows_carry_their_dsc():
 
 
 def test_a_gallery_has_a_column_a_case_and_square_pictures():
-    wide = image_case()
-    wide.images = np.zeros((50, 90, 3), np.uint8)
-    figure = figures.gallery_figure(rows(wide, image_case(900)))
+    wide = replace(image_case(), images=np.zeros((50, 90, 3), np.uint8))
+    figure = gallery_figure(rows(wide, image_case(900)))
     grid = np.array(figure.axes).reshape(4, 2)
     assert [axes.get_title() for axes in grid[0]] == ["US_1", "US_1"]
     assert [axes.get_ylabel() for axes in grid[:, 0]] == [
@@ -203,14 +213,14 @@ def texts_within_their_panels(figure):
 
 @pytest.mark.parametrize("best", [0, 2])
 def test_a_stage_s_best_score_is_written_within_its_own_panel(best):
-    figure = figures.training_curves(long_history(3, best))
+    figure = training_curves(long_history(3, best))
     assert texts_within_their_panels(figure) == [[]] * 3 + [["0.820"]] * 3
     assert all(axes.lines for axes in figure.axes)
 
 
 def test_two_epochs_are_marks_with_their_values_and_no_curve():
     """The axes begin at zero. Otherwise a small difference between two values would look large."""
-    figure = figures.training_curves(HISTORY)
+    figure = training_curves(HISTORY)
     assert texts_within_their_panels(figure) == [
         ["0.900", "0.500", "0.100", "0.100"],
         ["0.400", "0.300"],
@@ -222,14 +232,9 @@ def test_two_epochs_are_marks_with_their_values_and_no_curve():
     assert figure.axes[2].get_xlim()[1] > 1 and [*figure.axes[2].get_yticks()] == [1, 2]
 
 
-def test_one_epoch_without_a_score():
-    figure = figures.training_curves(HISTORY[:1].drop(columns=["eval_dsc", "best"]))
-    assert texts_within_their_panels(figure) == [["0.900", "0.100"], []]
-
-
 def test_values_that_are_close_are_not_written_over_each_other():
     history = HISTORY.assign(segmentation_loss=HISTORY["loss"] - 0.001)
-    figure = figures.training_curves(history)
+    figure = training_curves(history)
     figure.draw_without_rendering()
     for axes in figure.axes:
         places = [text.get_window_extent() for text in axes.texts]
@@ -238,11 +243,11 @@ def test_values_that_are_close_are_not_written_over_each_other():
 
 def test_a_short_stage_beside_long_ones_has_no_line():
     history = pd.concat([long_history(4), HISTORY.query("stage == 2").assign(stage=4)])
-    lines = [axes.lines[0].get_linestyle() for axes in figures.training_curves(history).axes]
+    lines = [axes.lines[0].get_linestyle() for axes in training_curves(history).axes]
     assert lines == ["-", "-", "-", "None"] * 2
 
 
 @pytest.mark.parametrize(("epochs", "line"), [(2, "None"), (3, "-")])
 def test_two_epochs_of_a_learning_rate_are_no_curve(epochs, line):
     schedule = pd.DataFrame({"epoch": range(epochs), "learning_rate": 1e-3})
-    assert figures.learning_rate_figure(schedule).axes[0].lines[0].get_linestyle() == line
+    assert learning_rate_figure(schedule).axes[0].lines[0].get_linestyle() == line

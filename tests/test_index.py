@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_data import rectangle_case
 from test_cases import BAD
 
-from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex
+from qmsam_core.data import Case, CaseError, DataFolderError, SliceIndex, archive
 from qmsam_core.data.index import build
 from qmsam_core.data.index.scan import FileRecord, scan_file
 from qmsam_core.data.index.table import load_table, save_table
@@ -73,10 +73,9 @@ def test_bisection_agrees_with_brute_force(depths):
     assert index.locate(-1) == brute[-1]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_cache_rescans_only_what_changed(folder, tmp_path, monkeypatch, processes):
+def test_cache_rescans_only_what_changed(folder, tmp_path, monkeypatch):
     cache = tmp_path / "index.npz"
-    first = SliceIndex.build(folder, cache, processes=processes)
+    first = SliceIndex.build(folder, cache)
     scanned = []
     monkeypatch.setattr(
         build, "scan_file", lambda root, name, **k: scanned.append(name) or scan_file(root, name, **k)
@@ -87,7 +86,6 @@ def test_cache_rescans_only_what_changed(folder, tmp_path, monkeypatch, processe
     add_image(folder / "US", "2DBox_US_3")
     add_volume(folder / "CT/A", "3DBox_CT_1", [(1,)])
     (folder / "CT/B/deep/3DBox_CT_2.npz").unlink()
-    assert sorted(p.name for p in first.stale()) == ["3DBox_CT_1.npz", "3DBox_CT_2.npz"]
     changed = SliceIndex.build(folder, cache)
     assert sorted(scanned) == ["CT/A/3DBox_CT_1.npz", "US/2DBox_US_3.npz"]
     assert changed.counts().to_dict() == {"CT": 1, "US": 3}
@@ -139,12 +137,6 @@ def test_save_and_load(folder, tmp_path):
     again = SliceIndex.load(tmp_path / "saved.npz")
     pd.testing.assert_frame_equal(index.cases, again.cases)
     assert [again.labels_on(i) for i in range(8)] == [index.labels_on(i) for i in range(8)]
-    assert (
-        SliceIndex.load(tmp_path / "saved.npz", root="/elsewhere")[0]
-        .path.as_posix()
-        .startswith("/elsewhere/CT/")
-    )
-    assert again.stale() == []
 
 
 @pytest.mark.parametrize("name", ["../CT/x.npz", "/etc/x.npz", "CT/../../x.npz", "x.npz"])
@@ -238,18 +230,13 @@ def test_split_refuses_impossible_fractions():
         SliceIndex("root", [FileRecord("CT/a.npz", 1, 1, n_slices=1)]).split(0.6, 0)
 
 
-def test_bad_files_are_named_and_the_rest_is_used(folder, monkeypatch):
+def test_bad_files_are_named_and_the_rest_is_used(folder):
     bad = folder / "MR"
     bad.mkdir()
     good = (folder / "US/2DBox_US_1.npz").read_bytes()
     (bad / "truncated.npz").write_bytes(good[: len(good) // 2])
     (bad / "text.npz").write_bytes(b"hello")
-    np.savez(bad / "wrong_key.npz", image=np.zeros((4, 4), np.uint8))
     np.savez(bad / "objects.npz", imgs=np.array([None, {}], dtype=object))
-    np.savez(bad / "float.npz", imgs=np.zeros((4, 4, 3)))
-    np.savez(bad / "unpaired.npz", imgs=np.zeros((4, 4, 3), np.uint8), gts=np.zeros((5, 4), np.uint8))
-    np.savez(bad / "box.npz", imgs=np.zeros((4, 4, 3), np.uint8), boxes=np.array([[0, 0, 9, 9]]))
-    np.savez(bad / "labels.npz", imgs=np.zeros((4, 4, 3), np.uint8), gts=np.full((4, 4), -3))
     (bad / "2DBox_US_1.npz").write_bytes(good)
     (bad / "dangling.npz").symlink_to(folder / "nowhere.npz")
     (folder / "stray.npz").write_bytes(good)
@@ -257,20 +244,10 @@ def test_bad_files_are_named_and_the_rest_is_used(folder, monkeypatch):
     index = SliceIndex.build(folder)
     assert len(index) == 8
     problems = {path.relative_to(folder).as_posix(): message for path, message in index.problems}
-    assert problems.keys() == {
-        f"MR/{n}.npz"
-        for n in (
-            "truncated",
-            "text",
-            "wrong_key",
-            "objects",
-            "float",
-            "unpaired",
-            "box",
-            "labels",
-            "dangling",
-        )
-    } | {"US/2DBox_US_1.npz", "stray.npz"}
+    assert problems.keys() == {f"MR/{n}.npz" for n in ("truncated", "text", "objects", "dangling")} | {
+        "US/2DBox_US_1.npz",
+        "stray.npz",
+    }
     assert "never unpickled" in problems["MR/objects.npz"] and "rename" in problems["US/2DBox_US_1.npz"]
 
 
@@ -331,8 +308,9 @@ def test_a_file_that_changes_while_it_is_read(folder, monkeypatch):
     assert "changed while" in scan_file(folder, "US/2DBox_US_1.npz").problem
 
 
-def test_a_header_above_the_limit_is_a_problem(folder):
-    index = SliceIndex.build(folder, max_bytes=6 * 8 * 3)
+def test_a_header_above_the_limit_is_a_problem(folder, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_ARRAY_BYTES", 6 * 8 * 3)
+    index = SliceIndex.build(folder)
     assert {p.name for p, m in index.problems if "the limit is" in m} == {"3DBox_CT_1.npz"}
 
 

@@ -34,16 +34,6 @@ def test_warm_up_is_run_but_not_kept():
     assert len(calls) == 10 and len(samples) == 6
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_seed_shuffles_each_round_and_repeats(seed):
-    calls, arms = recorder("ABCD")
-    time_interleaved(arms, runs=6, warmup=0, seed=seed)
-    again, arms = recorder("ABCD")
-    time_interleaved(arms, runs=6, warmup=0, seed=seed)
-    assert calls == again
-    assert all(set(calls[i : i + 4]) == set("ABCD") for i in range(0, 24, 4))
-
-
 def test_statistics_by_hand():
     samples = pd.DataFrame(
         {
@@ -88,6 +78,4 @@ def test_nothing_to_measure_is_refused(arms, runs):
 
 
 def test_peak_memory_sees_the_array():
-    peaks = peak_memory_mb(np.ones, 16 * 2**20)
-    assert 120 < peaks["added_mb"] < 200
-    assert peaks["peak_mb"] == peaks["before_mb"] + peaks["added_mb"]
+    assert 120 < peak_memory_mb(np.ones, 16 * 2**20) - peak_memory_mb(np.ones, 1) < 200

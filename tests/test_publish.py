@@ -11,7 +11,6 @@ from PIL import Image
 from published_run import SOURCES, make_run
 
 from qmsam_core.params import Params
-from qmsam_core.provenance.environment import project_root
 from qmsam_core.study.machine_names import MachineNames, left_over
 from qmsam_core.study.notebooks import find_notebooks
 from qmsam_core.study.publish import FIGURE, PublishError, dangling_links, main, publish, smaller
@@ -264,7 +263,6 @@ def test_command_line(project, capsys):
 
 
 def test_reference_runs_name_no_path_of_a_machine():
-    assert project_root(PROJECT) == PROJECT
     for index in sorted((PROJECT / "outputs" / "reference").glob("*/index.html")):
         assert left_over(text_of(index.parent)) == [], index.parent
         assert list(dangling_links(index.parent)) == [], index.parent

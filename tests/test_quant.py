@@ -14,9 +14,6 @@ from brevitas.core.stats import AbsPercentile
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 
-from qmsam_core.deploy.engines import open_engine
-from qmsam_core.deploy.export import export_model
-from qmsam_core.deploy.parity import relative_error
 from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
 from qmsam_core.quant import (
     RECIPES,
@@ -313,25 +310,6 @@ def test_fewer_bits_stray_further(images, bits, largest):
     recipe = replace(RECIPES["deploy"], name="narrow", weight_bits=bits, activation_bits=bits)
     reference, outputs = run(build_model("narrow"), images), run(quantised(images, recipe), images)
     assert largest / 20 < (outputs - reference).norm() / reference.norm() < largest
-
-
-@pytest.mark.parametrize(
-    "name, parts",
-    [
-        ("unsigned", ("encoder", "decoder")),
-        ("folded, unsigned, channels", ("encoder", "decoder")),
-        ("channels", ("encoder",)),
-        ("channels", ("decoder",)),
-    ],
-)
-def test_eight_bit_recipes_export(tmp_path, images, name, parts):
-    model = quantised(images, replace(RECIPES["paper"], name=name, **COMBINATIONS[name]), parts=parts)
-    export_model(model, tmp_path)
-    reference, other = (open_engine(kind, tmp_path, threads=1) for kind in ("pytorch", "onnxruntime"))
-    embeddings = reference.encode(images[:1].numpy())
-    assert relative_error(embeddings, other.encode(images[:1].numpy())) < 0.05
-    masks = [engine.decode(embeddings, BOXES.numpy()) for engine in (reference, other)]
-    assert relative_error(*masks) < 0.05
 
 
 def test_a_new_process_loads_a_model_that_gives_the_identical_output(tmp_path, images):

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmsam_core.data import Case, CaseError, EvalTransform, SliceIndex, TrainTransform
+from qmsam_core.data import Case, CaseError, SliceIndex, TrainTransform
 from qmsam_core.data.index.scan import FileRecord
-from qmsam_core.data.slices import ModalityBalancedSampler, ObjectDataset, SliceDataset, samples_per_modality
+from qmsam_core.data.sampling import ModalityBalancedSampler, samples_per_modality
+from qmsam_core.data.slices import SliceDataset
 from qmsam_core.data.volumes import SliceReader
 
 
@@ -75,7 +76,8 @@ def test_draws_depend_on_seed_epoch_and_slice_only(index):
 
     results = []
     for workers in (0, 2):
-        dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=5, epoch=2)
+        dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=5)
+        dataset.set_epoch(2)
         results.append(names_and_boxes(dataset, workers))
     assert results[0][0] == results[1][0]
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=0)
@@ -94,37 +96,20 @@ def test_set_epoch_reaches_running_workers(index):
 
 
 def test_all_labels_are_drawn_in_time_and_vanishing_ones_skipped(index):
-    names = set()
-    for epoch in range(30):
-        dataset = SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6), rng_seed=0, epoch=epoch)
-        names |= {dataset[2]["name"]}
-    assert names == {"3DBox_CT_0:2:1", "3DBox_CT_0:2:2"}
-    drawn = {
-        SliceDataset(index, TrainTransform(16, 16, box_jitter=0.3), 0, epoch)[12]["name"]
-        for epoch in range(20)
-    }
-    assert drawn == {"2DBox_US_0:0:1"}
+    def drawn(size, i):
+        dataset, names = SliceDataset(index, TrainTransform(size, size)), set()
+        for epoch in range(30):
+            dataset.set_epoch(epoch)
+            names.add(dataset[i]["name"])
+        return names
+
+    assert drawn(32, 2) == {"3DBox_CT_0:2:1", "3DBox_CT_0:2:2"}
+    assert drawn(16, 12) == {"2DBox_US_0:0:1"}
 
 
 def test_empty_slice_is_refused(index):
     with pytest.raises(CaseError, match="slice 0 holds no object"):
         SliceDataset(index, TrainTransform(32, 32, box_jitter=0.6))[0]
-
-
-def test_object_dataset_lists_every_label_once(index):
-    objects = ObjectDataset(index, EvalTransform(32, 32))
-    names = [objects[k]["name"] for k in range(len(objects))]
-    expected = [
-        f"{ref.path.stem}:{ref.z}:{label}"
-        for i in range(len(index))
-        for ref in [index[i]]
-        for label in index.labels_on(i)
-    ]
-    assert names == expected and len(set(names)) == len(names) == 14
-    np.testing.assert_array_equal(objects[0]["box"], [3, 4, 19, 15])  # x 4..24, y 5..19, scaled by 32/40
-    for k in (-1, len(objects)):
-        with pytest.raises(IndexError):
-            objects[k]
 
 
 COUNTS = {"CT": 1218411, "MR": 236804, "PET": 89059, "Microscopy": 1000}
@@ -227,7 +212,6 @@ def test_reader_equals_numpy_load_in_any_order(tmp_path, cache_bytes, order):
         assert reader._held <= cache_bytes
     with pytest.raises(CaseError, match="no slice 9"):
         reader.read(paths[0], "imgs", 9)
-    reader.close()
 
 
 def test_reader_notices_a_changed_file_and_survives_pickling(tmp_path):

@@ -120,39 +120,3 @@ def test_a_second_run_finds_everything_up_to_date(run):
     done = study(*options)
     assert done.returncode == 0 and done.stdout.count("up to date") == len(NOTEBOOKS)
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
-
-
-def no_npz(folder):
-    (folder / "CT").mkdir(parents=True)
-    (folder / "CT" / "3DBox_CT_1.npz").write_text("no zip")
-
-
-def no_images(folder):
-    import numpy as np
-
-    (folder / "CT").mkdir(parents=True)
-    np.savez(folder / "CT" / "3DBox_CT_1.npz", gts=np.zeros((2, 8, 8), np.uint8))
-
-
-@pytest.mark.parametrize(
-    "make, setting, words",
-    [
-        (None, "learning_rate=fast", "learning_rate"),
-        (None, "data_root={folder}", "data"),
-        (lambda folder: folder.mkdir(), "data_root={folder}", "data"),
-        (no_npz, "data_root={folder}", "3DBox_CT_1.npz"),
-        (no_images, "data_root={folder}", "imgs"),
-    ],
-    ids=["wrong parameter", "missing folder", "empty folder", "no npz", "no imgs"],
-)
-def test_bad_input_gets_one_line_and_leaves_earlier_outputs_alone(run, tmp_path, make, setting, words):
-    folder, options = run
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    if make:
-        make(tmp_path / "data")
-    done = study(*options, "--set", setting.format(folder=tmp_path / "data"))
-    assert done.returncode == 2
-    assert (
-        words in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    )
-    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

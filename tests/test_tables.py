@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qmsam_core.evaluate import PAPER
 from qmsam_core.evaluate.tables import (
     DASH,
-    PAPER,
     across,
     balance,
     beside,
@@ -160,8 +160,8 @@ def test_beside_with_counts_and_one_key():
 
 
 def test_beside_refuses_what_it_cannot_lay_out():
-    with pytest.raises(KeyError, match="ours: found columns modality; expected also samples"):
-        beside("table2", pd.DataFrame({"modality": ["CT"]}), metrics=["samples"])
+    with pytest.raises(KeyError, match="ours: found columns samples; expected also modality"):
+        beside("table2", pd.DataFrame({"samples": [3]}))
     with pytest.raises(ValueError, match="more than once in modality"):
         beside("table7", per_modality(cases()))
 

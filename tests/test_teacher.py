@@ -38,7 +38,8 @@ def test_each_image_is_encoded_once_and_a_flipped_one_is_another(tmp_path, image
 
 def test_the_cache_changes_nothing_and_costs_half_a_float_s_precision(tmp_path, images):
     model = build_model("narrow", 32)
-    plain, cached = CachedEncoder(model), CachedEncoder(model, "cpu", EmbeddingCache(tmp_path))
+    caches = EmbeddingCache(tmp_path / "none", limit=0), EmbeddingCache(tmp_path / "all")
+    plain, cached = (CachedEncoder(model, "cpu", cache) for cache in caches)
     assert torch.equal(plain(images), cached(images)) and torch.equal(plain(images), cached(images))
     with torch.no_grad():
         torch.testing.assert_close(plain(images), model.image_encoder(images), atol=1e-3, rtol=1e-3)

@@ -1,6 +1,6 @@
 """Data: cases in the challenge's format, the index of slices, sampling, transforms and synthetic phantoms.
 
-`data.slices` and `data.sampling` need PyTorch. They are not imported here, so that index workers start fast.
+`data.slices` and `data.sampling` need PyTorch. They are not imported here, so that the rest starts fast.
 """
 
 from .cases import Case, CaseError, read_segmentation, tight_boxes, write_segmentation

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from ..provenance.files import atomic_file
 
 MAX_ARRAY_BYTES = 8 * 1024**3
-"""Default limit on an array's declared bytes: 2000 x 2048 x 2048 uint8 fits, a corrupt header does not."""
+"""Limit on an array's declared bytes: 2000 x 2048 x 2048 uint8 fits, a corrupt header does not."""
 
 _SKIP_BYTES = 1 << 20  # bytes inflated at a time while skipping forward; bounds memory, not speed
 _READ_ERRORS = (
@@ -66,16 +66,10 @@ class ArrayHeader:
 
 
 class CaseArchive:
-    """An open npz file, used as a context manager. Every failure raises a `CaseError` that names the file.
+    """An open npz file, used as a context manager. Every failure raises a `CaseError` that names the file."""
 
-    Args:
-        path: the npz file.
-        max_bytes: the most bytes one array may declare in its header.
-    """
-
-    def __init__(self, path: str | os.PathLike, max_bytes: int = MAX_ARRAY_BYTES):
+    def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.max_bytes = max_bytes
         try:
             self._zip = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
@@ -163,10 +157,10 @@ class CaseArchive:
                 f"array '{key}' holds Python objects (dtype {header.dtype}), which are never unpickled; "
                 "expected numbers"
             )
-        if header.nbytes > self.max_bytes:
+        if header.nbytes > MAX_ARRAY_BYTES:
             raise self._error(
                 f"array '{key}' declares {header.nbytes:,} bytes (shape {header.shape}, {header.dtype}); "
-                f"the limit is {self.max_bytes:,}"
+                f"the limit is {MAX_ARRAY_BYTES:,}"
             )
         self._check_size(header, stream, key)
         return header
@@ -241,7 +235,7 @@ class PlaneStream:
         self._archive._expect_end(self._stream, self._key)
 
 
-def read_slice(path: str | os.PathLike, key: str, z: int, max_bytes: int = MAX_ARRAY_BYTES) -> np.ndarray:
+def read_slice(path: str | os.PathLike, key: str, z: int) -> np.ndarray:
     """Read plane `z` of array `key`. The member is inflated only up to that plane (paper section 2.1).
 
     On average over `z` this costs half of reading the array. It needs the memory of one plane.
@@ -249,7 +243,7 @@ def read_slice(path: str | os.PathLike, key: str, z: int, max_bytes: int = MAX_A
     Raises:
         CaseError: the file is unreadable, or `z` lies outside the array.
     """
-    with CaseArchive(path, max_bytes) as archive:
+    with CaseArchive(path) as archive:
         header = archive.header(key)
         if not header.shape or not 0 <= z < header.shape[0]:
             raise CaseError(path, f"array '{key}' of shape {header.shape} has no slice {z}")

@@ -1,8 +1,8 @@
-"""Measure a data folder's disk cost and reading times and list its faults (paper section 2.1, Table 2).
+"""Measure a data folder's disk cost, reading times and lost objects (paper section 2.1, Table 2).
 
 Disk cost compares the stored bytes with the bytes unpacked slice by slice, as the baseline does.
 Reading times compare one slice of a compressed volume with the whole volume.
-Faults are files that cannot be used, odd files, and objects that vanish at the network's input size.
+Lost objects are those that vanish at the network's input size.
 """
 
 from __future__ import annotations
@@ -21,35 +21,24 @@ UNPACKED_BYTES = 3 * 8 + 1  # the paper's 10 TB are 1.63 million slices of 512 x
 """Bytes per pixel once unpacked: three float64 channels and a label."""
 
 
-def disk_cost(index: SliceIndex, index_bytes: int = 0) -> pd.DataFrame:
-    """Compare the stored and the unpacked size of the cases, per modality.
+def disk_cost(index: SliceIndex) -> pd.DataFrame:
+    """Compare the stored and the unpacked size of the cases, one row per modality.
 
-    Args:
-        index: index of the data folder.
-        index_bytes: size of the saved index. Reading on demand adds nothing else to the stored cases.
-
-    Returns:
-        One row per modality and a last row "All". Columns: cases, slices, stored (bytes of the compressed
-        cases), unpacked (bytes with one array per slice), ratio (unpacked / stored), index (`index_bytes`, in
-        "All" only).
+    Columns: cases, slices, stored (bytes of the compressed cases), unpacked (bytes with one array per slice).
     """
     cases = index.cases.assign(unpacked=lambda c: c.n_slices * c.height * c.width * UNPACKED_BYTES)
-    table = cases.groupby("modality").agg(
+    return cases.groupby("modality").agg(
         cases=("path", "size"),
         slices=("n_slices", "sum"),
         stored=("bytes", "sum"),
         unpacked=("unpacked", "sum"),
     )
-    table.loc["All"] = table.sum()
-    table["ratio"] = table.unpacked / table.stored
-    table["index"] = pd.array([pd.NA] * (len(table) - 1) + [index_bytes], dtype="Int64")
-    return table
 
 
 def lost_labels(index: SliceIndex, size: int) -> pd.DataFrame:
     """List the cases with objects on slices that keep no pixel at an input size of `size` pixels.
 
-    Columns: path, modality, objects (on all slices), lost. Unreadable cases are left out, since
+    Columns: modality, objects (on all slices), lost. Unreadable cases are left out, since
     `SliceIndex.build` reports them.
     """
     rows = []
@@ -57,8 +46,8 @@ def lost_labels(index: SliceIndex, size: int) -> pd.DataFrame:
         if case.has_labels:
             objects, lost = _lost_in_case(Path(case.path), Geometry.of(case.height, case.width, size))
             if lost:
-                rows.append((case.path, case.modality, objects, lost))
-    return pd.DataFrame(rows, columns=["path", "modality", "objects", "lost"])
+                rows.append((case.modality, objects, lost))
+    return pd.DataFrame(rows, columns=["modality", "objects", "lost"])
 
 
 def _lost_in_case(path: Path, geometry: Geometry) -> tuple[int, int]:
@@ -72,47 +61,27 @@ def _lost_in_case(path: Path, geometry: Geometry) -> tuple[int, int]:
     return objects, lost
 
 
-def faults(index: SliceIndex, size: int | None = None) -> pd.DataFrame:
-    """List everything wrong with a data folder, one row per fault: path, fault and detail.
-
-    The fault is "not used", "odd" or "loses objects at <size> px".
-
-    Args:
-        index: index as `SliceIndex.build` returns it. A subset has no list of unusable files.
-        size: also look for objects that vanish at this input size in pixels. This reads all labels.
-    """
-    rows = [(str(path), "not used", message) for path, message in index.problems]
-    rows += [(str(path), "odd", message) for path, message in index.remarks]
-    if size is not None:
-        lost = lost_labels(index, size)
-        rows += [
-            (row.path, f"loses objects at {size} px", f"{row.lost} of {row.objects} objects on its slices")
-            for row in lost.itertuples()
-        ]
-    return pd.DataFrame(rows, columns=["path", "fault", "detail"])
-
-
-def reading_times(path: str | Path, draws: int = 10, key: str = "imgs") -> pd.DataFrame:
+def reading_times(path: str | Path) -> pd.DataFrame:
     """Time the reading of single slices of a volume, and of the whole volume with `numpy.load`.
 
-    The slices lie at evenly spaced depths and are inflated only as far as needed. The two readings alternate.
+    Ten slices lie at evenly spaced depths and are inflated only as far as needed. The two readings alternate.
 
     Returns:
-        One row per draw: depth (0..1), slice_seconds, volume_seconds.
+        One row per slice: slice_seconds, volume_seconds.
 
     Raises:
-        CaseError: the file is unreadable, or the array is no volume.
+        CaseError: the file is unreadable, or the case is no volume.
     """
     with CaseArchive(path) as archive:
-        shape = archive.header(key).shape
+        shape = archive.header("imgs").shape
     if len(shape) != 3 or shape[-1] == 3:
-        raise CaseError(path, f"'{key}' of shape {shape} is no volume")
+        raise CaseError(path, f"'imgs' of shape {shape} is no volume")
     rows = []
-    for depth in (np.arange(draws) + 0.5) / draws:
+    for depth in (np.arange(10) + 0.5) / 10:
         started = time.perf_counter()
-        read_slice(path, key, int(depth * shape[0]))
+        read_slice(path, "imgs", int(depth * shape[0]))
         middle = time.perf_counter()
         with np.load(path, allow_pickle=False) as archive:
-            archive[key]
-        rows.append((depth, middle - started, time.perf_counter() - middle))
-    return pd.DataFrame(rows, columns=["depth", "slice_seconds", "volume_seconds"])
+            archive["imgs"]
+        rows.append((middle - started, time.perf_counter() - middle))
+    return pd.DataFrame(rows, columns=["slice_seconds", "volume_seconds"])

@@ -21,21 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from .archive import MAX_ARRAY_BYTES, ArrayHeader, CaseArchive, CaseError, write_archive
-
-__all__ = [
-    "MAX_LABEL",
-    "Case",
-    "CaseError",
-    "CaseLayout",
-    "case_layout",
-    "check_box_count",
-    "read_boxes",
-    "read_segmentation",
-    "renumbered",
-    "tight_boxes",
-    "write_segmentation",
-]
+from .archive import ArrayHeader, CaseArchive, CaseError, write_archive
 
 MAX_LABEL = 65535
 """Largest label id accepted: the uint16 maximum, far above the challenge's 255 boxes per case."""
@@ -131,7 +117,7 @@ class Case:
     spacing: np.ndarray
 
     @classmethod
-    def load(cls, path: str | os.PathLike, max_bytes: int = MAX_ARRAY_BYTES) -> Case:
+    def load(cls, path: str | os.PathLike) -> Case:
         """Read and validate a case file. A grey (H,W) image becomes three equal channels.
 
         Raises:
@@ -139,7 +125,7 @@ class Case:
                 box leaves the image; there are more labels than boxes.
         """
         path = Path(path)
-        with CaseArchive(path, max_bytes) as archive:
+        with CaseArchive(path) as archive:
             layout = case_layout(archive)
             images = archive.array("imgs")
             labels = _load_labels(archive) if layout.has_labels else None
@@ -183,15 +169,9 @@ class Case:
 
     def slice_image(self, z: int = 0) -> np.ndarray:
         """Slice `z` as (H,W,3) uint8. A grey slice is copied to three channels (paper section 2.1)."""
-        self._check_slice(z)
+        if not 0 <= z < self.n_slices:
+            raise IndexError(f"{self.name}: slice {z} of {self.n_slices}")
         return np.repeat(self.images[z][..., None], 3, axis=2) if self.is_volume else self.images
-
-    def slice_labels(self, z: int = 0) -> np.ndarray:
-        """Labels (H,W) of slice `z`. Raises `CaseError` if the case has none."""
-        self._check_slice(z)
-        if self.labels is None:
-            raise CaseError(self.name, "has no labels ('gts')")
-        return self.labels[z] if self.is_volume else self.labels
 
     def with_boxes(self) -> Case:
         """Return the case with boxes: its own, or tight boxes derived from the labels.
@@ -208,10 +188,6 @@ class Case:
             )
         ids, boxes = tight_boxes(self.labels)
         return replace(self, boxes=boxes, labels=renumbered(self.labels, ids))
-
-    def _check_slice(self, z: int) -> None:
-        if not 0 <= z < self.n_slices:
-            raise IndexError(f"{self.name}: slice {z} of {self.n_slices}")
 
 
 def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,8 @@ from torch.utils.data import Dataset
 
 from .cases import CaseError
 from .index import SliceIndex
-from .sampling import ModalityBalancedSampler, samples_per_modality
 from .transforms import EvalTransform
-from .volumes import DEFAULT_CACHE_BYTES, SliceReader
-
-__all__ = ["ModalityBalancedSampler", "ObjectDataset", "SliceDataset", "samples_per_modality"]
+from .volumes import SliceReader
 
 
 class SliceDataset(Dataset):
@@ -28,21 +25,12 @@ class SliceDataset(Dataset):
         index: slices, built with their labels.
         transform: `TrainTransform` or `EvalTransform`.
         rng_seed: seed of all draws.
-        epoch: first epoch; see `set_epoch`.
-        cache_bytes: memory for recently inflated volumes, in each worker process.
     """
 
-    def __init__(
-        self,
-        index: SliceIndex,
-        transform: EvalTransform,
-        rng_seed: int = 0,
-        epoch: int = 0,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-    ):
+    def __init__(self, index: SliceIndex, transform: EvalTransform, rng_seed: int = 0):
         self.index, self.transform, self.rng_seed = index, transform, rng_seed
-        self._epoch = torch.tensor(epoch).share_memory_()  # so that persistent workers see `set_epoch`
-        self._reader = SliceReader(cache_bytes)
+        self._epoch = torch.tensor(0).share_memory_()  # so that persistent workers see `set_epoch`
+        self._reader = SliceReader()
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of all later draws, also in worker processes that already run."""
@@ -75,40 +63,14 @@ class SliceDataset(Dataset):
                 "sample with ModalityBalancedSampler, which leaves such slices out",
             )
         label = _choose_label(ids, labels, self.transform, rng)
-        return _sample(
-            self.transform, image, labels == label, rng, ref.modality, f"{ref.path.stem}:{ref.z}:{label}"
-        )
-
-
-class ObjectDataset(Dataset):
-    """One sample per object: every label on every slice, in order, without random draws, as evaluation needs.
-
-    Args:
-        index: slices, built with their labels.
-        transform: `EvalTransform`.
-        cache_bytes: memory for recently inflated volumes, in each worker process.
-    """
-
-    def __init__(self, index: SliceIndex, transform: EvalTransform, cache_bytes: int = DEFAULT_CACHE_BYTES):
-        self.index, self.transform = index, transform
-        self._ends = np.cumsum(index.objects_on())
-        self._reader = SliceReader(cache_bytes)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, k: int) -> dict:
-        """Make the sample of object `k`. The fields are those of `SliceDataset`."""
-        if not 0 <= k < len(self):
-            raise IndexError(f"object {k} of {len(self)}")
-        i = int(np.searchsorted(self._ends, k, side="right"))
-        ids = self.index.labels_on(i)
-        label = ids[k - (int(self._ends[i]) - len(ids))]
-        image, labels = read_labelled_slice(self.index, i, self._reader)
-        ref = self.index[i]
-        return _sample(
-            self.transform, image, labels == label, None, ref.modality, f"{ref.path.stem}:{ref.z}:{label}"
-        )
+        image, box, mask = self.transform(image, labels == label, rng)
+        return {
+            "image": torch.from_numpy(image),
+            "box": torch.from_numpy(box),
+            "mask": torch.from_numpy(mask[None].astype(np.float32)),
+            "modality": ref.modality,
+            "name": f"{ref.path.stem}:{ref.z}:{label}",
+        }
 
 
 def read_labelled_slice(index: SliceIndex, i: int, reader: SliceReader) -> tuple[np.ndarray, np.ndarray]:
@@ -130,14 +92,3 @@ def _choose_label(
     if surviving:
         return surviving[rng.integers(len(surviving))]
     return max(ids, key=lambda label: np.count_nonzero(labels == label))
-
-
-def _sample(transform: EvalTransform, image, mask, rng, modality: str, name: str) -> dict:
-    image, box, mask = transform(image, mask, rng)
-    return {
-        "image": torch.from_numpy(image),
-        "box": torch.from_numpy(box),
-        "mask": torch.from_numpy(mask[None].astype(np.float32)),
-        "modality": modality,
-        "name": name,
-    }

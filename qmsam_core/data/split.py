@@ -9,7 +9,6 @@ from pathlib import Path
 from .index import DataFolderError, SliceIndex
 
 TESTING_SHARE = 0.2
-PARTS = ("train", "evaluation", "validation", "testing")
 
 
 def make_parts(
@@ -65,8 +64,7 @@ def make_parts(
             name: part if name == "train" else _at_most(eval_cases, part) for name, part in parts.items()
         }
     for name, part in parts.items():
-        # Without times, results made from a part stay valid when the data are copied.
-        part.save(folder / f"index_{name}.npz", times=False)
+        part.save(folder / f"index_{name}.npz")
     return index, parts
 
 

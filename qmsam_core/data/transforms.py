@@ -5,8 +5,7 @@ The longest side is resized to `size`. The content lies in the upper left `new_h
 with padding at the bottom and right.
 
 A box is x_min, y_min, x_max, y_max with **inclusive maxima** (the outermost pixels covered). From image to
-model pixels, all four numbers are multiplied by the one factor `scale`, as in the challenge's baseline. The
-way back is a division, so nothing is lost.
+model pixels, all four numbers are multiplied by the one factor `scale`, as in the challenge's baseline.
 
 Source: paper section 2.1 (pre-processing), section 2.3 (post-processing), section 3.1 (flips).
 """
@@ -19,14 +18,13 @@ from typing import Literal
 import cv2
 import numpy as np
 
-Interpolation = Literal["area", "nearest", "cubic", "linear"]
+Interpolation = Literal["area", "nearest", "cubic"]
 Order = Literal["pad_then_normalise", "normalise_then_pad"]
 
 INTERPOLATIONS: dict[str, int] = {
     "area": cv2.INTER_AREA,
     "nearest": cv2.INTER_NEAREST,
     "cubic": cv2.INTER_CUBIC,
-    "linear": cv2.INTER_LINEAR,
 }
 ORDERS = ("pad_then_normalise", "normalise_then_pad")
 
@@ -71,17 +69,15 @@ class Geometry:
 
         Args:
             image: uint8 (H,W,3), 0..255.
-            interpolation: area (as for the public checkpoint), nearest, cubic or linear.
+            interpolation: area (as for the public checkpoint), nearest or cubic.
             order: pad_then_normalise is the paper's (padding is 0 before min-max normalisation).
                 normalise_then_pad is the baseline's (padding equals the image's minimum).
 
         Returns:
             float32 (3,size,size), 0..1.
         """
-        if order not in ORDERS:
-            raise ValueError(f"order {order!r}: expected one of {', '.join(ORDERS)}")
         content = cv2.resize(
-            image, (self.new_width, self.new_height), interpolation=_interpolation(interpolation)
+            image, (self.new_width, self.new_height), interpolation=INTERPOLATIONS[interpolation]
         )
         if order == "pad_then_normalise":
             square = min_max(self._pad(content))
@@ -122,13 +118,6 @@ class Geometry:
         """Convert boxes (N,4) from image to model pixels, float32 (N,4)."""
         return (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale).astype(np.float32)
 
-    def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Convert boxes (N,4) from model to image pixels: float32 (N,4), unrounded, clipped to the image."""
-        limits = np.array([self.width, self.height, self.width, self.height]) - 1
-        return np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / self.scale, 0, limits).astype(
-            np.float32
-        )
-
     def mask_to_image(self, logits: np.ndarray) -> np.ndarray:
         """Crop the padding, resize logits linearly to the slice and binarise at 0.
 
@@ -141,8 +130,6 @@ class Geometry:
             bool (N,H,W).
         """
         logits = np.asarray(logits, dtype=np.float32)
-        if logits.ndim != 3 or logits.shape[1] != logits.shape[2]:
-            raise ValueError(f"logits of shape {logits.shape}: expected (N,M,M)")
         masks = np.empty((len(logits), self.height, self.width), dtype=bool)
         for number, square in enumerate(logits):
             content = self.content(square)
@@ -216,13 +203,11 @@ class EvalTransform:
         size: side of the network's input, pixels.
         mask_size: side of the network's masks, pixels.
         interpolation: see `Geometry.image`.
-        order: see `Geometry.image`.
     """
 
     size: int
     mask_size: int
     interpolation: Interpolation = "area"
-    order: Order = "pad_then_normalise"
 
     def geometry(self, image: np.ndarray) -> Geometry:
         """Position of a slice of this shape in the input."""
@@ -246,7 +231,7 @@ class EvalTransform:
         """
         geometry = self.geometry(image)
         return (
-            geometry.image(image, self.interpolation, self.order),
+            geometry.image(image, self.interpolation),
             mask_box(geometry.kept_mask(mask)),
             geometry.kept_mask(mask, self.mask_size),
         )
@@ -256,12 +241,12 @@ class EvalTransform:
 class TrainTransform(EvalTransform):
     """Make a training sample: random flips (paper section 3.1), and as in the baseline a jittered box.
 
+    A sample is mirrored left-right and up-down, each with probability one half.
+
     Attributes:
-        flips: mirror left-right and up-down, each with probability one half.
         box_jitter: largest outward shift of a box side, model pixels.
     """
 
-    flips: bool = True
     box_jitter: float = 0.0
 
     def __call__(
@@ -270,8 +255,7 @@ class TrainTransform(EvalTransform):
         """Do as `EvalTransform`, with flips and jitter drawn from `rng` (required)."""
         if rng is None:
             raise ValueError("training samples draw flips and jitter: pass a numpy Generator as rng")
-        if self.flips:
-            image, mask = flip_sample(image, mask, *(rng.random(2) < 0.5))
+        image, mask = flip_sample(image, mask, *(rng.random(2) < 0.5))
         image_in, box, mask_in = super().__call__(image, mask)
         geometry = self.geometry(image)
         return (
@@ -286,9 +270,3 @@ def _nearest(side: int, new_side: int, size: int, out: int) -> np.ndarray:
     count = -(-new_side * out // size)
     centres = (np.arange(count) + 0.5) * size / out
     return np.minimum((centres * side / new_side).astype(np.int64), side - 1)
-
-
-def _interpolation(name: str) -> int:
-    if name not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {name!r}: expected one of {', '.join(INTERPOLATIONS)}")
-    return INTERPOLATIONS[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .archive import MAX_ARRAY_BYTES, CaseArchive, CaseError, PlaneStream, read_slice
+from .archive import CaseArchive, CaseError, PlaneStream, read_slice
 
 DEFAULT_CACHE_BYTES = 256 * 1024**2
 """About two 512 x 512 x 200 volumes with their masks, in each worker process."""
@@ -26,12 +26,10 @@ class SliceReader:
 
     Args:
         cache_bytes: most bytes of volumes kept; 0 keeps nothing.
-        max_bytes: most bytes an array may declare.
     """
 
-    def __init__(self, cache_bytes: int = DEFAULT_CACHE_BYTES, max_bytes: int = MAX_ARRAY_BYTES):
+    def __init__(self, cache_bytes: int = DEFAULT_CACHE_BYTES):
         self.cache_bytes = cache_bytes
-        self.max_bytes = max_bytes
         self._forget()
 
     def read(self, path: str | os.PathLike, key: str, z: int) -> np.ndarray:
@@ -43,7 +41,7 @@ class SliceReader:
         if self._process != os.getpid():
             self._forget()
         volume = self._volume(Path(path), key)
-        return read_slice(path, key, z, self.max_bytes) if volume is None else volume.plane(z)
+        return read_slice(path, key, z) if volume is None else volume.plane(z)
 
     def read_whole(self, path: str | os.PathLike, key: str) -> np.ndarray:
         """Read array `key` of a 2-D case. Copy the result before a change: it is a view into the cache."""
@@ -52,17 +50,11 @@ class SliceReader:
         path, stamp = Path(path), _stamp(path)
         held = self._recall((path, key), stamp)
         if held is None:
-            with CaseArchive(path, self.max_bytes) as archive:
+            with CaseArchive(path) as archive:
                 held = _WholeImage(archive.array(key), stamp)
             if held.nbytes <= self.cache_bytes:
                 self._hold((path, key), held)
         return held.array
-
-    def close(self) -> None:
-        """Close all streams and empty the cache."""
-        for volume in self._volumes.values():
-            volume.close()
-        self._forget()
 
     def _volume(self, path: Path, key: str) -> _PartialVolume | None:
         """The cached or newly opened volume; None if it is larger than the whole cache."""
@@ -70,7 +62,7 @@ class SliceReader:
         volume = self._recall((path, key), stamp)
         if volume is not None or self.cache_bytes <= 0:
             return volume
-        volume = _PartialVolume(path, key, stamp, self.max_bytes)
+        volume = _PartialVolume(path, key, stamp)
         if volume.nbytes > self.cache_bytes:
             volume.close()
             return None
@@ -104,11 +96,8 @@ class SliceReader:
         self._volumes: OrderedDict[tuple[Path, str], _PartialVolume | _WholeImage] = OrderedDict()
         self._held = 0
 
-    def __getstate__(self) -> dict:
-        return {"cache_bytes": self.cache_bytes, "max_bytes": self.max_bytes}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+    def __reduce__(self):
+        return type(self), (self.cache_bytes,)
 
 
 class _WholeImage:
@@ -124,10 +113,10 @@ class _WholeImage:
 class _PartialVolume:
     """First planes of a volume and a stream of the rest. `numpy.empty` takes memory only as planes arrive."""
 
-    def __init__(self, path: Path, key: str, stamp: tuple[int, int], max_bytes: int):
+    def __init__(self, path: Path, key: str, stamp: tuple[int, int]):
         self.path, self.stamp = path, stamp
         self._filled = 0
-        self._archive: CaseArchive | None = CaseArchive(path, max_bytes)
+        self._archive: CaseArchive | None = CaseArchive(path)
         try:
             header = self._archive.header(key)
             self.nbytes = header.nbytes

@@ -83,9 +83,7 @@ def predict_folder(
 
     try:
         with Writing(output, settle) as writing:
-            for path, case, seconds in run_ahead(
-                lambda path: load(path, output / path.name, made), cases, int(predictor.ahead > 0)
-            ):
+            for path, case, seconds in run_ahead(lambda path: load(path, output / path.name, made), cases):
                 if case is None:
                     settle(table.kept(path.name))
                     continue

@@ -8,7 +8,6 @@ embedding.
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -20,22 +19,6 @@ import pandas as pd
 from .exported import PREPARED, export_digest, parts_in, read_export
 
 
-class Engine(Protocol):
-    """Interface of every engine. Arrays are float32; sizes are those of the exported model."""
-
-    name: str
-    image_size: int
-    mask_size: int
-    source: str
-    """Hash of what determines the masks: an export's files or a model's weights. All engines agree on it."""
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Encode images (B, 3, S, S) in 0..1 as embeddings (B, C, g, g)."""
-
-    def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Decode boxes (N, 4) in model px on an embedding (1, C, g, g): low-res mask logits (N, M, M)."""
-
-
 class Embedding(np.ndarray):
     """An embedding (1, C, g, g) float32 that also carries what its engine prepared for the decoder.
 
@@ -43,15 +26,23 @@ class Embedding(np.ndarray):
     is prepared then.
     """
 
-    maker: "PreparingEngine | None" = None
+    maker: "Engine | None" = None
     prepared: tuple[np.ndarray, ...] = ()
 
     def __array_finalize__(self, other: np.ndarray | None) -> None:
         self.maker, self.prepared = None, ()
 
 
-class PreparingEngine(ABC):
-    """An engine in three steps: embed, prepare, decode. Without a part `prepare` it passes the embedding."""
+class Engine(ABC):
+    """An engine in three steps: embed, prepare, decode. Without a part `prepare` it passes the embedding.
+
+    Arrays are float32; sizes are those of the exported model.
+    """
+
+    image_size: int
+    mask_size: int
+    source: str
+    """Hash of what determines the masks: an export's files or a model's weights. All engines agree on it."""
 
     @abstractmethod
     def embed(self, images: np.ndarray) -> np.ndarray:
@@ -66,6 +57,7 @@ class PreparingEngine(ABC):
         """Decode boxes as `decode` does, from the result of `prepare`."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
+        """Encode images (B, 3, S, S) in 0..1 as embeddings (B, C, g, g)."""
         embeddings = self.embed(images)
         if len(embeddings) != 1:
             return embeddings
@@ -74,16 +66,15 @@ class PreparingEngine(ABC):
         return embedding
 
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Decode boxes (N, 4) in model px on an embedding (1, C, g, g): low-res mask logits (N, M, M)."""
         ready = getattr(embedding, "maker", None) is self
         return self.decode_prepared(
             embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes
         )
 
 
-class OnnxRuntimeEngine(PreparingEngine):
+class OnnxRuntimeEngine(Engine):
     """The ONNX files of an export on ONNX Runtime's CPU provider. All images or boxes given run at once."""
-
-    name = "onnxruntime"
 
     def __init__(self, folder: str | Path, threads: int = 2) -> None:
         facts = read_export(folder)
@@ -96,7 +87,6 @@ class OnnxRuntimeEngine(PreparingEngine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # a QCDQ file of style `released` lists its initialisers as inputs, and each gives a warning
         options.log_severity_level = 3
-        started = time.perf_counter()
         sessions = {
             name: onnxruntime.InferenceSession(
                 Path(folder) / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
@@ -107,7 +97,6 @@ class OnnxRuntimeEngine(PreparingEngine):
             sessions.get(name) for name in ("encoder", "decoder", "prepare")
         )
         self.inputs = [i.name for i in self.decoder.get_inputs()]
-        self.compile_seconds = time.perf_counter() - started
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         return self.encoder.run(None, {"images": images})[0]
@@ -126,7 +115,7 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenVinoEngine(PreparingEngine):
+class OpenVinoEngine(Engine):
     """The IR files of an export on OpenVINO's CPU plugin.
 
     A fast export takes images and boxes one by one, other exports take all at once.
@@ -139,8 +128,6 @@ class OpenVinoEngine(PreparingEngine):
         cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
     """
-
-    name = "openvino"
 
     def __init__(
         self,
@@ -218,9 +205,7 @@ class OpenVinoEngine(PreparingEngine):
 ENGINES = ("openvino", "onnxruntime", "pytorch")
 
 
-def open_engine(
-    kind: str, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None
-) -> Engine:
+def open_engine(kind: str, folder: str | Path, threads: int = 2, precision: str = "f32") -> Engine:
     """Open an engine on an exported folder.
 
     Args:
@@ -228,14 +213,13 @@ def open_engine(
         folder: folder of the export.
         threads: threads for inference. PyTorch sets them for the whole process.
         precision: for OpenVINO only, see `OpenVinoEngine`.
-        cache: for OpenVINO only, see `OpenVinoEngine`.
 
     Raises:
         ValueError: the kind is unknown.
         ExportError: the folder is no export or was changed since.
     """
     if kind == "openvino":
-        return OpenVinoEngine(folder, threads, precision, cache)
+        return OpenVinoEngine(folder, threads, precision)
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":

@@ -8,7 +8,6 @@ quantised) and as OpenVINO IR.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import sys
 import tempfile
@@ -23,11 +22,10 @@ import onnx
 import openvino
 import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
-from torch import nn
 
 from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path, weights_hash
 from ..provenance.files import sha256
-from ..provenance.imported_modules import modules_reached
+from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from .exported import FORMAT, ExportError, put_in_place, read_export
 from .graphs import STYLES, Part, clean, parts_of
@@ -146,22 +144,8 @@ def exporter() -> dict[str, str]:
 
     This is the version of each of `WRITERS`, and `modules`, the digest of the library's own code.
     """
-    return {"modules": modules_digest(LIBRARY), **{name: version(name) for name in WRITERS}}
-
-
-def modules_digest(library: Path) -> str:
-    """Return the SHA-256 over names and content of the modules that shape an export (`SHAPING`).
-
-    `library` is the package's folder.
-    """
-    reached = {
-        path.relative_to(library).as_posix(): path
-        for path in modules_reached(f"import {library.name}.deploy.export", library)
-    }
-    listing = "".join(
-        f"{name} {sha256(path)}\n" for name, path in reached.items() if name.startswith(SHAPING)
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
+    modules = modules_digest(f"import {LIBRARY.name}.deploy.export", LIBRARY, SHAPING)
+    return {"modules": modules, **{name: version(name) for name in WRITERS}}
 
 
 @contextlib.contextmanager
@@ -264,8 +248,6 @@ def model_to_export(
     if path is not None and is_quantised(path):
         return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
     model = build_model(name, image_size, path, seed, depth)
-    if path is None:
-        open_residuals(model)
     origin = (
         f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"
     )
@@ -290,16 +272,6 @@ def is_quantised(path: Path) -> bool:
         return bool(describe_model(path)["parts"])
     except CheckpointError:
         return False
-
-
-def open_residuals(model: Sam) -> None:
-    """Set the batch norm weights that start at zero to one.
-
-    Otherwise an untrained network would be timed with layers that an engine can leave out or cannot quantise.
-    """
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.weight.data[norm.weight == 0] = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:

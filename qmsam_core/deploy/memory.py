@@ -2,7 +2,6 @@
 
 import re
 import resource
-import sys
 from pathlib import Path
 
 EMBEDDINGS_A_BOX = 12
@@ -16,12 +15,8 @@ a constant, and a reserve."""
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process holds now, or its peak where the system tells only that."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Return the memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def block_within(limit: int, held: int, embedding_bytes: int, pixels: int) -> int:

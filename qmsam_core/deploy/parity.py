@@ -14,30 +14,10 @@ from .volume_traversal import boxes_on_slice
 Key = TypeVar("Key", bound=Hashable)
 
 
-def network_inputs(
-    cases: Sequence[Case], size: int, interpolation: str = "area"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return one network input per case: its first slice with a box, and one box on it.
-
-    Images are (n, 3, size, size) float32 in 0..1, boxes (n, 4) in model px.
-    """
-    images, boxes = [], []
-    for case in cases:
-        geometry = Geometry.of(*case.plane_shape, size)
-        z = int(case.boxes[0, 2]) if case.is_volume else 0
-        images.append(geometry.image(case.slice_image(z), interpolation))
-        boxes.append(
-            geometry.boxes(boxes_on_slice(case.boxes, z)[1][:1] if case.is_volume else case.boxes[:1])[0]
-        )
-    return np.stack(images), np.stack(boxes)
-
-
-def low_res_masks(
-    engine: Engine, case: Case, slices: int = 4, boxes: int | None = None, interpolation: str = "area"
-) -> tuple[np.ndarray, np.ndarray]:
+def low_res_masks(engine: Engine, case: Case, slices: int, boxes: int) -> tuple[np.ndarray, np.ndarray]:
     """Segment at most `slices` evenly spaced slices of a case, among those that a box crosses.
 
-    On each slice the first `boxes` boxes are segmented, or all if it is None.
+    On each slice the first `boxes` boxes are segmented.
 
     Returns embeddings (n, C, g, g) and low-res logits (boxes, M, M).
     """
@@ -49,17 +29,13 @@ def low_res_masks(
     embeddings, masks = [], []
     for z in (list(crossed)[k] for k in chosen):
         geometry = Geometry.of(*case.plane_shape, engine.image_size)
-        embeddings.append(engine.encode(geometry.image(case.slice_image(z), interpolation)[None]))
+        embeddings.append(engine.encode(geometry.image(case.slice_image(z))[None]))
         masks.append(engine.decode(embeddings[-1], geometry.boxes(crossed[z][:boxes])))
     return np.concatenate(embeddings), np.concatenate(masks)
 
 
 def parity(
-    reference: Engine,
-    engines: Mapping[Key, Engine],
-    cases: Sequence[Case],
-    slices: int = 2,
-    boxes: int | None = None,
+    reference: Engine, engines: Mapping[Key, Engine], cases: Sequence[Case], slices: int, boxes: int
 ) -> dict[Key, pd.DataFrame]:
     """Compare engines with a reference, case by case, on at most `slices` slices and `boxes` boxes of each.
 

@@ -6,7 +6,6 @@ another enlarges the masks decoded last.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -68,7 +67,6 @@ class Predictor:
         propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the
             challenge's baseline does. False keeps the box, as the paper does.
         memory_limit: bytes for the whole process, None for no limit. Blocks get smaller to stay within it.
-        ahead: slices prepared and encoded ahead of the one being decoded. 0 does one thing after the other.
         timing: times of the last case.
     """
 
@@ -78,7 +76,6 @@ class Predictor:
     order: str = "pad_then_normalise"
     propagate: bool = False
     memory_limit: int | None = None
-    ahead: int = 1
     timing: Timing = field(default_factory=Timing)
     _base: int = field(default=0, repr=False)
 
@@ -105,8 +102,9 @@ class Predictor:
         painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
         # by slice and box id: the box that an object takes on the next slice
         found: dict[tuple[int, int], np.ndarray] = {}
-        encoded = run_ahead(partial(self._embedding, case, geometry, {}), visits, self.ahead)
-        with Painting(self.ahead > 0) as painting:
+        encoded = run_ahead(partial(self._embedding, case, geometry, {}), visits)
+        with ThreadPoolExecutor(1) as pool:
+            painting = pool.submit(lambda: None)  # so that there is always one to wait for
             for visit, embedding in zip(visits, encoded):
                 own = geometry.boxes(boxes[visit.ids])
                 for k, i in enumerate(visit.ids):
@@ -114,13 +112,13 @@ class Predictor:
                 self.timing.block = self.timing.block or self._block(case, embedding.nbytes)
                 for block in equal_blocks(len(visit.ids), self.timing.block):
                     logits = self.timing.timed("decode", self.engine.decode, embedding, own[block])
-                    painting.wait()
-                    painting.start(
+                    painting.result()
+                    painting = pool.submit(
                         self._paint, painter, visit, visit.ids[block], logits, segs[visit.z], found
                     )
                 if visit.before is not None:
-                    painting.wait()
-            painting.wait()
+                    painting.result()
+            painting.result()
 
     def _embedding(
         self, case: Case, geometry: Geometry, kept: dict[int, np.ndarray], visit: Visit
@@ -172,54 +170,20 @@ class Predictor:
         return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)
 
 
-class Painting:
-    """Runs one task at a time in a thread, or at once without one. `wait` raises what the task raised."""
-
-    def __init__(self, threaded: bool) -> None:
-        self._pool = ThreadPoolExecutor(1) if threaded else None
-        self._running: Future | None = None
-
-    def __enter__(self) -> "Painting":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._pool:
-            self._pool.shutdown()
-
-    def start(self, function: Callable, *arguments) -> None:
-        """Start the next task. The last one must have been waited for."""
-        if self._pool is None:
-            function(*arguments)
-        else:
-            self._running = self._pool.submit(function, *arguments)
-
-    def wait(self) -> None:
-        """Wait until the current task is done."""
-        running, self._running = self._running, None
-        if running:
-            running.result()
-
-
-def run_ahead(function: Callable, items: Iterable, depth: int) -> Iterator:
-    """Run `map(function, items)` in a thread, at most `depth` results ahead of the one in use.
-
-    With `depth` 0 it runs in the caller's thread.
-    """
-    if not depth:
-        yield from map(function, items)
-        return
+def run_ahead(function: Callable, items: Iterable) -> Iterator:
+    """Run `map(function, items)` in a thread, one result ahead of the one in use."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future] = deque()
+        ahead: Future | None = None
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                current, ahead = ahead, pool.submit(function, item)
+                if current is not None:
+                    yield current.result()
+            if ahead is not None:
+                yield ahead.result()
         finally:
-            for future in waiting:
-                future.cancel()
+            if ahead is not None:
+                ahead.cancel()
 
 
 def check_boxes(case: Case) -> None:

@@ -8,14 +8,12 @@ import torch
 
 from ..models import Sam, weights_hash
 from ..quant import load_model
-from .engines import PreparingEngine
+from .engines import Engine
 from .exported import export_digest, read_export
 
 
-class PyTorchEngine(PreparingEngine):
+class PyTorchEngine(Engine):
     """The model itself, float or fake-quantised."""
-
-    name = "pytorch"
 
     def __init__(self, model: Sam) -> None:
         self.model = model.eval()

@@ -1,7 +1,8 @@
 """Evaluate predictions and speed: the challenge's metrics, the paper's numbers beside ours, the figures."""
 
 from .metrics import CaseScore, inscribed_ellipse, score_case, score_cases
-from .tables import PAPER, beside, caption, per_modality, rendered, styled
+from .paper_tables import PAPER
+from .tables import beside, caption, per_modality, rendered, styled
 
 __all__ = [
     "PAPER",

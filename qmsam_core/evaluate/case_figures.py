@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import find_objects
 
+from ..data.cases import Case
 from .figure_style import WIDTH, new_figure
-from .metrics import modality_of
-from .paper_tables import MODALITIES, harmonised
+from .paper_tables import MODALITIES
 
 # Colours of an image's objects, used in turn and bright enough for any image. Boxes have another colour.
 _OBJECTS = ("#2fb5ff", "#ff9f1c", "#19d3a2", "#ff7ac6", "#b48cff", "#ff5a36")
 _BOX = "#f0e442"
 _MANY = 12  # more objects than this are drawn with thinner lines
+_COLUMNS = 4  # panels in a row of the contact sheet
 _SHOWN_PX = 384  # images are subsampled to about this side, to keep files small
 
 
@@ -43,7 +43,7 @@ class QualitativeRow:
 
     @classmethod
     def of(
-        cls, case: Any, masks: Mapping[str, np.ndarray], dsc: Mapping[str, float], title: str = ""
+        cls, case: Case, masks: Mapping[str, np.ndarray], dsc: Mapping[str, float], title: str = ""
     ) -> QualitativeRow:
         """Make a row from a case and masks of its full shape.
 
@@ -115,52 +115,44 @@ def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
         panel.set_xlabel(f"DSC {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
 
 
-def contact_sheet(cases: Sequence[Any], columns: int = 4, titles: Sequence[str] | None = None) -> Figure:
+def contact_sheet(cases: Sequence[Case], titles: Sequence[str]) -> Figure:
     """Draw each case with boxes and mask contours, sorted by modality in the paper's order.
 
     Args:
-        cases: `Case` objects. A volume shows its slice with most labelled voxels.
-        columns: panels in a row. With as many cases of each modality, each row is one modality.
-        titles: one for each case. They default to the modality in the name. A volume's slice number is added.
+        cases: cases with boxes and labels. A volume shows its slice with most labelled voxels.
+        titles: modality of each case. A volume's slice number is added.
     """
-    titles = list(titles) if titles is not None else [harmonised(modality_of(case.name)) for case in cases]
     order = sorted(
         range(len(cases)),
         key=lambda i: MODALITIES.index(titles[i]) if titles[i] in MODALITIES else len(MODALITIES),
     )
-    lines = -(-len(cases) // columns)
-    figure, grid = new_figure(lines, columns, height=lines * (WIDTH / columns + 0.28), squeeze=False)
+    lines = -(-len(cases) // _COLUMNS)
+    figure, grid = new_figure(lines, _COLUMNS, height=lines * (WIDTH / _COLUMNS + 0.28), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, i in zip(grid.flat, order):
         z = fullest_slice(cases[i])
         image, labels = cases[i].images, cases[i].labels
-        image, labels = (image, labels) if z is None else (image[z], None if labels is None else labels[z])
+        image, labels = (image, labels) if z is None else (image[z], labels[z])
         draw_slice(axes, image, boxes_on(cases[i], z), labels)
         _square(axes, image)
         axes.set_title(titles[i] if z is None else f"{titles[i]}, z = {z}", fontsize=11)
     return figure
 
 
-def fullest_slice(case: Any) -> int | None:
+def fullest_slice(case: Case) -> int | None:
     """Slice of a volume with most labelled voxels, or the middle one without labels. None for an image."""
-    if (
-        case.images.ndim == 3
-        and case.images.shape[-1] == 3
-        and (case.labels is None or case.labels.ndim == 2)
-    ):
+    if not case.is_volume:
         return None
     if case.labels is None or not case.labels.any():
         return case.images.shape[0] // 2
     return int(np.count_nonzero(case.labels, axis=(1, 2)).argmax())
 
 
-def boxes_on(case: Any, z: int | None) -> np.ndarray:
-    """Boxes of a case on slice `z`, (N, 4) px: x_min, y_min, x_max, y_max. (0, 4) without boxes."""
-    if case.boxes is None:
-        return np.empty((0, 4))
+def boxes_on(case: Case, z: int | None) -> np.ndarray:
+    """Boxes of a case on slice `z` (None for an image), (N, 4) px: x_min, y_min, x_max, y_max."""
     if z is None:
-        return np.asarray(case.boxes)
+        return case.boxes
     met = case.boxes[(case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])]
     return met[:, [0, 1, 3, 4]]
 

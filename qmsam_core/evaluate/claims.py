@@ -60,15 +60,13 @@ def _average(table: pd.DataFrame, column: str, row: str = "Average") -> float:
     return float(table.set_index("modality").loc[row, column])
 
 
-def _difference(
-    name: str, first: str, second: str, metric: str = "dsc"
-) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+def _difference(name: str, first: str, second: str) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
     """First arm's average minus the second's, in points, from a table written by `across`."""
 
     def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
         pairs = []
         for source in ("paper", "here"):
-            columns = [f"{arm} {metric} {source}" for arm in (first, second)]
+            columns = [f"{arm} dsc {source}" for arm in (first, second)]
             known = all(column in tables[name] for column in columns)
             pairs.append(
                 100 * float(np.subtract(*(_average(tables[name], c) for c in columns)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
@@ -18,19 +17,10 @@ STRONG = tuple(COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 7, 9))  # for small marks:
 MARKERS = "osD^vPXph<>"
 # A colour has the same meaning in every figure.
 PRECISION_COLOURS = {"int8": COLOURS[2], "f32": COLOURS[7], "bf16": COLOURS[8], "other": PALE}
-_ARM_COLOURS = {
-    "baseline": COLOURS[7],
-    "float": COLOURS[7],
-    "stage 1": COLOURS[9],
-    "stage 2": COLOURS[0],
-    "stage 3": COLOURS[2],
-    "proposed": COLOURS[2],
-    "ellipse": COLOURS[8],
-}
 
 
 def set_style() -> None:
-    """Set the style of every later figure of this process. The functions of `figures` call it themselves."""
+    """Set the style of every later figure of this process. `new_figure` calls it."""
     sns.set_theme(context="notebook", style="ticks", palette=COLOURS)
     mpl.rcParams.update(
         {
@@ -74,14 +64,6 @@ def new_figure(
     set_style()
     figure = StudyFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
-
-
-def arm_colours(arms: Iterable[str]) -> dict[str, str]:
-    """Choose a colour for each arm: its fixed one (baseline grey, stage 3 green), else the next free one."""
-    arms = list(dict.fromkeys(arms))
-    known = {arm: _ARM_COLOURS[arm.lower()] for arm in arms if arm.lower() in _ARM_COLOURS}
-    free = iter([c for c in COLOURS if c not in known.values()] * (len(arms) + 1))
-    return {arm: known.get(arm) or next(free) for arm in arms}
 
 
 def quiet_grid(axes: Axes, axis: str) -> None:

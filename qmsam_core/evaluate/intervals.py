@@ -10,29 +10,15 @@ import pandas as pd
 from .paper_tables import harmonised
 
 RESAMPLES = 2000
-
-
-def bootstrap_interval(
-    values: Sequence[float],
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: Sequence | None = None,
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean of `values`.
-
-    The arguments are those of `average_interval`, for one modality. `groups` has one key for each value. NaNs
-    are left out. The result is (NaN, NaN) if fewer than two groups remain, because one group shows no spread.
-    """
-    return average_interval([values], level, resamples, seed, None if groups is None else [groups])
+"""Number of bootstrap resamples."""
+LEVEL = 0.95
+"""Probability of every interval."""
+SEED = 0
+"""Seed of the resampling. The same values always get the same interval."""
 
 
 def average_interval(
-    modalities: Sequence[Sequence[float]],
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: Sequence[Sequence] | None = None,
+    modalities: Sequence[Sequence[float]], groups: Sequence[Sequence] | None = None
 ) -> tuple[float, float]:
     """Bootstrap interval of the unweighted mean of the modalities' means.
 
@@ -44,9 +30,6 @@ def average_interval(
 
     Args:
         modalities: values of the cases of each modality. NaNs are left out.
-        level: probability of the interval, above 0 and below 1.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling. The same seed gives the same interval.
         groups: a key for each value, equal for cases of one patient or volume. Such cases are drawn together,
             because they carry less information than independent ones. None makes each case its own group.
 
@@ -55,44 +38,32 @@ def average_interval(
     """
     keys = groups if groups is not None else [range(len(values)) for values in modalities]
     present = [_present(values, of_values) for values, of_values in zip(modalities, keys, strict=True)]
-    means = _resampled_means([both for both in present if len(both[0])], resamples, seed)
-    return _quantiles(means.mean(axis=1) if means.size else means, level)
+    means = _resampled_means([both for both in present if len(both[0])])
+    return _quantiles(means.mean(axis=1) if means.size else means)
 
 
-def spread_interval(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    metric: str = "dsc",
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Interval of the standard deviation over modalities (population) of `first` minus that of `second`.
+def spread_interval(first: pd.DataFrame, second: pd.DataFrame) -> tuple[float, float]:
+    """Interval of the DSC's standard deviation over modalities (population), `first` minus `second`.
 
     `first` and `second` are frames of `score_cases`. Only cases in both count. The bootstrap is that of
     `average_interval`.
     """
-    both = _paired(first, second, metric)
-    columns = [f"{metric}_first", f"{metric}_second"]
+    both = _paired(first, second)
+    columns = ["dsc_first", "dsc_second"]
     pairs = [
         (rows[columns].to_numpy(), rows["group"].to_numpy())
         for _, rows in both.groupby("modality", sort=False)
     ]
-    spread = _resampled_means(pairs, resamples, seed).std(axis=1)
-    return _quantiles(spread[:, 0] - spread[:, 1], level) if spread.size else _quantiles(spread, level)
+    spread = _resampled_means(pairs).std(axis=1)
+    return _quantiles(spread[:, 0] - spread[:, 1] if spread.size else spread)
 
 
-def paired_differences(
-    first: pd.DataFrame, second: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
-    """Mean of `first` minus `second` for each modality, and the unweighted average over modalities.
+def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Mean DSC of `first` minus `second` for each modality, and the unweighted average over modalities.
 
     Args:
         first: frame of `score_cases`.
         second: frame of `score_cases`. Only cases with a score in both are used.
-        metric: column to compare.
-        level: probability of the interval.
-        seed: seed of the bootstrap.
 
     Returns:
         Columns modality, cases, difference, difference_low, difference_high and worse. worse is the share of
@@ -101,16 +72,16 @@ def paired_differences(
     Raises:
         ValueError: no case is scored in both.
     """
-    both = _paired(first, second, metric)
-    both["difference"] = both[f"{metric}_first"] - both[f"{metric}_second"]
+    both = _paired(first, second)
+    both["difference"] = both["dsc_first"] - both["dsc_second"]
     modalities = dict(list(both.groupby("modality", sort=False)))
-    rows = [_difference_row(modality, [rows], level, seed) for modality, rows in modalities.items()]
-    return pd.DataFrame([*rows, _difference_row("Average", list(modalities.values()), level, seed)])
+    rows = [_difference_row(modality, [rows]) for modality, rows in modalities.items()]
+    return pd.DataFrame([*rows, _difference_row("Average", list(modalities.values()))])
 
 
-def _difference_row(modality: str, parts: list[pd.DataFrame], level: float, seed: int) -> dict[str, object]:
+def _difference_row(modality: str, parts: list[pd.DataFrame]) -> dict[str, object]:
     differences = [rows["difference"].to_numpy() for rows in parts]
-    low, high = average_interval(differences, level, seed=seed, groups=[rows["group"] for rows in parts])
+    low, high = average_interval(differences, groups=[rows["group"] for rows in parts])
     everything = np.concatenate(differences)
     return {
         "modality": modality,
@@ -122,20 +93,20 @@ def _difference_row(modality: str, parts: list[pd.DataFrame], level: float, seed
     }
 
 
-def _paired(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Cases scored in both: modality, case, group, `<metric>_first`, `<metric>_second`. At least one.
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Cases scored in both: modality, case, group, dsc_first, dsc_second. At least one.
 
     The group is that of `first`, or the case itself if `first` has no groups.
     """
     keys = ["modality", "case"]
     groups = first["group"] if "group" in first else first["case"]
     first, second = (
-        frame[[*keys, metric]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
+        frame[[*keys, "dsc"]].assign(modality=frame["modality"].map(harmonised)) for frame in (first, second)
     )
     both = first.assign(group=groups).merge(
         second, on=keys, suffixes=("_first", "_second"), validate="one_to_one"
     )
-    both = both.dropna(subset=[f"{metric}_first", f"{metric}_second"])
+    both = both.dropna(subset=["dsc_first", "dsc_second"])
     if both.empty:
         raise ValueError(
             f"second: found no case scored in both ({len(first)} and {len(second)} rows); "
@@ -149,10 +120,8 @@ def _present(values: Sequence[float], groups: Sequence) -> tuple[np.ndarray, np.
     return array[there], np.asarray(groups)[there]
 
 
-def _resampled_means(
-    modalities: Sequence[tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
-) -> np.ndarray:
-    """Resample the groups of each modality: means (resamples, modalities) or (resamples, modalities, arms).
+def _resampled_means(modalities: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Resample the groups of each modality: means (RESAMPLES, modalities) or (RESAMPLES, modalities, arms).
 
     Each modality is given as values (n,) or (n, arms) and groups (n,). Empty if no modality has two groups.
     """
@@ -160,11 +129,11 @@ def _resampled_means(
     several = [total for total in totals if len(total[1]) > 1]
     if not several:
         return np.zeros((0, len(modalities)))
-    rng, pooled = np.random.default_rng(seed), tuple(np.concatenate(column) for column in zip(*several))
+    rng, pooled = np.random.default_rng(SEED), tuple(np.concatenate(column) for column in zip(*several))
     parts = []
     for (values, _), own in zip(modalities, totals):
         distances, sizes = own if len(own[1]) > 1 else pooled
-        drawn = rng.integers(len(sizes), size=(resamples, len(own[1])))
+        drawn = rng.integers(len(sizes), size=(RESAMPLES, len(own[1])))
         cases = sizes[drawn].sum(axis=1).reshape(-1, *[1] * (values.ndim - 1))
         parts.append(values.mean(0) + distances[drawn].sum(axis=1) / cases)
     return np.stack(parts, axis=1)
@@ -178,11 +147,9 @@ def _totals(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
     return distances * np.sqrt(len(names) / max(len(names) - 1, 1)), np.bincount(codes)
 
 
-def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    """Central interval that holds the share `level` of the values. (NaN, NaN) without values."""
-    if not 0 < level < 1:
-        raise ValueError(f"level: found {level}, expected a probability between 0 and 1, for example 0.95")
+def _quantiles(values: np.ndarray) -> tuple[float, float]:
+    """Central interval that holds the share `LEVEL` of the values. (NaN, NaN) without values."""
     if not values.size:
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

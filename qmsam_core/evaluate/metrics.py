@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from ..data.cases import renumbered, tight_boxes
 from ..workers import call_each
 from .surface import Box, Spacing, joint_box, surface_dice
 
-AxisOrder = Literal["stored", "xyz"]
 # The official script sets the NSD of a case to 0 unless its DSC is above this.
 NSD_NEEDS_DSC = 0.2
 
@@ -51,11 +50,7 @@ class CaseScore:
 
 
 def score_case(
-    gt: np.ndarray,
-    seg: np.ndarray,
-    spacing: Sequence[float] | None = None,
-    tolerance: float = 2.0,
-    axis_order: AxisOrder = "stored",
+    gt: np.ndarray, seg: np.ndarray, spacing: Sequence[float] | None = None, tolerance: float = 2.0
 ) -> CaseScore:
     """Score a prediction against the ground truth as the challenge's script does.
 
@@ -67,10 +62,9 @@ def score_case(
     Args:
         gt: ground truth, integer labels (H, W) or (D, H, W). Object i has label i.
         seg: prediction, integer labels of the same shape.
-        spacing: mm along the axes. None means 1.
+        spacing: 3 lengths in mm along the axes as stored, as the official script applies them. (The files
+            mean x first.) None means 1.
         tolerance: of the NSD, mm, 0 or more.
-        axis_order: "stored" applies `spacing` to the axes as stored, as the official script does. "xyz" reads
-            it as the files mean it, x first.
 
     Raises:
         ValueError: a shape, type, spacing or tolerance is not as above.
@@ -83,7 +77,7 @@ def score_case(
         )
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance: found {tolerance}, expected millimetres, 0 or more")
-    steps = _spacing_along_axes(spacing, axis_order, gt.ndim)
+    steps = _steps(spacing)
     if gt.ndim == 2:
         gt, seg = gt[..., None], seg[..., None]
     gt_boxes = find_objects(gt)
@@ -133,7 +127,7 @@ def inscribed_ellipse(case: Any) -> np.ndarray:
     return segs
 
 
-def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> pd.DataFrame:
+def score_cases(pairs: Iterable[tuple], processes: int = 1) -> pd.DataFrame:
     """Score many cases, one row for each.
 
     Each pair is (case, segmentation), optionally followed by the modality, and then by the group:
@@ -148,14 +142,13 @@ def score_cases(pairs: Iterable[tuple], processes: int = 1, **options: Any) -> p
     Args:
         pairs: the cases.
         processes: number of worker processes. With more than 1, each reads its own files, so pass paths.
-        options: passed to `score_case`.
 
     Returns:
         Columns case, modality, group, dsc, nsd, objects, missed (objects of DSC 0), skipped (absent labels)
         and worst_dsc (lowest DSC of an object).
     """
     pairs = list(pairs)
-    jobs = [(*pair[:2], *(*pair[2:], None, None)[:2], options) for pair in pairs]
+    jobs = [(*pair[:2], *(*pair[2:], None, None)[:2]) for pair in pairs]
     rows = call_each(_score_job, jobs, processes)
     return pd.DataFrame(
         rows, columns=["case", "modality", "group", "dsc", "nsd", "objects", "missed", "skipped", "worst_dsc"]
@@ -168,11 +161,9 @@ def modality_of(name: str) -> str:
     return parts[1] if len(parts) > 2 and parts[0] in ("2DBox", "3DBox") else "unknown"
 
 
-def _score_job(
-    case: Any, segmentation: Any, modality: str | None, group: str | None, options: dict[str, Any]
-) -> dict[str, Any]:
+def _score_job(case: Any, segmentation: Any, modality: str | None, group: str | None) -> dict[str, Any]:
     name, gt, spacing = _ground_truth(case)
-    score = score_case(gt, _segmentation(segmentation), spacing=spacing, **options)
+    score = score_case(gt, _segmentation(segmentation), spacing=spacing)
     return {
         "case": name,
         "modality": modality or modality_of(name),
@@ -247,15 +238,9 @@ def _labels(array: np.ndarray, name: str) -> np.ndarray:
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
-def _spacing_along_axes(spacing: Sequence[float] | None, axis_order: AxisOrder, ndim: int) -> Spacing:
+def _steps(spacing: Sequence[float] | None) -> Spacing:
     """Spacing in mm along the three axes scored: (D, H, W) of a volume, (H, W, 1) of an image."""
-    if axis_order not in ("stored", "xyz"):
-        raise ValueError(f"axis_order: found {axis_order!r}, expected 'stored' or 'xyz'")
     steps = [1.0, 1.0, 1.0] if spacing is None else [float(step) for step in spacing]
-    if ndim == 2 and len(steps) == 2:
-        steps.append(1.0)
     if len(steps) != 3 or not all(0 < step < np.inf for step in steps):
         raise ValueError(f"spacing: found {spacing}, expected 3 lengths in mm, each above 0")
-    if axis_order == "xyz":
-        steps = steps[::-1] if ndim == 3 else [steps[1], steps[0], steps[2]]
     return tuple(steps)

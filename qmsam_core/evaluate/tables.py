@@ -13,20 +13,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from .intervals import average_interval, bootstrap_interval
+from .intervals import average_interval
 from .paper_tables import MODALITIES, PAPER, harmonised
-
-__all__ = [
-    "PAPER",
-    "across",
-    "balance",
-    "beside",
-    "caption",
-    "per_modality",
-    "rendered",
-    "spread_per_modality",
-    "styled",
-]
 
 METRICS = ("dsc", "nsd", "agreement", "seconds")
 DASH = "–"
@@ -61,76 +49,65 @@ def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
     return table[["modality", "cases", *metrics]].astype({"cases": int})
 
 
-def spread_per_modality(
-    scores: pd.DataFrame, metric: str = "dsc", level: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
-    """Mean of each modality with its bootstrap interval, and what a mean hides: median, worst case, failures.
+def spread_per_modality(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean DSC of each modality with its bootstrap interval, and what a mean hides: median, worst, failures.
 
     Args:
-        scores: one row per case (`score_cases`). Cases without a value of `metric` (NaN) do not count.
-        metric: column to summarise.
-        level: probability of the interval.
-        seed: seed of the bootstrap.
+        scores: one row per case (`score_cases`). Cases without a DSC (NaN) do not count.
 
     Returns:
         Columns modality, cases, mean, low, high, median, worst, worst_case and missed (objects of DSC 0; 0 if
         `scores` does not have it). The last row is the Average.
     """
-    scores = scores.dropna(subset=metric)
+    scores = scores.dropna(subset="dsc")
     scores = scores if "group" in scores else scores.assign(group=scores["case"])
     modalities = {
         name: scores[scores["modality"].map(harmonised) == name]
         for name in _in_order(scores["modality"].map(harmonised))
     }
     rows = [
-        _spread_row(
-            name, rows, metric, bootstrap_interval(rows[metric], level, seed=seed, groups=rows["group"])
-        )
+        _spread_row(name, rows, average_interval([rows["dsc"]], groups=[rows["group"]]))
         for name, rows in modalities.items()
     ]
-    values, groups = ([rows[column] for rows in modalities.values()] for column in (metric, "group"))
-    overall = _spread_row(
-        "Average", scores, metric, average_interval(values, level, seed=seed, groups=groups)
-    )
+    values, groups = ([rows[column] for rows in modalities.values()] for column in ("dsc", "group"))
+    overall = _spread_row("Average", scores, average_interval(values, groups=groups))
     overall["mean"] = float(np.mean([row["mean"] for row in rows]))
     return pd.DataFrame([*rows, overall])
 
 
-def balance(table: pd.DataFrame, metric: str = "dsc") -> pd.DataFrame:
+def balance(table: pd.DataFrame) -> pd.DataFrame:
     """Describe how evenly an arm scores over the modalities (the paper's section 4.2, contribution 1).
 
     Args:
         table: result of `per_modality`, or a frame of `PAPER`. Its summary rows are left out.
-        metric: column to describe.
 
     Returns:
-        Columns arm, `<metric> mean`, `<metric> std` (over modalities, population), `<metric> minimum` and
-        weakest, the modality that has the minimum.
+        Columns arm, dsc mean, dsc std (over modalities, population), dsc minimum and weakest, the modality
+        that has the minimum.
     """
-    rows = table[~table["modality"].isin(_SUMMARIES)].dropna(subset=metric)
+    rows = table[~table["modality"].isin(_SUMMARIES)].dropna(subset="dsc")
     rows = rows if "arm" in rows else rows.assign(arm="")
     return pd.DataFrame(
         [
             {
                 "arm": arm,
-                f"{metric} mean": group[metric].mean(),
-                f"{metric} std": group[metric].std(ddof=0),
-                f"{metric} minimum": group[metric].min(),
-                "weakest": group.loc[group[metric].idxmin(), "modality"],
+                "dsc mean": group["dsc"].mean(),
+                "dsc std": group["dsc"].std(ddof=0),
+                "dsc minimum": group["dsc"].min(),
+                "weakest": group.loc[group["dsc"].idxmin(), "modality"],
             }
             for arm, group in rows.groupby("arm", sort=False)
         ]
     )
 
 
-def typical_cases(scores: pd.DataFrame, metric: str = "dsc", among: str | None = None) -> pd.DataFrame:
-    """Return the case with the median score of each modality, so that examples are not chosen by hand.
+def typical_cases(scores: pd.DataFrame, among: str | None = None) -> pd.DataFrame:
+    """Return the case with the median DSC of each modality, so that examples are not chosen by hand.
 
     Of two cases in the middle, the worse one is taken.
 
     Args:
-        scores: one row per case, with modality and the metric.
-        metric: column of the score.
+        scores: one row per case, with modality and dsc.
         among: name of a bool column. If a modality has rows where it is true, only those are considered.
 
     Returns:
@@ -139,23 +116,21 @@ def typical_cases(scores: pd.DataFrame, metric: str = "dsc", among: str | None =
     chosen = {}
     for modality, rows in scores.groupby("modality"):
         rows = rows[rows[among]] if among and rows[among].any() else rows
-        chosen[modality] = rows[metric].sort_values(kind="stable").index[(len(rows) - 1) // 2]
+        chosen[modality] = rows["dsc"].sort_values(kind="stable").index[(len(rows) - 1) // 2]
     return scores.loc[[chosen[modality] for modality in _in_order(chosen)]]
 
 
 def beside(
-    paper: pd.DataFrame | str,
-    ours: pd.DataFrame,
-    on: str | Sequence[str] = "modality",
-    metrics: Sequence[str] | None = None,
+    paper: pd.DataFrame | str, ours: pd.DataFrame, on: str | Sequence[str] = "modality"
 ) -> pd.DataFrame:
     """Put this run's numbers beside the paper's: columns `<metric> paper` and `<metric> here` per metric.
+
+    The metrics are the numeric columns that both frames have.
 
     Args:
         paper: a frame, or the key of one in `PAPER`.
         ours: this run's frame.
         on: names of the columns that identify a row.
-        metrics: columns to compare. By default the numeric columns that both frames have.
 
     Returns:
         Rows in the paper's order. Rows that only this run has follow those of their modality. Summary rows
@@ -167,10 +142,7 @@ def beside(
     """
     paper = PAPER[paper] if isinstance(paper, str) else paper
     on = [on] if isinstance(on, str) else list(on)
-    if metrics is None:
-        metrics = [
-            c for c in paper.select_dtypes("number") if c in ours.select_dtypes("number") and c not in on
-        ]
+    metrics = [c for c in paper.select_dtypes("number") if c in ours.select_dtypes("number") and c not in on]
     left, right = (_keyed(frame, on, metrics, name) for frame, name in ((paper, "paper"), (ours, "ours")))
     order = _grouped(left.index.append(right.index.difference(left.index, sort=False)))
     table = pd.DataFrame(index=order)
@@ -238,16 +210,16 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     return style.set_table_styles([{"selector": "caption", "props": [("caption-side", "top"), *rules]}])
 
 
-def _spread_row(name: str, rows: pd.DataFrame, metric: str, interval: tuple[float, float]) -> dict[str, Any]:
-    worst = rows.loc[rows[metric].idxmin()]
+def _spread_row(name: str, rows: pd.DataFrame, interval: tuple[float, float]) -> dict[str, Any]:
+    worst = rows.loc[rows["dsc"].idxmin()]
     return {
         "modality": name,
         "cases": len(rows),
-        "mean": rows[metric].mean(),
+        "mean": rows["dsc"].mean(),
         "low": interval[0],
         "high": interval[1],
-        "median": rows[metric].median(),
-        "worst": worst[metric],
+        "median": rows["dsc"].median(),
+        "worst": worst["dsc"],
         "worst_case": worst["case"],
         "missed": int(rows["missed"].sum()) if "missed" in rows else 0,
     }
@@ -259,15 +231,15 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return [m for m in MODALITIES if m in names] + [n for n in names if n not in MODALITIES]
 
 
-def _keyed(frame: pd.DataFrame, on: list[str], metrics: Sequence[str], name: str) -> pd.DataFrame:
-    missing = [column for column in [*on, *metrics] if column not in frame]
+def _keyed(frame: pd.DataFrame, on: list[str], metrics: list[str], name: str) -> pd.DataFrame:
+    missing = [column for column in on if column not in frame]
     if missing:
         raise KeyError(
             f"{name}: found columns {', '.join(map(str, frame.columns))}; expected also {', '.join(missing)}"
         )
     if "modality" in on:
         frame = frame.assign(modality=frame["modality"].map(harmonised))
-    keyed = frame.set_index(on)[list(metrics)]
+    keyed = frame.set_index(on)[metrics]
     if keyed.index.has_duplicates:
         twice = keyed.index[keyed.index.duplicated()][0]
         raise ValueError(

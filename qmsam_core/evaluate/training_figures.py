@@ -22,20 +22,16 @@ RING = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.8, "zord
 def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
     """Plot the learning rate against the epoch (section 3.3). Two epochs are marks without a line.
 
-    `schedule` has columns epoch, learning_rate and, for several schedules, schedule.
+    `schedule` has columns epoch and learning_rate.
     """
     figure, axes = new_figure(height=3.4)
-    groups = schedule.groupby("schedule", sort=False) if "schedule" in schedule else [(None, schedule)]
-    for colour, marker, (name, rows) in zip(COLOURS, MARKERS, groups):
-        line = "-" if len(rows) >= ENOUGH else "none"
-        axes.plot(
-            rows["epoch"], rows["learning_rate"], linestyle=line, color=colour, marker=marker, label=name
-        )
+    line = "-" if len(schedule) >= ENOUGH else "none"
+    axes.plot(
+        schedule["epoch"], schedule["learning_rate"], linestyle=line, color=COLOURS[0], marker=MARKERS[0]
+    )
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet_grid(axes, "y")
-    if "schedule" in schedule:
-        axes.legend()
     return figure
 
 
@@ -45,14 +41,14 @@ def training_curves(history: pd.DataFrame) -> Figure:
     The best epoch is ringed. If no stage has three epochs, there is no curve to show. Then values are marks
     on axes that start at zero, each with its number.
 
-    `history` has the columns of history.csv: stage, epoch, loss and, where known, segmentation_loss,
-    distillation_loss, eval_dsc (0..1) and best. The last epoch where best is true gives the stage's model.
+    `history` has the columns of history.csv: stage, epoch, loss, eval_dsc (0..1), best and, where known,
+    segmentation_loss and distillation_loss. The last epoch where best is true gives the stage's model.
     """
     stages = {stage: rows for stage, rows in history.groupby("stage", sort=False)}
     curves = max(map(len, stages.values())) >= ENOUGH
     figure, grid = (_curve_panels if curves else _mark_panels)(list(stages.values()))
     for axes, stage in zip(grid[0], stages, strict=True):
-        axes.set_title(stage if isinstance(stage, str) else f"stage {stage}")
+        axes.set_title(f"stage {stage}")
     named = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid[0])
     handles = {label: handle for pairs in named for handle, label in pairs}
     if len(handles) > 1:
@@ -91,15 +87,11 @@ def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
     """Row of the epoch that gives the stage's model."""
-    if "best" in rows:
-        return rows[rows["best"].astype(bool)].tail(1)
-    return rows.loc[[rows["eval_dsc"].idxmax()]]
+    return rows[rows["best"].astype(bool)].tail(1)
 
 
 def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
     quiet_grid(axes, "y")
-    if "eval_dsc" not in rows or rows["eval_dsc"].isna().all():
-        return
     style = "-" if len(rows) >= ENOUGH else "none"
     axes.plot(rows["epoch"], rows["eval_dsc"], color=COLOURS[2], linestyle=style, marker="o", markersize=4)
     best = _best(rows)
@@ -119,9 +111,8 @@ def _mark_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
     figure, grid = new_figure(2, len(stages), width=width, height=1.9 + 1.1 * max(map(len, stages)), **shape)
     for losses, scores, rows in zip(*grid, stages, strict=True):
         _marks(losses, rows, {name: LOSSES[name][:2] for name in _losses(rows)})
-        if "eval_dsc" in rows and rows["eval_dsc"].notna().any():
-            _marks(scores, rows, {"eval_dsc": ("DSC", COLOURS[2])})
-            scores.scatter(_best(rows)["eval_dsc"], _best(rows)["epoch"], **RING)
+        _marks(scores, rows, {"eval_dsc": ("DSC", COLOURS[2])})
+        scores.scatter(_best(rows)["eval_dsc"], _best(rows)["epoch"], **RING)
     epochs = sorted({epoch for rows in stages for epoch in rows["epoch"]})
     largest = max(rows[_losses(rows)].max().max() for rows in stages)
     _mark_axes(grid[0], "training loss", largest, [0], epochs)

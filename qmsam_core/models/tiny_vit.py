@@ -44,24 +44,12 @@ class TinyViTConfig:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, then batch norm (keys `c` and `bn`).
+    """Convolution without bias, then batch norm (keys `c` and `bn`)."""
 
-    With `start_at_zero` the norm's weight is initialised to zero, so a residual branch adds nothing at first.
-    """
-
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        start_at_zero: bool = False,
-    ) -> None:
+    def __init__(self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.add_module("c", nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False))
         self.add_module("bn", nn.BatchNorm2d(cout))
-        nn.init.constant_(self.bn.weight, 0.0 if start_at_zero else 1.0)
 
 
 class PatchEmbed(nn.Module):
@@ -83,7 +71,7 @@ class MBConv(nn.Module):
         hidden = channels * expansion
         self.conv1 = ConvNorm(channels, hidden)
         self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)
-        self.conv3 = ConvNorm(hidden, channels, start_at_zero=True)
+        self.conv3 = ConvNorm(hidden, channels)
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:

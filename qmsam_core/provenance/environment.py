@@ -29,9 +29,9 @@ class ProvenanceError(RuntimeError):
     """A run cannot be recorded: it is outside the project, or a declared output was never written."""
 
 
-def project_root(start: str | Path = ".") -> Path:
-    """Find the folder with `pyproject.toml` and `notebooks` at or above `start`. Raises `ProvenanceError`."""
-    here = Path(start).resolve()
+def project_root() -> Path:
+    """Find the folder with `pyproject.toml` and `notebooks` here or above. Raises `ProvenanceError`."""
+    here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder

@@ -6,8 +6,11 @@ Imports inside functions count. A notebook that only trains need not rerun after
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from .files import sha256
 
 
 def modules_reached(code: str, library: Path) -> list[Path]:
@@ -27,6 +30,18 @@ def modules_reached(code: str, library: Path) -> list[Path]:
             reached.add(path)
             waiting += _imported(ast.parse(path.read_text(encoding="utf-8")), library, path.parent)
     return sorted(reached)
+
+
+def modules_digest(code: str, library: Path, prefixes: tuple[str, ...]) -> str:
+    """Return the SHA-256 over names and contents of the modules that `modules_reached` lists.
+
+    Only modules count whose path in the library starts with one of `prefixes`.
+    """
+    reached = {path.relative_to(library).as_posix(): path for path in modules_reached(code, library)}
+    listing = "".join(
+        f"{name} {sha256(path)}\n" for name, path in reached.items() if name.startswith(prefixes)
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _imported(tree: ast.AST, library: Path, folder: Path) -> Iterator[Path]:

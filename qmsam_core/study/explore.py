@@ -16,7 +16,6 @@ from ..data import Case
 from ..data.transforms import Geometry
 from ..deploy.engines import Engine
 from ..evaluate.case_figures import boxes_on, draw_slice, fullest_slice
-from ..evaluate.figure_style import new_figure
 
 HEADLESS = "QMSAM_HEADLESS"
 """Environment variable that is set when a notebook runs unattended."""
@@ -115,16 +114,9 @@ class BoxExplorer:
         )
         self.figure.canvas.draw_idle()
 
-    def show(self, live: bool = False, size: float = 5.0) -> Figure:
-        """Make the picture, `size` inches wide and high.
-
-        With `live` pyplot makes it, so that boxes can be dragged on its canvas (`%matplotlib widget`).
-        """
-        self.figure = (
-            pyplot.subplots(figsize=(size, size), layout="constrained")[0]
-            if live
-            else new_figure(width=size, height=size)[0]
-        )
+    def show(self) -> Figure:
+        """Make the picture. Pyplot makes it, so that boxes can be dragged on it (`%matplotlib widget`)."""
+        self.figure = pyplot.subplots(figsize=(5, 5), layout="constrained")[0]
         self.draw(None)
         self._selector = RectangleSelector(
             self.figure.axes[0],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..deploy.engines import Engine
@@ -16,6 +15,7 @@ from ..evaluate.tables import per_modality
 from ..params import Params
 from ..quant import load_model
 from ..quant.variants import Variant, packed_megabytes
+from ..timing.engine_arms import one_box
 from ..train import quantise_and_calibrate
 
 REFERENCE = "float"
@@ -59,7 +59,7 @@ def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.D
         for k, name in enumerate(batch["name"]):
             image, box = batch["image"][k : k + 1].numpy(), batch["box"][k : k + 1].numpy()
             truth = batch["mask"][k, 0].numpy() > 0.5
-            masks = {arm: one_mask(engine, image, box) for arm, engine in engines.items()}
+            masks = {arm: one_box(engine, image, box)[0] > 0 for arm, engine in engines.items()}
             for arm, mask in masks.items():
                 scores = {"dsc": mask_dice(truth, mask), "agreement": mask_dice(masks[REFERENCE], mask)}
                 group = name.split(":")[0]
@@ -67,11 +67,6 @@ def slice_scores(engines: Mapping[str, Engine], batches: Iterable[dict]) -> pd.D
                     {"arm": arm, "case": name, "group": group, "modality": batch["modality"][k], **scores}
                 )
     return pd.DataFrame(rows)
-
-
-def one_mask(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the low-res mask, bool (M, M), of one box (1, 4) on one image (1, 3, S, S)."""
-    return engine.decode(engine.encode(image), box)[0] > 0
 
 
 def judged(scores: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class MissingInputError(FileNotFoundError):
-    """An input file is missing. The message names the notebook that makes it, or asks for the file."""
+    """An input file is missing. The message names the notebook that makes it."""
 
 
 def set_seeds(seed: int) -> dict[str, int]:
@@ -99,19 +99,6 @@ class NotebookRun:
                 f"{path}: not found; run notebook {notebook} first (profile {self.params.label})"
             )
         self._inputs[f"{notebook}/{name}"] = sha256(path)
-        return path
-
-    def external(self, path: str | Path) -> Path:
-        """Return the path of a file from outside the run, such as a checkpoint, and record its SHA-256.
-
-        Raises `MissingInputError`.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise MissingInputError(
-                f"{path}: not found; put the file there or correct the parameter that names it"
-            )
-        self._inputs[str(path)] = sha256(path)
         return path
 
     def weights(self, origin: Mapping[str, Any]) -> None:

@@ -8,34 +8,29 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 
-def measure_interleaved(
-    arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2, seed: int | None = None
-) -> pd.DataFrame:
+def measure_interleaved(arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2) -> pd.DataFrame:
     """Time the arms as `time_interleaved` does, and return the summary of `summarise_timings`."""
-    return summarise_timings(time_interleaved(arms, runs, warmup, seed))
+    return summarise_timings(time_interleaved(arms, runs, warmup))
 
 
-def time_interleaved(
-    arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2, seed: int | None = None
-) -> pd.DataFrame:
+def time_interleaved(arms: Mapping[str, Callable[[], Any]], runs: int, warmup: int = 2) -> pd.DataFrame:
     """Call every arm once per round, and time each call. Garbage is not collected during a call.
+
+    The order moves on by one arm per round.
 
     Args:
         arms: calls by the arm's name.
         runs: rounds that are timed.
         warmup: rounds before them that are not kept.
-        seed: seed of a random order in each round. Without it the order moves on by one arm per round.
 
     Returns:
         One row per call: round, position, arm and ms.
@@ -47,15 +42,16 @@ def time_interleaved(
         raise ValueError(
             f"found {len(arms)} arms, {runs} runs, {warmup} warm-up; expected at least 1 arm and 1 run"
         )
-    rows = []
+    names, rows = list(arms), []
     gc.collect()
-    for number, order in enumerate(_orders(list(arms), warmup + runs, seed), start=-warmup):
-        for position, name in enumerate(order):
+    for number in range(-warmup, runs):
+        shift = (number + warmup) % len(names)
+        for position, name in enumerate(names[shift:] + names[:shift]):
             elapsed = _milliseconds(arms[name])
             if number >= 0:
                 rows.append({"round": number, "position": position, "arm": name, "ms": elapsed})
     samples = pd.DataFrame(rows)
-    return samples.assign(arm=pd.Categorical(samples["arm"], categories=list(arms)))
+    return samples.assign(arm=pd.Categorical(samples["arm"], categories=names))
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -87,42 +83,20 @@ def summarise_timings(samples: pd.DataFrame) -> pd.DataFrame:
     return summary.rename_axis("arm").reset_index().astype({"arm": object})
 
 
-def peak_memory_mb(function: Callable[..., Any], *args: Any) -> dict[str, float]:
-    """Call `function(*args)` in a new process, and return its resident memory: before_mb, peak_mb, added_mb.
+def peak_memory_mb(function: Callable[..., Any], *args: Any) -> float:
+    """Call `function(*args)` in a new process, and return that process's peak resident memory in MB.
 
-    `before_mb` is the peak after unpickling the call, so it includes the function's imports. The function
-    must be importable and the arguments picklable. An exception of the call is raised here.
+    The function must be importable and the arguments picklable. An exception of the call is raised here.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peaks, function, args).result()
+        return pool.submit(_peak, function, args).result()
 
 
-def _peaks(function: Callable[..., Any], args: tuple) -> dict[str, float]:
-    before = high_water_mb()
+def _peak(function: Callable[..., Any], args: tuple) -> float:
     function(*args)
-    peak = high_water_mb()
-    return {"before_mb": before, "peak_mb": peak, "added_mb": peak - before}
-
-
-def high_water_mb() -> float:
-    """Return the peak resident memory of this process so far, in MB."""
-    # On Linux a process inherits its parent's ru_maxrss through exec. VmHWM is its own.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return (
-            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            / 1024
-        )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
-
-
-def _orders(names: list[str], rounds: int, seed: int | None) -> Iterator[list[str]]:
-    rng = None if seed is None else np.random.default_rng(seed)
-    for number in range(rounds):
-        shift = number % len(names)
-        yield (
-            names[shift:] + names[:shift] if rng is None else [names[i] for i in rng.permutation(len(names))]
-        )
+    # A process inherits its parent's ru_maxrss through exec. VmHWM is its own.
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 def _milliseconds(call: Callable[[], Any]) -> float:

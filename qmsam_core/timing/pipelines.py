@@ -5,7 +5,6 @@ because they are part of the scripts' time and memory. The baseline's script lea
 slice of a box. Here no pipeline does, so that all segment the same slices.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +21,6 @@ from ..deploy.volume_traversal import boxes_in_plane, boxes_on_slice, follow
 
 RELEASED_BLOCK = 96
 """Boxes that the authors' script decodes at once."""
-
-AUTHORS_BEST, BEST_BLOCK = "authors, blocks of 8", 8
-"""The authors' script with its fastest block size. Blocks of 96 spend time on memory."""
 
 
 @dataclass
@@ -83,7 +79,6 @@ class AuthorsPipeline:
     """
 
     engine: Engine
-    block: int = RELEASED_BLOCK
 
     def segment(self, case: Case) -> np.ndarray:
         """Labels of a case, uint8 (H, W) or (D, H, W)."""
@@ -100,8 +95,8 @@ class AuthorsPipeline:
     ) -> None:
         embedding = self.engine.encode(geometry.image(image, "cubic")[None])
         masks = np.empty((0, self.engine.mask_size, self.engine.mask_size))
-        for start in range(0, len(ids), self.block):
-            block = self.engine.decode(embedding, geometry.boxes(boxes[start : start + self.block]))
+        for start in range(0, len(ids), RELEASED_BLOCK):
+            block = self.engine.decode(embedding, geometry.boxes(boxes[start : start + RELEASED_BLOCK]))
             masks = np.concatenate((masks, block), axis=0)
         height, width = segs.shape
         for label, mask in zip(ids + 1, masks):
@@ -110,52 +105,33 @@ class AuthorsPipeline:
 
 
 def open_pipeline(
-    pipeline: str, folder: str | Path, threads: int, memory_limit: int | None = None
+    pipeline: str, folder: str | Path, threads: int
 ) -> "BaselinePipeline | AuthorsPipeline | Predictor":
     """Open a pipeline on an export.
 
     Args:
-        pipeline: `baseline` (on PyTorch), `authors`, `AUTHORS_BEST` or `ours` (on OpenVINO).
+        pipeline: `baseline` (on PyTorch), `authors` or `ours` (on OpenVINO).
         folder: folder of the export.
         threads: CPU threads of the engine.
-        memory_limit: bytes for the process, None for no limit. Only `ours` takes it.
     """
     if pipeline == "baseline":
         return BaselinePipeline(open_engine("pytorch", folder, threads))
     engine = open_engine("openvino", folder, threads)
-    blocks = {"authors": RELEASED_BLOCK, AUTHORS_BEST: BEST_BLOCK}
-    return (
-        AuthorsPipeline(engine, blocks[pipeline])
-        if pipeline in blocks
-        else Predictor(engine, memory_limit=memory_limit)
-    )
+    return AuthorsPipeline(engine) if pipeline == "authors" else Predictor(engine)
 
 
-def run_pipeline(
-    pipeline: str, folder: str | Path, case: Path, output: Path, threads: int, memory_limit: int | None = None
-) -> tuple[float, float]:
+def run_pipeline(pipeline: str, folder: str | Path, case: Path, output: Path, threads: int) -> None:
     """Run a pipeline on one case, from input file to output file.
 
-    The model is loaded and warmed up before. Each pipeline compresses the output as its own script does.
-    The other arguments are those of `open_pipeline`.
+    Each pipeline compresses the output as its own script does. The other arguments are those of
+    `open_pipeline`.
 
     Args:
         case: input file.
         output: output file.
-
-    Returns:
-        Wall-clock seconds, and CPU seconds of all threads.
     """
-    segmenter = open_pipeline(pipeline, folder, threads, memory_limit)
-    size = segmenter.engine.image_size
-    segmenter.engine.decode(
-        segmenter.engine.encode(np.zeros((1, 3, size, size), np.float32)),
-        np.array([[0, 0, size / 2, size / 2]], np.float32),
-    )
-    started, cpu = time.perf_counter(), time.process_time()
-    segs = segmenter.segment(Case.load(case))
+    segs = open_pipeline(pipeline, folder, threads).segment(Case.load(case))
     if pipeline == "ours":
         write_segmentation(output, segs)
     else:
         np.savez_compressed(output, segs=segs)
-    return time.perf_counter() - started, time.process_time() - cpu

@@ -32,9 +32,7 @@ WHERE_MEDSAM_IS = (
 )
 
 
-def make_teacher(
-    params: Params, float_model: Path, cache: EmbeddingCache | None = None
-) -> tuple[Teacher, str]:
+def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache) -> tuple[Teacher, str]:
     """Load the teacher of stage one and return it with its name for the tables.
 
     Args:

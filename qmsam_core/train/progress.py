@@ -3,7 +3,6 @@
 The mark identifies the finished work, so that the same work is not done again.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from ..models import CheckpointError, Sam
 from ..models.checkpoints import first_line
 from ..provenance.files import FINISHED, atomic_path, sha256
-from ..provenance.imported_modules import modules_reached
+from ..provenance.imported_modules import modules_digest
 from ..quant import save_model
 from .processes import rank
 from .trainer import TrainingError
@@ -26,7 +25,7 @@ LOG_SECONDS = 30.0
 MODEL, HISTORY, PROGRESS, MARK = "model.safetensors", "history.csv", "progress.pt", FINISHED
 SPACE = "what was saved before is intact: make space and start again"
 LIBRARY = Path(__file__).parents[1]
-CODE = {"train", "models", "quant", "data"}  # subpackages that can change the trained weights
+CODE = ("train/", "models/", "quant/", "data/")  # subpackages that can change the trained weights
 
 
 def save_progress(path: Path, **state: object) -> None:
@@ -140,6 +139,4 @@ def mark_of(folder: Path, fingerprint: str) -> dict[str, str]:
 @cache
 def code_hash() -> str:
     """Hash the library's modules that training uses. A result of other code does not count as finished."""
-    reached = [p.relative_to(LIBRARY) for p in modules_reached("import qmsam_core.train.pipeline", LIBRARY)]
-    listing = [f"{p.as_posix()} {sha256(LIBRARY / p)}" for p in reached if p.parts[0] in CODE]
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+    return modules_digest("import qmsam_core.train.pipeline", LIBRARY, CODE)

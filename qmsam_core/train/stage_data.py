@@ -5,8 +5,8 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from ..data.index import SliceIndex
-from ..data.sampling import Strategy
-from ..data.slices import ModalityBalancedSampler, SliceDataset
+from ..data.sampling import ModalityBalancedSampler, Strategy
+from ..data.slices import SliceDataset
 from ..data.transforms import EvalTransform, TrainTransform
 from ..models import Sam
 from ..params import Params
@@ -14,9 +14,7 @@ from .loop import Data
 from .processes import rank, world_size
 
 
-def evaluation_batches(
-    params: Params, folder: Path, size: int, mask_size: int, slices: int | None = None
-) -> DataLoader:
+def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int) -> DataLoader:
     """Load this process's share of the fixed slices that score every epoch.
 
     Tables 7, 9 and 10 do not use them: they score whole cases.
@@ -25,14 +23,12 @@ def evaluation_batches(
         folder: output folder of notebook 00, with `index_evaluation.npz`.
         size: px, side of the network's input.
         mask_size: px, side of the low-res mask.
-        slices: largest number of slices per modality; 0 takes all, None takes `params.epoch_slices`.
     """
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
     judged = SliceDataset(
         held_out, EvalTransform(size, mask_size, params.interpolation(training=False)), params.seed
     )
-    most = params.epoch_slices if slices is None else slices
-    fixed = ModalityBalancedSampler(held_out, most or "all", params.seed)
+    fixed = ModalityBalancedSampler(held_out, params.epoch_slices or "all", params.seed)
     chosen = sorted(set(fixed.epoch_slices().tolist()))
     return DataLoader(judged, 8, sampler=chosen[rank() :: world_size()])
 

@@ -9,6 +9,7 @@ from ..params import Params
 
 MODULES = ("image_encoder", "prompt_encoder", "mask_decoder")
 MOMENTUM = 0.9  # Table 3
+FIRST, LAST = 0.01, 0.001  # learning rates of the first and the last epoch, as fractions of the largest
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ STAGES = {
 class Schedule:
     """Number of epochs of a stage, and the learning rate of each epoch.
 
-    The rate rises linearly from `first` to 1 over `warmup` epochs. It then falls to `last` along a cosine
+    The rate rises linearly from `FIRST` to 1 over `warmup` epochs. It then falls to `LAST` along a cosine
     over `annealing` epochs. All three are fractions of `learning_rate`. The peak epoch belongs to both parts.
     The half-period of the cosine is thus annealing - 1, and the paper's 5 and 10 epochs make 14 in total.
     With `released`, both parts are one epoch longer, as in the released code. One epoch of annealing is the
@@ -53,8 +54,6 @@ class Schedule:
     learning_rate: float
     warmup: int
     annealing: int
-    first: float = 0.01
-    last: float = 0.001
     released: bool = False
 
     @property
@@ -66,10 +65,10 @@ class Schedule:
         """Compute the learning rate of an epoch, counted from 0."""
         peak = self.warmup if self.released else self.warmup - 1
         if epoch < peak:
-            return self.learning_rate * (self.first + (1 - self.first) * epoch / peak)
+            return self.learning_rate * (FIRST + (1 - FIRST) * epoch / peak)
         half_period = self.annealing if self.released else self.annealing - 1
         cosine = 0.5 * (1 + math.cos(math.pi * (epoch - peak) / max(half_period, 1)))
-        return self.learning_rate * (self.last + (1 - self.last) * cosine)
+        return self.learning_rate * (LAST + (1 - LAST) * cosine)
 
 
 def schedule_of(params: Params) -> Schedule:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models import Sam
+from ..models import Sam, weights_hash
 from ..provenance.files import atomic_file
 from .precision import autocast_for
 
@@ -104,17 +104,17 @@ class EmbeddingCache:
 
 
 class CachedEncoder:
-    """Compute embeddings with the image encoder of a frozen model. With a cache, each image is computed once.
+    """Compute embeddings with the image encoder of a frozen model, each image once.
 
     Images are encoded one by one, in bf16 where that helps (`autocast_for`). Embeddings are always rounded to
-    float16, with or without the cache. Training thus does not depend on the content of the cache.
+    float16, also those that were not in the cache. Training thus does not depend on the cache's content.
 
     Args:
         model: frozen here, and moved to the device.
-        cache: stores the embeddings; None stores none.
+        cache: stores the embeddings.
     """
 
-    def __init__(self, model: Sam, device: str = "cpu", cache: EmbeddingCache | None = None) -> None:
+    def __init__(self, model: Sam, device: str, cache: EmbeddingCache) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.device, self.cache = device, cache
         self.autocast = autocast_for(model, device)
@@ -130,34 +130,28 @@ class CachedEncoder:
 
     def embedding(self, image: Tensor) -> Tensor:
         """Encode one image (3, S, S) to an embedding (C, g, g) float16."""
-        key = ""
-        if self.cache is not None:
-            key = hashlib.blake2b(
-                image.cpu().contiguous().numpy().tobytes(), digest_size=20, key=self.identity
-            ).hexdigest()
-            known = self.cache.get(key)
-            if known is not None:
-                return known.to(self.device)
+        key = hashlib.blake2b(
+            image.cpu().contiguous().numpy().tobytes(), digest_size=20, key=self.identity
+        ).hexdigest()
+        known = self.cache.get(key)
+        if known is not None:
+            return known.to(self.device)
         size = self.model.image_size
         image = image[None]
         if size != image.shape[-1]:
             image = nn.functional.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
         with self.autocast:
             made = self.model.image_encoder(image)[0].to(torch.float16)
-        if self.cache is not None:
-            self.cache.put(key, made.cpu().contiguous())
+        self.cache.put(key, made.cpu().contiguous())
         return made
 
 
 def identity(model: Sam, how: str) -> bytes:
     """Hash an image encoder's weights, quantisers and way of computation; 32 bytes."""
-    digest = hashlib.sha256(
+    return hashlib.sha256(
         f"{how} {model.config} {getattr(model, 'recipe', None)} "
-        f"{getattr(model, 'quantised_parts', ())}".encode()
-    )
-    for name, tensor in sorted(model.image_encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.digest()
+        f"{getattr(model, 'quantised_parts', ())} {weights_hash(model.image_encoder)}".encode()
+    ).digest()
 
 
 class Teacher:
@@ -165,10 +159,10 @@ class Teacher:
 
     Args:
         model: the float parent, or MedSAM. The student's images are enlarged to MedSAM's input size.
-        cache: stores its embeddings; None stores none.
+        cache: stores its embeddings.
     """
 
-    def __init__(self, model: Sam, device: str = "cpu", cache: EmbeddingCache | None = None) -> None:
+    def __init__(self, model: Sam, device: str, cache: EmbeddingCache) -> None:
         self.model, self.encoder = model, CachedEncoder(model, device, cache)
 
     @torch.no_grad()

@@ -1,7 +1,6 @@
 """One training step: its settings, the frozen modules, the losses and the optimiser."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -29,8 +28,6 @@ class Job:
         fingerprint: identity of the job. Progress of a job with another fingerprint is not resumed.
         released: switches to the released code's behaviour (see `Params.released`).
         facts: written into the checkpoint's description.
-        mixed_precision: use bf16 autocast where it helps (see `autocast_for`). Losses, weights, scales and
-            the quantisers' arithmetic stay float32.
     """
 
     stage: Stage
@@ -40,7 +37,6 @@ class Job:
     device: str = "cpu"
     released: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
-    mixed_precision: bool = True
 
 
 def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
@@ -99,7 +95,7 @@ class Trainer:
         )
         self.optimizer = torch.optim.SGD(learning, job.schedule.learning_rate, momentum=MOMENTUM)
         self.criterion = segmentation_loss("loss" in job.released)
-        self.autocast = autocast_for(model, job.device) if job.mixed_precision else nullcontext()
+        self.autocast = autocast_for(model, job.device)
         self.student: nn.Module = Student(model)
         if dist.is_initialized():
             self.student = DistributedDataParallel(self.student, find_unused_parameters=True)

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from qmsam_core.data.archive import CaseError
+from qmsam_core.data.phantoms import MODALITIES
 
 from .assemble import ImportOptions, dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
@@ -24,21 +25,6 @@ from .labels import LabelOptions
 from .pairing import Pair, find_pairs, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder, holds_dicom, modality_of
-
-MODALITIES = (
-    "CT",
-    "MR",
-    "PET",
-    "Endoscopy",
-    "X-Ray",
-    "Dermoscopy",
-    "US",
-    "OCT",
-    "Mammography",
-    "Fundus",
-    "Microscopy",
-)
-"""Folder names of the study's modalities (Table 2). Any other name is used as given."""
 
 
 class _Unusable(Exception):

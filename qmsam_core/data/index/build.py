@@ -1,13 +1,10 @@
-"""Scan a folder's new and changed files for the index. Several processes work, and a scan can be resumed."""
+"""Scan a folder's new and changed files for the index. A scan can be resumed."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 
 from qmsam_core.data.archive import CaseError
 
@@ -16,17 +13,10 @@ from .scan import FileRecord, scan_file
 from .table import load_table, save_table
 
 _SAVE_SECONDS = 15.0  # a killed scan loses at most the work of this time
-_REPORT_SECONDS = 5.0
 
 
 def scan_folder(
-    root: str | os.PathLike,
-    found: Sequence[FoundFile],
-    cache: str | os.PathLike | None,
-    scan_labels: bool,
-    progress: bool,
-    processes: int,
-    max_bytes: int,
+    root: str | os.PathLike, found: Sequence[FoundFile], cache: str | os.PathLike | None, scan_labels: bool
 ) -> list[FileRecord]:
     """Return the records of the files `found`, in their order.
 
@@ -42,20 +32,16 @@ def scan_folder(
     }
     missing = [f.name for f in found if f.name not in records]
     outdated = bool(missing) or known.keys() - {f.name for f in found}
-    report = _Report(len(missing), len(records), progress)
     saved = time.monotonic()
     try:
-        with _scanner(root, scan_labels, max_bytes, processes) as scan:
-            for record in scan(missing):
-                records[record.name] = record
-                report.step()
-                if cache is not None and time.monotonic() - saved > _SAVE_SECONDS:
-                    save_table(cache, records.values(), os.path.abspath(root))
-                    saved = time.monotonic()
+        for name in missing:
+            records[name] = scan_file(root, name, scan_labels=scan_labels)
+            if cache is not None and time.monotonic() - saved > _SAVE_SECONDS:
+                save_table(cache, records.values(), os.path.abspath(root))
+                saved = time.monotonic()
     finally:
         if cache is not None and outdated:
             save_table(cache, [records[f.name] for f in found if f.name in records], os.path.abspath(root))
-    report.end()
     return [records[f.name] for f in found]
 
 
@@ -68,48 +54,3 @@ def _known(cache: str | os.PathLike | None) -> dict[str, FileRecord]:
     except CaseError:
         return {}
     return {record.name: record for record in records}
-
-
-@contextmanager
-def _scanner(root, scan_labels: bool, max_bytes: int, processes: int) -> Iterator:
-    """Yield a function from file names to their records, in order, that works in `processes` processes."""
-    scan = partial(scan_file, root, scan_labels=scan_labels, max_bytes=max_bytes)
-    if processes <= 1:
-        yield lambda names: map(scan, names)
-        return
-    pool = ProcessPoolExecutor(processes)
-    try:
-        yield lambda names: _pooled(pool, scan, names, processes)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pooled(pool: ProcessPoolExecutor, scan, names: Sequence[str], processes: int) -> Iterable[FileRecord]:
-    chunk = max(1, min(64, len(names) // (processes * 4)))
-    return pool.map(scan, names, chunksize=chunk)
-
-
-class _Report:
-    """Print the scan's progress every few seconds, as lines. A bar would flood an executed notebook."""
-
-    def __init__(self, total: int, unchanged: int, enabled: bool):
-        self.total, self.unchanged, self.enabled = total, unchanged, enabled
-        self.done, self.started = 0, time.monotonic()
-        self._next = self.started + _REPORT_SECONDS
-
-    def step(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if self.enabled and now >= self._next:
-            self._next = now + _REPORT_SECONDS
-            left = (now - self.started) / self.done * (self.total - self.done)
-            print(f"indexed {self.done} of {self.total} files, about {left:.0f} s left", flush=True)
-
-    def end(self) -> None:
-        if self.enabled:
-            seconds = time.monotonic() - self.started
-            print(
-                f"indexed {self.total} files in {seconds:.1f} s; "
-                f"{self.unchanged} unchanged files taken from the cache",
-                flush=True,
-            )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qmsam_core.data.archive import MAX_ARRAY_BYTES, CaseArchive, CaseError
+from qmsam_core.data.archive import CaseArchive, CaseError
 from qmsam_core.data.cases import MAX_LABEL, case_layout, check_box_count, read_boxes
 
 _NO_LABELS = np.zeros(0, dtype=np.uint16)
@@ -63,9 +63,7 @@ class FileRecord:
         )
 
 
-def scan_file(
-    root: str | os.PathLike, name: str, scan_labels: bool = True, max_bytes: int = MAX_ARRAY_BYTES
-) -> FileRecord:
+def scan_file(root: str | os.PathLike, name: str, scan_labels: bool = True) -> FileRecord:
     """Read the headers of `root/name` and, with `scan_labels`, which labels are on each slice.
 
     A bad file raises nothing. Its record holds the problem, so that the rest of the folder stays usable.
@@ -75,7 +73,7 @@ def scan_file(
     try:
         before = os.stat(path)
         record.size, record.mtime_ns = before.st_size, before.st_mtime_ns
-        _scan(path, record, scan_labels, max_bytes)
+        _scan(path, record, scan_labels)
         after = os.stat(path)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise CaseError(path, "changed while it was being indexed; index again when it is complete")
@@ -88,8 +86,8 @@ def scan_file(
     return record
 
 
-def _scan(path: Path, record: FileRecord, scan_labels: bool, max_bytes: int) -> None:
-    with CaseArchive(path, max_bytes) as archive:
+def _scan(path: Path, record: FileRecord, scan_labels: bool) -> None:
+    with CaseArchive(path) as archive:
         layout = case_layout(archive)
         record.n_slices, record.height, record.width = layout.n_slices, layout.height, layout.width
         record.is_volume, record.has_labels = layout.is_volume, layout.has_labels
@@ -126,9 +124,7 @@ def labels_of(plane: np.ndarray, path: Path) -> np.ndarray:
     """Label ids > 0 on a slice (H,W), ascending, int64. Errors for ids outside 0..65535 name `path`."""
     if not plane.any():
         return np.zeros(0, dtype=np.int64)
-    if plane.dtype.itemsize > 1 and (int(plane.max()) > MAX_LABEL or int(plane.min()) < 0):
-        raise CaseError(path, f"'gts' holds labels {plane.min()}..{plane.max()}; expected 0..{MAX_LABEL}")
-    if plane.dtype == np.int8 and plane.min() < 0:
+    if plane.dtype != np.uint8 and (int(plane.max()) > MAX_LABEL or int(plane.min()) < 0):
         raise CaseError(path, f"'gts' holds labels {plane.min()}..{plane.max()}; expected 0..{MAX_LABEL}")
     ids = np.flatnonzero(np.bincount(plane.reshape(-1)))
     return ids[ids > 0]

@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qmsam_core.data.archive import MAX_ARRAY_BYTES, CaseError
+from qmsam_core.data.archive import CaseError
 
 from .build import scan_folder
 from .folder import DataFolderError, find_cases
 from .groups import case_groups
 from .scan import FileRecord
 from .table import load_table, save_table
-
-__all__ = ["DataFolderError", "SliceIndex", "SliceRef"]
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,7 @@ class SliceIndex:
 
     @classmethod
     def build(
-        cls,
-        root: str | os.PathLike,
-        cache: str | os.PathLike | None = None,
-        scan_labels: bool = True,
-        progress: bool = False,
-        processes: int = 1,
-        max_bytes: int = MAX_ARRAY_BYTES,
+        cls, root: str | os.PathLike, cache: str | os.PathLike | None = None, scan_labels: bool = True
     ) -> SliceIndex:
         """Index a data folder from the headers of its files.
 
@@ -76,15 +68,12 @@ class SliceIndex:
                 after an interruption.
             scan_labels: read from `gts` which labels are on each slice. Sampling needs this to leave out
                 empty slices.
-            progress: print a line every few seconds.
-            processes: number of worker processes; 1 works in this process.
-            max_bytes: most bytes an array may declare. Files above it are listed as problems.
 
         Raises:
             DataFolderError: the folder is missing, or holds no usable case.
         """
         found, misplaced = find_cases(root)
-        records = scan_folder(root, found, cache, scan_labels, progress, processes, max_bytes)
+        records = scan_folder(root, found, cache, scan_labels)
         good = [record for record in records if not record.problem]
         bad = [(Path(root, record.name), record.problem) for record in records if record.problem]
         problems = sorted([*misplaced, *bad])
@@ -94,38 +83,32 @@ class SliceIndex:
         _tell_groups(good)
         return cls(Path(root), good, problems)
 
-    def save(self, path: str | os.PathLike, times: bool = True) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the index to an npz without pickle, atomically.
 
-        Args:
-            times: store when each file last changed. `build` and `stale` compare these times. Without them,
-                copies of the same data in folders of the same name have the same index, byte for byte.
+        The times of the files' last changes are left out. Copies of the same data in folders of the same name
+        thus have the same index, byte for byte.
         """
-        records = self._records if times else [replace(record, mtime_ns=0) for record in self._records]
+        records = [replace(record, mtime_ns=0) for record in self._records]
         save_table(path, records, os.path.abspath(self.root))
 
     @classmethod
-    def load(cls, path: str | os.PathLike, root: str | os.PathLike | None = None) -> SliceIndex:
-        """Read a saved index as it is. `stale` lists the files changed since, `build` reads them again.
-
-        `root` is the folder where the data are now; None means the folder stored in the index.
+    def load(cls, path: str | os.PathLike) -> SliceIndex:
+        """Read a saved index as it is, without a look at the files.
 
         Raises:
             CaseError: the index is unreadable, or names files outside its folder.
         """
-        records, saved_root = load_table(path)
+        records, root = load_table(path)
         for record in records:
             if record.name.startswith("/") or ".." in record.name.split("/") or "/" not in record.name:
                 raise CaseError(
                     path, f"names {record.name!r}, which is not in <root>/<Modality>/; build the index again"
                 )
         good = [record for record in records if not record.problem]
-        base = Path(root if root is not None else saved_root)
-        return cls(base, good, [(base / record.name, record.problem) for record in records if record.problem])
-
-    def stale(self) -> list[Path]:
-        """Files changed or gone since they were read. An index saved without times compares only sizes."""
-        return [self.root / r.name for r in self._records if not _unchanged(self.root / r.name, r)]
+        return cls(
+            root, good, [(Path(root, record.name), record.problem) for record in records if record.problem]
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -310,14 +293,6 @@ def _take_groups(groups: list[list[int]], held_out: int) -> list[int]:
     if held_out and not taken:  # every group is at least twice as large as wanted
         taken = min(groups, key=len)
     return taken
-
-
-def _unchanged(path: Path, record: FileRecord) -> bool:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return status.st_size == record.size and record.mtime_ns in (0, status.st_mtime_ns)
 
 
 def _dataset(name: str) -> str:

@@ -56,15 +56,15 @@ def _name(modality: str, seed: int) -> str:
     return f"{'3DBox' if SCENES[modality].field else '2DBox'}_{modality}_{seed:06d}"
 
 
-def case_counts(n_cases: int, imbalance: float = 0.5) -> dict[str, int]:
-    """Cases a modality: three each, the rest so that slices go as the paper's Table 2 to power `imbalance`.
+def case_counts(n_cases: int) -> dict[str, int]:
+    """Cases a modality: three each, the rest so that slices go as the roots of those in the paper's Table 2.
 
-    At 1 they are in the paper's own proportions (1200 to 1), the root keeps its order, at 0 all are alike.
-    Fewer than 33 cases are raised to 33. A larger folder has at least as many cases of every modality.
+    The roots keep the paper's order without its proportions (1200 to 1). Fewer than 33 cases are raised to
+    33. A larger folder has at least as many cases of every modality.
     """
     counts = dict.fromkeys(MODALITIES, LEAST_CASES)
     # a volume counts as its 7 slices (on average)
-    share = {m: s.slices_in_paper**imbalance / (7 if s.field else 1) for m, s in SCENES.items()}
+    share = {m: s.slices_in_paper**0.5 / (7 if s.field else 1) for m, s in SCENES.items()}
     for _ in range(n_cases - LEAST_CASES * len(MODALITIES)):
         counts[max(MODALITIES, key=lambda m: share[m] / (counts[m] - LEAST_CASES + 1))] += 1
     return counts
