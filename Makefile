@@ -24,11 +24,13 @@ study: $(READY) $(WEIGHTS)
 
 # the engines apart: a process in which they and NNCF have been loaded was seen to crash later on, with all tests behind it passed
 ENGINE_TESTS := $(addprefix tests/test_,engine_arms.py compared_models.py deploy.py predict.py explore.py)
+# first, so that one worker runs the study while the other goes through the other files
+STUDY_TESTS := tests/test_smoke_study.py
 
 test: $(READY) $(WEIGHTS)
 	@$(PY) -m ruff format --check qmsam_core tests
 	@$(PY) -m ruff check qmsam_core tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(filter-out $(ENGINE_TESTS),$(wildcard tests/test_*.py))
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(STUDY_TESTS) $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ENGINE_TESTS)
 
 format: $(READY)

@@ -12,8 +12,7 @@ import pytest
 from qmsam_core.data.phantoms import write_phantoms
 
 ROOT = Path(__file__).parents[1]
-# one group, so that one worker runs the study once while the other goes on with the other tests
-pytestmark = [pytest.mark.weights, pytest.mark.xdist_group("study")]
+pytestmark = pytest.mark.weights
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
