@@ -16,7 +16,7 @@ READY := .venv/.ready
 
 WEIGHTS := .venv/.weights
 
-.PHONY: study test test-study test-library format notebooks-clean
+.PHONY: study test format notebooks-clean
 .DEFAULT_GOAL := study
 
 study: $(READY) $(WEIGHTS)
@@ -24,20 +24,14 @@ study: $(READY) $(WEIGHTS)
 
 # the engines apart: a process in which they and NNCF have been loaded was seen to crash later on, with all tests behind it passed
 ENGINE_TESTS := $(addprefix tests/test_,engine_arms.py compared_models.py deploy.py predict.py explore.py)
+# first, so that one worker runs the study while the other goes through the other files
 STUDY_TESTS := tests/test_smoke_study.py
 
-# the whole study on one core, the other files on another; what each prints is shown when it ends
 test: $(READY) $(WEIGHTS)
 	@$(PY) -m ruff format --check qmsam_core tests
 	@$(PY) -m ruff check qmsam_core tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=line test-study test-library
-
-test-study:
-	@OMP_NUM_THREADS=1 $(PY) -m pytest $(STUDY_TESTS)
-
-test-library:
-	@OMP_NUM_THREADS=1 $(PY) -m pytest $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 1 $(ENGINE_TESTS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(STUDY_TESTS) $(filter-out $(ENGINE_TESTS) $(STUDY_TESTS),$(wildcard tests/test_*.py))
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ENGINE_TESTS)
 
 format: $(READY)
 	@$(PY) -m ruff format qmsam_core tests
