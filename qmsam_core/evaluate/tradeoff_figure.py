@@ -39,7 +39,7 @@ def tradeoff_figure(variants: pd.DataFrame) -> Figure:
 
     Args:
         variants: one row each, with name, family (sets colour and marker), agreement (0..1), mb and ms.
-            ms is NaN if no engine runs it in integers. `DEEPEST` says how poor ones are shown.
+            ms is NaN if it was not timed. `DEEPEST` says how poor ones are shown.
     """
     figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
     variants = variants.assign(shown=variants["agreement"].clip(lower=variants["agreement"].max() - DEEPEST))
