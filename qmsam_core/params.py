@@ -87,8 +87,8 @@ class Params(BaseModel):
     teacher: str = Field(
         "self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path"
     )
-    recipe: Literal["paper", "released", "deploy"] = Field(
-        "paper", description="quantisers: paper, released or deploy"
+    recipe: Literal["paper", "released", "deploy", "fitted"] = Field(
+        "paper", description="quantisers: paper, released, deploy or fitted"
     )
     released: Annotated[
         tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)
@@ -121,6 +121,9 @@ class Params(BaseModel):
     benchmark_runs: int = Field(3, ge=3, description="timed runs an arm")
     vit_blocks: int = Field(
         1, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12"
+    )
+    recipes_compared: int = Field(
+        3, ge=0, description="recipes that notebook 10 compares, of those in quant/variants.py; 0 all"
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Quantisation: recipes as data, conversion of a float model by replacing its layers, and storage."""
 
-from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize, scale_parameters
+from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize
 from .recipes import PARTS, RECIPES, Recipe, find_recipe
+from .scales import scale_parameters
 from .storage import describe_model, load_model, save_model
 
 __all__ = [

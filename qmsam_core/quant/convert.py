@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 
 import torch
 from brevitas import nn as qnn
-from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..models import MatMul, Sam
-from .recipes import PARTS, Recipe, activation_quantizer, find_recipe, weight_quantizer
+from .fitting import fit
+from .recipes import PARTS, RECIPES, Recipe, activation_quantizer, find_recipe, weight_quantizer
+from .scales import finish_statistics, unset_scales
 
 # Modules whose first input comes from a softmax or a ReLU. The encoders' activation, GELU, can be negative.
 NON_NEGATIVE = re.compile(
@@ -48,7 +49,8 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
 
     Raises:
         ValueError: the recipe or a part is unknown, the model is already quantised by another recipe, or a
-            module of `recipe.in_float` does not exist in the model.
+            module of `recipe.in_float` does not exist in the model. The recipes of `RECIPES` serve all
+            networks; what they name of other networks is passed over.
     """
     recipe = find_recipe(recipe)
     before = getattr(model, "recipe", None)
@@ -61,7 +63,8 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     if not recipe.quantised:
         return model
     names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
-    if missing := [name for name in recipe.in_float if name not in names]:
+    missing = [name for name in recipe.in_float if name not in names]
+    if missing and recipe is not RECIPES.get(recipe.name):
         raise ValueError(
             f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; "
             f"expected names of modules within the encoder or the decoder of {model.config.name}"
@@ -96,7 +99,7 @@ def replace_layers(module: nn.Module, recipe: Recipe, path: str = "") -> None:
 def quantisers(recipe: Recipe, non_negative: bool) -> dict:
     """Return the keyword arguments of a Brevitas layer: quantisers of input and weight, bias in float."""
     return dict(
-        input_quant=activation_quantizer(recipe, non_negative),
+        input_quant=activation_quantizer(recipe, non_negative, recipe.zero_point),
         weight_quant=weight_quantizer(recipe),
         bias_quant=None,
     )
@@ -104,10 +107,10 @@ def quantisers(recipe: Recipe, non_negative: bool) -> dict:
 
 def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.Module:
     """Return the quantised layer that replaces a linear layer."""
-    made = qnn.QuantLinear(
+    made = with_factor(qnn.QuantLinear, recipe)(
         layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative)
     )
-    return take_weights(made, layer)
+    return take_weights(made, layer, recipe)
 
 
 def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.Module]:
@@ -118,18 +121,46 @@ def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.M
             k: getattr(layer, k)
             for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
         }
-        return take_weights(
-            kind(**shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)), layer
+        made = with_factor(kind, recipe)(
+            **shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)
         )
+        return take_weights(made, layer, recipe)
 
     return convert
 
 
-def take_weights(made: nn.Module, layer: nn.Module) -> nn.Module:
+def take_weights(made: nn.Module, layer: nn.Module, recipe: Recipe) -> nn.Module:
     """Let the new layer share the float layer's own parameters, in their memory layout."""
     made.weight = layer.weight
     made.bias = layer.bias
+    if recipe.channel_factors:
+        channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+        made.register_buffer("input_factor", torch.ones(channels))
     return made
+
+
+class InputFactor:
+    """A layer whose input's channels are multiplied by `input_factor` (C,) before they are quantised.
+
+    The weight contains the inverse, so that the layer's function without quantisation stays the same.
+    """
+
+    input_factor: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.input_factor if self.weight.ndim == 2 else self.input_factor[:, None, None]
+        return super().forward(x * factor)
+
+
+FACTORED = {
+    kind: type(f"{kind.__name__}WithFactor", (InputFactor, kind), {})
+    for kind in (qnn.QuantLinear, qnn.QuantConv2d, qnn.QuantConvTranspose2d)
+}
+
+
+def with_factor(kind: type, recipe: Recipe) -> type:
+    """Return the class of quantised layers that a recipe takes: `kind`, or its variant with a factor."""
+    return FACTORED[kind] if recipe.channel_factors else kind
 
 
 LAYERS: dict[type, Callable[[nn.Module, Recipe, bool], nn.Module]] = {
@@ -177,6 +208,8 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
     Raises:
         ValueError: there is no batch.
     """
+    if model.recipe.fitted:
+        return fit(model, run, batches)
     scalings = unset_scales(model)
     for scaling in scalings:  # not the whole model, so that batch-norm statistics stay as they are
         scaling.train()
@@ -193,21 +226,3 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
         )
     finish_statistics(model)
     return used
-
-
-def unset_scales(model: nn.Module) -> list[ParameterFromRuntimeStatsScaling]:
-    """List the scales that are not yet set from statistics."""
-    scalings = (m for m in model.modules() if isinstance(m, ParameterFromRuntimeStatsScaling))
-    return [m for m in scalings if m.counter <= m.collect_stats_steps]
-
-
-def finish_statistics(model: nn.Module) -> None:
-    """Turn the statistics collected so far into learned scales, whatever the number of batches."""
-    for scaling in unset_scales(model):
-        scaling.init_scale()
-        scaling.eval()
-
-
-def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the learned activation scales by name, each as the largest representable magnitude."""
-    return {name: p for name, p in model.named_parameters() if name.endswith("scaling_impl.value")}

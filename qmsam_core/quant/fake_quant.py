@@ -121,5 +121,8 @@ class FusedIntQuant(IntQuant):
     """
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        """Return the dequantised x. The zero point is always 0 here, as the quantisers are symmetric."""
-        return fake_quantize(x, scale, float(self.min_int(bit_width)), float(self.max_int(bit_width)))
+        """Return the dequantised x. A zero point moves the range of the codes, so that x = 0 stays 0."""
+        zero = float(zero_point)
+        return fake_quantize(
+            x, scale, float(self.min_int(bit_width)) - zero, float(self.max_int(bit_width)) - zero
+        )

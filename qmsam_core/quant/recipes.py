@@ -17,7 +17,7 @@ from brevitas.inject.enum import ScalingImplType, StatsOp
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from brevitas.quant.base import IntQuant, PerTensorFloatScaling8bit
 from brevitas.quant.solver.act import ActQuantSolver
-from torch import Tensor
+from torch import Tensor, nn
 
 from .fake_quant import FusedIntQuant
 
@@ -36,6 +36,16 @@ IMAGE_ATTENTION = tuple(
 A token's thousands of weights add up to one. If one token attends to a single cell, its weight sets the
 scale. The weights of a token that attends to a large object are then all below half a step of eight bits. The
 products are under one per cent of the decoder's work.
+"""
+
+
+ROUNDINGS = ("nearest", "gptq")
+
+
+STEM = ("patch_embed", "layers.0.blocks.0.conv1")
+"""LiteMedSAM's first three convolutions, all 1x1, at full resolution.
+
+They are 3 % of the encoder's products, and no later layer can restore what they lose.
 """
 
 
@@ -58,6 +68,16 @@ class Recipe:
             the inputs).
         origin: where the recipe comes from.
         in_float: modules that stay in float with all they contain, by name within the encoder or decoder.
+        zero_point: let the range of a layer's input be asymmetric, with a code of its own for zero. The codes
+            are unsigned then. Products of activations keep symmetric ranges.
+        clip: cut ranges where that lowers the error of the layer's output.
+        channel_factors: exponents to try for factors that even out the channels of a layer's input and are
+            undone in its weights. 1 makes all channels' ranges equal, 0 all columns of the weight.
+            Empty: no factors. Depthwise convolutions always take 1.
+        weight_scales_by_error: choose the weights' scales by the error of the layer's output instead of by
+            the largest weight.
+        rounding: `nearest`, or `gptq` to round the columns of a weight one after the other.
+        bias_correction: shift biases so that the mean of each output is that of the float layer.
     """
 
     name: str
@@ -71,14 +91,35 @@ class Recipe:
     clean_export: bool = True
     origin: str = ""
     in_float: tuple[str, ...] = ()
+    zero_point: bool = False
+    clip: bool = False
+    channel_factors: tuple[float, ...] = ()
+    weight_scales_by_error: bool = False
+    rounding: str = "nearest"
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "in_float", tuple(self.in_float))  # JSON gives a list
+        for name in ("in_float", "channel_factors"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"rounding = {self.rounding!r}; expected one of {', '.join(ROUNDINGS)}")
 
     @property
     def quantised(self) -> bool:
         """Whether anything is quantised at all."""
         return self.weight_bits is not None
+
+    @property
+    def fitted(self) -> bool:
+        """Whether calibration fits each layer (`fitting.fit`) or takes the statistics as they are."""
+        return bool(
+            self.zero_point
+            or self.clip
+            or self.channel_factors
+            or self.weight_scales_by_error
+            or self.rounding != "nearest"
+            or self.bias_correction
+        )
 
 
 RECIPES = {
@@ -102,6 +143,21 @@ RECIPES = {
             in_float=IMAGE_ATTENTION,
             origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is "
             "negative; the weights of the mask decoder's attention over the image in float",
+        ),
+        Recipe(
+            "fitted",
+            per_channel=True,
+            unsigned=True,
+            fold_batch_norm=True,
+            in_float=(*IMAGE_ATTENTION, "mask_product", *STEM),
+            zero_point=True,
+            clip=True,
+            channel_factors=(0.0, 0.25, 0.5, 0.75, 1.0),
+            weight_scales_by_error=True,
+            rounding="gptq",
+            bias_correction=True,
+            origin="ours, fitted to data layer by layer: zero points, clipped ranges, channels evened out, "
+            "weights rounded in turn, biases corrected; the first convolutions and the last product in float",
         ),
     )
 }
@@ -132,6 +188,18 @@ class LearnedScaleActivation(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver
     scaling_min_val = 1e-10
 
 
+class StoredZeroPoint(nn.Module):
+    """The code of zero, constant once calibration has set it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """Return the zero point (0-D), whatever the arguments."""
+        return self.value
+
+
 class TopPercentile(AbsPercentile):
     """Compute exactly Brevitas' percentile of |x|, but faster.
 
@@ -144,10 +212,10 @@ class TopPercentile(AbsPercentile):
         return torch.topk(x.abs().reshape(-1), x.numel() - rank + 1).values[-1]
 
 
-def activation_quantizer(recipe: Recipe, non_negative: bool = False):
+def activation_quantizer(recipe: Recipe, non_negative: bool = False, shifted: bool = False):
     """Return the Brevitas quantiser that a recipe puts on an input of a matrix multiplication.
 
-    `non_negative` says that this input cannot be negative.
+    `non_negative` says that this input cannot be negative, `shifted` that the quantiser has a zero point.
     """
     statistic = dict(scaling_stats_op=StatsOp.MAX)
     if recipe.percentile is not None:
@@ -156,11 +224,13 @@ def activation_quantizer(recipe: Recipe, non_negative: bool = False):
             high_percentile_q=recipe.percentile,
             scaling_stats_impl=TopPercentile,
         )
+    if shifted:
+        statistic |= dict(zero_point_impl=StoredZeroPoint)
     return LearnedScaleActivation.let(
         bit_width=recipe.activation_bits,
         collect_stats_steps=recipe.statistics_batches,
         int_quant=FusedIntQuant,
-        signed=not (recipe.unsigned and non_negative),
+        signed=not (shifted or recipe.unsigned and non_negative),
         **statistic,
     )
 
@@ -168,7 +238,9 @@ def activation_quantizer(recipe: Recipe, non_negative: bool = False):
 def weight_quantizer(recipe: Recipe):
     """Return the Brevitas quantiser that a recipe puts on every weight.
 
-    It is symmetric, with a narrow range and a scale from the weight's largest magnitude.
+    It is symmetric, with a narrow range. The scale comes from the weight's largest magnitude. If the recipe
+    is fitted, it is a parameter instead.
     """
     base = Int8WeightPerChannelFloat if recipe.per_channel else Int8WeightPerTensorFloat
-    return base.let(bit_width=recipe.weight_bits, int_quant=FusedIntQuant)
+    stored = dict(scaling_impl_type=ScalingImplType.PARAMETER, scaling_init=1.0) if recipe.fitted else {}
+    return base.let(bit_width=recipe.weight_bits, int_quant=FusedIntQuant, **stored)

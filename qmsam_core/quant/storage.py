@@ -12,8 +12,9 @@ from brevitas import config
 from safetensors import SafetensorError, safe_open
 
 from ..models import CONFIGS, CheckpointError, Sam, build_model, load_checkpoint, save_checkpoint
-from .convert import finish_statistics, quantize
+from .convert import quantize
 from .recipes import RECIPES, Recipe
+from .scales import finish_statistics
 
 
 def save_model(model: Sam, path: str | Path, **facts: object) -> str:

@@ -31,6 +31,11 @@ def _changed(name: str, family: str, parts: tuple[str, ...] = tuple(PARTS), **ch
 
 VARIANTS = (
     _changed("the paper's", "quantisers"),
+    Variant("ours", "quantisers", RECIPES["deploy"]),
+    Variant("ours, fitted layer by layer", "quantisers", RECIPES["fitted"]),
+    _changed("encoder only", "parts", parts=("encoder",)),
+    _changed("decoder only", "parts", parts=("decoder",)),
+    _changed("decoder only, attention in float", "parts", parts=("decoder",), in_float=IMAGE_ATTENTION),
     _changed(
         "channel scales, norms folded, unsigned",
         "quantisers",
@@ -38,11 +43,13 @@ VARIANTS = (
         fold_batch_norm=True,
         unsigned=True,
     ),
-    _changed("encoder only", "parts", parts=("encoder",)),
-    _changed("decoder only", "parts", parts=("decoder",)),
-    _changed("decoder only, attention in float", "parts", parts=("decoder",), in_float=IMAGE_ATTENTION),
-    Variant("ours", "quantisers", RECIPES["deploy"]),
 )
+"""The most telling first, for profiles that compare only a few."""
+
+
+def variants(count: int) -> tuple[Variant, ...]:
+    """Return the first `count` of `VARIANTS`; 0 takes all."""
+    return VARIANTS[: count or None]
 
 
 def packed_megabytes(model: nn.Module) -> float:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from ..models import Sam
 from ..params import Params
 from ..quant import Recipe, calibrate, find_recipe, quantize
-from .precision import autocast_for
+from .precision import autocast_for, channels_last
 from .processes import device_of
 from .stage_data import make_data
 
@@ -54,7 +54,7 @@ def quantise_and_calibrate(
     loader = calibration_batches(params, data_folder, model)
 
     def run(m: Sam, batch: dict) -> object:
-        return m(batch["image"].to(device), batch["box"].to(device))
+        return m(channels_last(batch["image"].to(device)), batch["box"].to(device))
 
     with autocast_for(model, device):
         model = quantize(model, recipe, parts)

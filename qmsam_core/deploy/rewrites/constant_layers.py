@@ -5,6 +5,8 @@ needs only its scale and range. Once these are extracted, a rewrite can cut a we
 into a scale without changing a value.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +20,16 @@ class QuantiseDequantise(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g, x, scale, low: int, high: int):
-        """Write the ONNX nodes, with uint8 integers where the range has no negative end, else int8.
+        """Write the ONNX nodes, with int8 integers where the range is that of signed codes, else uint8.
 
-        A range narrower than the type's needs a Clip between the two nodes, as in Brevitas' QCDQ.
+        The least code of uint8 is 0, so that a range with a negative end has a zero point. A range narrower
+        than the type's needs a Clip between the two nodes, as in Brevitas' QCDQ.
         """
-        kind = torch.int8 if low < 0 else torch.uint8
-        zero = g.op("Constant", value_t=torch.zeros((), dtype=kind))
+        signed = low == -high - 1
+        kind, shift = (torch.int8, 0) if signed else (torch.uint8, -low)
+        zero = g.op("Constant", value_t=torch.tensor(shift, dtype=kind))
         integers = g.op("QuantizeLinear", x, scale, zero)
+        low, high = low + shift, high + shift
         if (low, high) != (torch.iinfo(kind).min, torch.iinfo(kind).max):
             bounds = (g.op("Constant", value_t=torch.tensor(v, dtype=kind)) for v in (low, high))
             integers = g.op("Clip", integers, *bounds)
@@ -55,19 +60,44 @@ class FixedQuantiser(nn.Module):
         proxy: Brevitas' quantiser (`layer.input_quant`, `QuantIdentity.act_quant`) or None.
         factor: the quantiser's input is multiplied by it elsewhere. The scale is multiplied too, so that the
             integers stay the same.
+        channels: the input is multiplied by it before it is quantised, broadcastable to the input.
     """
 
-    def __init__(self, proxy: nn.Module | None, factor: float = 1.0) -> None:
+    def __init__(self, proxy: nn.Module | None, factor: float = 1.0, channels: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("channels", channels)
         self.quantised = proxy is not None and proxy.is_quant_enabled
         if self.quantised:
             bits = int(proxy.bit_width())
-            self.low, self.high = (
-                (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if proxy.is_signed else (0, 2**bits - 1)
-            )
+            zero = int(proxy.zero_point())
+            least = -(2 ** (bits - 1)) if proxy.is_signed else 0
+            self.low, self.high = least - zero, least - zero + 2**bits - 1
             self.register_buffer("scale", proxy.scale().detach().reshape(()) * factor)
 
+    @classmethod
+    def of(cls, layer: nn.Module, images: bool = False) -> "FixedQuantiser":
+        """Take the quantiser on the input of a layer with weights, and the factors of its channels if any.
+
+        The input is (..., C), or (B, C, H, W) with `images`.
+        """
+        channels = getattr(layer, "input_factor", None)
+        if channels is not None:
+            channels = channels.detach().clone()
+            channels = channels[:, None, None] if images else channels
+        return cls(getattr(layer, "input_quant", None), channels=channels)
+
+    def behind(self, norm: nn.LayerNorm) -> nn.LayerNorm:
+        """Move the factor of the channels into a copy of the norm before this quantiser, and return it."""
+        moved = copy.deepcopy(norm)
+        if self.channels is not None:
+            with torch.no_grad():
+                moved.weight.mul_(self.channels)
+                moved.bias.mul_(self.channels)
+            self.channels = None
+        return moved
+
     def forward(self, x: Tensor) -> Tensor:
+        x = x if self.channels is None else x * self.channels
         return QuantiseDequantise.apply(x, self.scale, self.low, self.high) if self.quantised else x
 
 
@@ -171,7 +201,7 @@ class FixedConvolution(nn.Module):
 
     def __init__(self, layer: nn.Module, norm: nn.BatchNorm2d | None = None) -> None:
         super().__init__()
-        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        self.input = FixedQuantiser.of(layer, images=True)
         self.weight = FixedWeight(layer)
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         if norm is not None:

@@ -20,7 +20,7 @@ class QuantisedLinear(nn.Module):
 
     def __init__(self, layer: nn.Module, factor: float = 1.0) -> None:
         super().__init__()
-        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        self.input = FixedQuantiser.of(layer)
         self.linear = FixedLinear(layer, factor=factor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Upscale(nn.Module):
 
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
         super().__init__()
-        self.input = FixedQuantiser(getattr(layer, "input_quant", None))
+        self.input = FixedQuantiser.of(layer)
         channels = layer.out_channels
         self.channels = channels
         self.weight = FixedWeight(layer, axis=1).as_linear()

@@ -53,8 +53,8 @@ class WindowedAttention(nn.Module):
         super().__init__()
         self.channels, self.heads = attention.proj.in_features, attention.heads
         self.windows = Windows(window, side, self.channels)
-        self.norm = attention.norm
-        self.input = FixedQuantiser(getattr(attention.qkv, "input_quant", None))
+        self.input = FixedQuantiser.of(attention.qkv)
+        self.norm = self.input.behind(attention.norm)
         q, k, v = own_rows(self.channels, self.heads, heads_outermost=True)
         self.q = FixedLinear(attention.qkv, q, attention.scale)
         self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
@@ -62,7 +62,7 @@ class WindowedAttention(nn.Module):
             FixedProduct(attention.qk_product, attention.scale),
             FixedProduct(attention.av_product),
         )
-        self.output = FixedQuantiser(getattr(attention.proj, "input_quant", None))
+        self.output = FixedQuantiser.of(attention.proj)
         self.proj = FixedLinear(attention.proj)
         self.register_buffer(
             "bias", attention.attention_biases.detach()[:, attention.bias_index][None].clone()
@@ -90,10 +90,8 @@ class TokenBlock(nn.Module):
         self.side, self.channels = side, block.attn.proj.in_features
         self.attention = WindowedAttention(block.attn, block.window, side)
         self.local = folded(block.local_conv)
-        self.norm = block.mlp.norm
-        self.input1, self.input2 = (
-            FixedQuantiser(getattr(f, "input_quant", None)) for f in (block.mlp.fc1, block.mlp.fc2)
-        )
+        self.input1, self.input2 = map(FixedQuantiser.of, (block.mlp.fc1, block.mlp.fc2))
+        self.norm = self.input1.behind(block.mlp.norm)
         self.fc1, self.fc2 = FixedLinear(block.mlp.fc1), FixedLinear(block.mlp.fc2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class TokenBlock(nn.Module):
         self.windows = Windows(block.window, grid, attention.proj.in_features) if block.window else None
         self.norm1, self.norm2 = block.norm1, block.norm2
         layers = (attention.qkv, attention.proj, mlp.lin1, mlp.lin2)
-        self.inputs = nn.ModuleList(FixedQuantiser(getattr(layer, "input_quant", None)) for layer in layers)
+        self.inputs = nn.ModuleList(FixedQuantiser.of(layer) for layer in layers)
         self.attention = GridAttention(attention)
         self.proj, self.lin1, self.lin2 = map(FixedLinear, (attention.proj, mlp.lin1, mlp.lin2))
 

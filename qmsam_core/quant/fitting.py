@@ -1,0 +1,434 @@
+"""Fit a recipe to data, layer by layer: ranges, zero points, channel factors and integer weights.
+
+A layer is seen as a matrix product. What its input looks like is sampled from calibration slices. Everything
+that a recipe leaves open is then chosen so that the layer's output changes least:
+
+- the range that the codes of the input cover, and whether it is symmetric;
+- factors that bring the channels of the input to similar ranges, undone in the weights
+  (SmoothQuant, Xiao et al. 2023, with the exponent chosen by layer);
+- scales of the weights, and their rounding one column after the other, where later columns make up for the
+  error of earlier ones (GPTQ, Frantar et al. 2023);
+- a shift of the bias that restores the mean of the output (Nagel et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector
+from torch import Tensor, nn
+
+from ..models import Sam
+from .recipes import Recipe
+from .scales import finish_statistics, set_scale, unset_scales
+
+VECTORS = 2400  # inputs sampled of each layer over all batches
+CHOICE = 800  # of them, those that judge a choice of ranges
+VALUES = 100_000  # values sampled of each input of a product of activations
+RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0.1, 0.07)
+"""Shares of the largest range that clipping tries."""
+SMALLEST_FACTOR = 1 / 64  # a channel's factor lies between this and 1, up to a common factor
+WEIGHT_RATIOS = tuple(0.5 + 0.02 * k for k in range(26))
+DAMPING = 0.01  # added to the diagonal of a Hessian, as a share of its mean
+
+
+@dataclass
+class Range:
+    """Codes of an activation: `round(x / scale)` clamped to `low`..`high`.
+
+    Of unsigned codes with a zero point, these are the codes minus the zero point.
+    """
+
+    scale: float
+    low: int
+    high: int
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Quantise and dequantise a float32 tensor."""
+        return (x / self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)
+
+    @classmethod
+    def symmetric(cls, low: float, high: float, bits: int, signed: bool = True) -> Range:
+        """Cover the larger of -low and high on both sides of zero, or 0..high if not `signed`."""
+        top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        return cls(max(-low if signed else 0.0, high, 1e-10) / top, -top - 1 if signed else 0, top)
+
+    @classmethod
+    def shifted(cls, low: float, high: float, bits: int) -> Range:
+        """Cover low..high, widened to contain zero, which has a code of its own."""
+        low, high, steps = min(low, 0.0), max(high, 0.0), 2**bits - 1
+        scale = max(high - low, 1e-10) / steps
+        zero = round(-low / scale)
+        return cls(scale, -zero, steps - zero)
+
+
+@dataclass
+class Seen:
+    """What calibration saw of one input.
+
+    Attributes:
+        low: least value, of each channel (C,) for layers with weights, () for products.
+        high: largest value, likewise.
+        samples: vectors (n, G, K) for layers with weights, values (n,) for products.
+    """
+
+    low: Tensor | None = None
+    high: Tensor | None = None
+    samples: list[Tensor] = field(default_factory=list)
+
+    def add(self, low: Tensor, high: Tensor, sample: Tensor) -> None:
+        """Take account of one more batch."""
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+        self.samples.append(sample)
+
+
+class MatrixForm:
+    """A layer with weights as G matrix products: output (n, G, R) = input (n, G, K) @ weight (G, R, K)^T.
+
+    G is the number of groups of a convolution, R the number of outputs of a group. K counts the inputs of a
+    group times the cells of the kernel. A transposed convolution whose kernel is its stride gives R the
+    factor of its cells.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, weight = layer, layer.weight
+        self.transposed = isinstance(layer, nn.ConvTranspose2d)
+        self.groups = getattr(layer, "groups", 1)
+        self.cells = 1 if self.transposed else weight[0, 0].numel() if weight.ndim == 4 else 1
+        self.channels = weight.shape[0] if self.transposed else weight.shape[1] * self.groups
+        self.outputs = weight.shape[1] if self.transposed else weight.shape[0]
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Bring a weight of the layer's shape to (G, R, K)."""
+        if self.transposed:
+            return weight.flatten(1).T[None]
+        return weight.reshape(self.groups, self.outputs // self.groups, -1)
+
+    def weight(self, matrix: Tensor) -> Tensor:
+        """Undo `matrix`."""
+        if self.transposed:
+            return matrix[0].T.reshape(self.layer.weight.shape)
+        return matrix.reshape(self.layer.weight.shape)
+
+    def by_column(self, values: Tensor) -> Tensor:
+        """Repeat one value a channel (C,) for the columns of each group: (G, K)."""
+        return values.repeat_interleave(self.cells).view(self.groups, -1)
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """Repeat one value an output channel for the rows of each group: (G, R, 1)."""
+        if self.transposed:
+            return values.repeat_interleave(self.layer.weight[0, 0].numel()).view(1, -1, 1)
+        return values.view(self.groups, -1, 1)
+
+    def of_row(self, values: Tensor) -> Tensor:
+        """Take the sum over the rows of each output channel: (G, R) -> (outputs,)."""
+        return values.reshape(self.outputs, -1).sum(1)
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """View an input as rows of channels (..., C)."""
+        return x.movedim(1, -1) if self.layer.weight.ndim == 4 else x
+
+    def vectors(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Sample input vectors at random places, (count, G, K)."""
+        if self.layer.weight.ndim == 2:
+            rows = x.reshape(-1, self.channels)
+            return rows[torch.randint(len(rows), (count,), generator=generator)].unsqueeze(1)
+        layer, (batch, _, height, width) = self.layer, x.shape
+        # a cell of a transposed convolution's input is one vector
+        kernel, stride, padding = (
+            ((1, 1), (1, 1), (0, 0)) if self.transposed else (layer.kernel_size, layer.stride, layer.padding)
+        )
+        image = torch.randint(batch, (count, 1, 1), generator=generator)
+        rows, columns = (
+            torch.randint((side + 2 * p - k) // s + 1, (count, 1), generator=generator) * s
+            - p
+            + torch.arange(k)
+            for side, k, s, p in zip((height, width), kernel, stride, padding)
+        )
+        rows, columns = rows[:, :, None], columns[:, None]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        found = x[image, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]  # (n, kh, kw, C)
+        return (found * inside[..., None]).permute(0, 3, 1, 2).reshape(count, self.groups, -1)
+
+
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """(n, G, K) and (G, R, K) -> (n, G, R)."""
+    if len(matrix) == 1:
+        return x @ matrix[0].T
+    return torch.einsum("ngk,grk->ngr", x, matrix)
+
+
+@contextmanager
+def switched_off(layers: Iterable[nn.Module]):
+    """Let quantised layers compute in float within the block."""
+    proxies = [m for layer in layers for m in layer.modules() if isinstance(m, QuantProxyFromInjector)]
+    for proxy in proxies:
+        proxy.disable_quant = True
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.disable_quant = False
+
+
+def observe(
+    model: Sam, layers: dict[str, nn.Module], run: Callable[[Sam, dict], object], batches: list, seed: int = 0
+) -> dict[str, list[Seen]]:
+    """Run the model with these layers in float and keep what their inputs look like, by layer's name."""
+    seen: dict[str, list[Seen]] = {name: [] for name in layers}
+    generator = torch.Generator().manual_seed(seed)
+
+    def watch(name: str, form: MatrixForm | None) -> Callable:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found = seen[name] or [Seen() for _ in inputs]
+            seen[name] = found
+            for one, x in zip(found, inputs):
+                x = x.detach().float()
+                if form is None:
+                    flat = x.reshape(-1)
+                    chosen = torch.randint(len(flat), (VALUES // len(batches),), generator=generator)
+                    one.add(flat.min(), flat.max(), flat[chosen])
+                else:
+                    dims = tuple(range(x.ndim - 1))
+                    low, high = form.channels_last(x).amin(dims), form.channels_last(x).amax(dims)
+                    one.add(low, high, form.vectors(x, -(-VECTORS // len(batches)), generator))
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(watch(name, MatrixForm(layer) if hasattr(layer, "weight") else None))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad(), switched_off(layers.values()):
+            for batch in batches:
+                run(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+@dataclass
+class Fitted:
+    """What `fit_layer` has chosen for a layer with weights.
+
+    Attributes:
+        codes: range of the input's codes.
+        factor: (C,), by which the input's channels are multiplied before they are quantised.
+        integers: weight as integers, (G, R, K).
+        scale: (outputs,), scales of the integers.
+        shift: (outputs,), to be added to the bias.
+        error: squared error of the output on the samples, as a share of the output's square.
+    """
+
+    codes: Range
+    factor: Tensor
+    integers: Tensor
+    scale: Tensor
+    shift: Tensor
+    error: float
+
+
+def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, non_negative: bool = False) -> Fitted:
+    """Choose ranges, factors, scales and integers of one layer by the error of its output."""
+    samples = torch.cat(seen.samples)
+    matrix = form.matrix(form.layer.weight.detach())
+    few = samples[torch.linspace(0, len(samples) - 1, min(CHOICE, len(samples))).long()]
+    wanted = product(few, matrix)
+    best: tuple | None = None
+    for factor in channel_factors(form, seen, matrix, recipe):
+        columns = form.by_column(factor)
+        scaled, divided = matrix / columns[:, None], few * columns
+        scale = weight_scale(form, scaled, divided, recipe)
+        rounded = nearest(scaled, form.by_row(scale), recipe.weight_bits) * form.by_row(scale)
+        low, high = float((seen.low * factor).min()), float((seen.high * factor).max())
+        for codes in ranges(low, high, recipe, non_negative):
+            error = float((product(codes.apply(divided), rounded) - wanted).square().mean())
+            if best is None or error < best[0]:
+                best = error, codes, factor, scale, scaled
+    _, codes, factor, scale, scaled = best
+    inputs = codes.apply(samples * form.by_column(factor))
+    rows = form.by_row(scale)
+    if recipe.rounding == "gptq":
+        integers = round_in_turn(scaled, second_moments(inputs), rows, recipe.weight_bits)
+    else:
+        integers = nearest(scaled, rows, recipe.weight_bits)
+    wanted = product(samples, matrix)
+    difference = wanted - product(inputs, integers * rows)
+    shift = form.of_row(difference.mean(0)) * form.outputs / difference[0].numel()  # the mean over its rows
+    if not recipe.bias_correction or form.layer.bias is None:
+        shift = torch.zeros_like(shift)
+    error = (difference - form.by_row(shift)[..., 0]).square().mean() / wanted.square().mean()
+    return Fitted(codes, factor, integers, scale, shift, float(error))
+
+
+def channel_factors(form: MatrixForm, seen: Seen, matrix: Tensor, recipe: Recipe) -> list[Tensor]:
+    """List the factors (C,) to try: all ones, and by recipe those that even out the channels' ranges.
+
+    The inputs of a depthwise convolution are evened out completely, as its weights have scales of their own.
+    """
+    none = torch.ones(form.channels)
+    if not recipe.channel_factors:
+        return [none]
+    inputs = torch.maximum(seen.low.abs(), seen.high.abs()).clamp_min(1e-6)
+    if form.groups > 1:
+        exponents, weights = (1.0,), none
+    else:
+        exponents = recipe.channel_factors
+        weights = matrix.abs().amax((0, 1)).view(form.channels, -1).amax(1).clamp_min(1e-6)
+    factors = []
+    for exponent in exponents:
+        divisor = inputs**exponent / weights ** (1 - exponent)
+        factors.append(1 / (divisor / divisor.max()).clamp_min(SMALLEST_FACTOR))
+    return factors if form.groups > 1 else [none, *factors]
+
+
+def ranges(low: float, high: float, recipe: Recipe, non_negative: bool) -> list[Range]:
+    """List the ranges to try for values in low..high."""
+    bits, found = recipe.activation_bits, []
+    for ratio in RATIOS if recipe.clip else (1.0,):
+        if recipe.zero_point:
+            # a short negative tail, such as GELU's, is kept whole
+            bottom = ratio * low if low < -0.25 * high else max(low, -0.3 * ratio * high)
+            found.append(Range.shifted(bottom, ratio * high, bits))
+        signed = not (recipe.unsigned and non_negative)
+        found.append(Range.symmetric(ratio * low, ratio * high, bits, signed))
+    return found
+
+
+def weight_scale(form: MatrixForm, matrix: Tensor, inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Choose the scale of each output channel, (outputs,), by error or from the largest weight."""
+    top = 2 ** (recipe.weight_bits - 1) - 1
+    largest = matrix.abs().amax(2).reshape(form.outputs, -1).amax(1).clamp_min(1e-12) / top
+    if not recipe.per_channel:
+        largest = largest.max().expand(form.outputs)
+    if not recipe.weight_scales_by_error:
+        return largest.clone()
+    importance = inputs.square().mean(0)[:, None]  # (G, 1, K)
+    best, chosen = None, largest.clone()
+    for ratio in WEIGHT_RATIOS:
+        rows = form.by_row(ratio * largest)
+        error = (nearest(matrix, rows, recipe.weight_bits) * rows - matrix).square().mul(importance).sum(2)
+        error = form.of_row(error)
+        if not recipe.per_channel:
+            error = error.sum().expand(form.outputs)
+        better = torch.ones_like(error, dtype=torch.bool) if best is None else error < best
+        best = error if best is None else torch.where(better, error, best)
+        chosen = torch.where(better, ratio * largest, chosen)
+    return chosen
+
+
+def nearest(matrix: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Round weights to the nearest integer of the narrow range."""
+    top = 2 ** (bits - 1) - 1
+    return (matrix / scale).round_().clamp_(-top, top)
+
+
+def second_moments(inputs: Tensor) -> Tensor:
+    """Mean outer product of the input vectors: (n, G, K) -> (G, K, K) float64."""
+    x = inputs.movedim(1, 0)
+    return (x.transpose(1, 2) @ x).double() / len(inputs)
+
+
+def round_in_turn(matrix: Tensor, moments: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Round weights column by column, the rest of each row making up for the error so far (GPTQ).
+
+    Args:
+        matrix: float weights (G, R, K).
+        moments: second moments of the quantised inputs (G, K, K).
+        scale: (G, R, 1).
+        bits: bit width; the range is narrow.
+
+    Returns:
+        Integers (G, R, K), float32. Columns of large inputs are rounded first.
+    """
+    top = 2 ** (bits - 1) - 1
+    rest, hessian = matrix.double().clone(), moments.clone()
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    damping = DAMPING * diagonal.mean(1, keepdim=True) + 1e-12
+    order = diagonal.argsort(1, descending=True)
+    hessian = hessian + torch.diag_embed(damping.expand_as(diagonal))
+    hessian = hessian.gather(1, order[:, :, None].expand_as(hessian))
+    hessian = hessian.gather(2, order[:, None].expand_as(hessian))
+    columns = order[:, None].expand_as(rest)
+    rest = rest.gather(2, columns)
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    step, integers = scale[..., 0].double(), torch.empty_like(rest)
+    for k in range(rest.shape[2]):
+        integers[..., k] = (rest[..., k] / step).round().clamp(-top, top)
+        error = (rest[..., k] - integers[..., k] * step) / inverse[:, k, k, None]
+        rest[..., k + 1 :] -= error[..., None] * inverse[:, k, None, k + 1 :]
+    return torch.empty_like(integers).scatter_(2, columns, integers).float()
+
+
+def fit_product(seen: Seen, recipe: Recipe, non_negative: bool) -> Range:
+    """Choose the range of one input of a product of activations by the squared error of its values."""
+    values = torch.cat(seen.samples)
+    signed = not (recipe.unsigned and non_negative)
+    tried = (
+        Range.symmetric(ratio * float(seen.low), ratio * float(seen.high), recipe.activation_bits, signed)
+        for ratio in (RATIOS if recipe.clip else (1.0,))
+    )
+    return min(tried, key=lambda codes: float((codes.apply(values) - values).square().mean()))
+
+
+def fit(model: Sam, run: Callable[[Sam, dict], object], batches: Iterable) -> int:
+    """Fit every quantised layer whose scales are not yet set, from what it sees while these layers are float.
+
+    Layers that are quantised and set already keep computing in integers.
+
+    Args:
+        model: freshly quantised, in whole or in part, by a recipe that is `fitted`.
+        run: calls the model on one batch.
+        batches: at most `recipe.statistics_batches` of them are used.
+
+    Returns:
+        Number of batches used.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    recipe = model.recipe
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if (hasattr(module, "weight_quant") or hasattr(module, "a_quant")) and unset_scales(module)
+    }
+    used = list(islice(batches, recipe.statistics_batches))
+    if not used:
+        raise ValueError(
+            "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
+        )
+    seen = observe(model, layers, run, used)
+    finish_statistics(model)
+    for name, layer in layers.items():
+        found = seen.pop(name)
+        if not found:  # SAM's other hypernetworks, which are never computed
+            continue
+        if hasattr(layer, "a_quant"):
+            for quantiser, one in zip((layer.a_quant, layer.b_quant), found):
+                codes = fit_product(one, recipe, not quantiser.act_quant.is_signed)
+                set_scale(quantiser.act_quant, codes.scale)
+        else:
+            write(layer, fit_layer(MatrixForm(layer), found[0], recipe, not layer.input_quant.is_signed))
+    return len(used)
+
+
+def write(layer: nn.Module, fitted: Fitted) -> None:
+    """Put what `fit_layer` has chosen into a quantised layer."""
+    form = MatrixForm(layer)
+    zero_point = -fitted.codes.low if not layer.input_quant.is_signed else 0
+    set_scale(layer.input_quant, fitted.codes.scale, zero_point)
+    set_scale(layer.weight_quant, fitted.scale)
+    with torch.no_grad():
+        layer.weight.copy_(form.weight(fitted.integers * form.by_row(fitted.scale)))
+        if layer.bias is not None:
+            layer.bias += fitted.shift
+        if hasattr(layer, "input_factor"):
+            layer.input_factor.copy_(fitted.factor)

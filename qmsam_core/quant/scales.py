@@ -1,0 +1,63 @@
+"""Scales and zero points of a quantised model: which are not yet set, and how they are set and read."""
+
+import torch
+from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
+from brevitas.proxy.quant_proxy import QuantProxyFromInjector
+from torch import Tensor, nn
+
+
+def unset_scales(model: nn.Module) -> list[ParameterFromRuntimeStatsScaling]:
+    """List the scales that are not yet set from statistics."""
+    scalings = (m for m in model.modules() if isinstance(m, ParameterFromRuntimeStatsScaling))
+    return [m for m in scalings if m.counter <= m.collect_stats_steps]
+
+
+def finish_statistics(model: nn.Module) -> None:
+    """Turn the statistics collected so far into learned scales, whatever the number of batches."""
+    for scaling in unset_scales(model):
+        scaling.init_scale()
+        scaling.eval()
+
+
+def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the learned scales by name, each as the largest representable magnitude.
+
+    These are the scales of activations, and those of weights if the recipe stores them.
+    """
+    return {name: p for name, p in model.named_parameters() if name.endswith("scaling_impl.value")}
+
+
+def arithmetic_of(proxy: QuantProxyFromInjector) -> nn.Module | None:
+    """Return Brevitas' module that computes a quantiser, or None if the recipe puts none there."""
+    fused = getattr(proxy, "fused_activation_quant_proxy", None)
+    return getattr(proxy if fused is None else fused, "tensor_quant", None)
+
+
+def set_scale(proxy: QuantProxyFromInjector, scale: float | Tensor, zero_point: int = 0) -> None:
+    """Set the scale of one quantiser, broadcast to its shape, and its zero point.
+
+    Raises:
+        ValueError: the quantiser is symmetric and the zero point is not 0.
+    """
+    quantiser = arithmetic_of(proxy)
+    with torch.no_grad():
+        threshold = quantiser.int_scaling_impl(quantiser.msb_clamp_bit_width_impl())
+        value = quantiser.scaling_impl.value
+        value.copy_(torch.as_tensor(scale * threshold).reshape(value.shape if value.ndim else ()))
+        stored = getattr(quantiser.zero_point_impl, "value", None)
+        if isinstance(stored, Tensor):
+            stored.fill_(zero_point)
+        elif zero_point:
+            raise ValueError(f"zero point {zero_point} for a symmetric quantiser; expected 0")
+
+
+def inactive_quantisers(model: nn.Module) -> list[str]:
+    """List the quantisers of a model that are switched off or whose scale is not set, by name."""
+    unset = {id(scaling) for scaling in unset_scales(model)}
+    return [
+        name
+        for name, proxy in model.named_modules()
+        if isinstance(proxy, QuantProxyFromInjector)
+        and arithmetic_of(proxy) is not None
+        and (not proxy.is_quant_enabled or any(id(m) in unset for m in proxy.modules()))
+    ]
