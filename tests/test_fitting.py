@@ -11,6 +11,7 @@ from torch import nn
 from qmsam_core.deploy import open_engine
 from qmsam_core.deploy.engines import OpenVinoEngine
 from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.exported import ExportError
 from qmsam_core.models import build_model
 from qmsam_core.quant import RECIPES, calibrate, load_model, quantize, save_model
 from qmsam_core.quant.fake_quant import FusedIntQuant
@@ -198,6 +199,12 @@ def test_quantisers_that_are_off_or_unset_are_named():
             f"image_encoder.neck.{k}.{kind}_quant" for k in (0, 2) for kind in ("input", "weight")
         ]
     assert not inactive_quantisers(model)
+
+
+def test_a_model_without_scales_is_not_exported(tmp_path):
+    with pytest.raises(ExportError, match="have no scale yet, image_encoder"):
+        export_model(quantize(build_model("narrow"), FITTED), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_engines_run_a_fitted_model_in_integers_and_agree_with_fake_quantisation(tmp_path):

@@ -1,9 +1,13 @@
-"""Export a model to files that an engine runs, with a description beside them.
+r"""Export a model to files that an engine runs, with a description beside them.
 
     python -m qmsam_core.deploy.export --model litemedsam --recipe paper -o exported/
 
 Encoder, decoder and, in the fast style, the part `prepare` between them are written as ONNX (QCDQ where
-quantised) and as OpenVINO IR.
+quantised) and as OpenVINO IR. A float model is quantised with your own images, some thirty of them, npz cases
+with boxes or labels; others of them tell how far its masks agree with the float model's:
+
+    python -m qmsam_core.deploy.export --model litemedsam --checkpoint FILE \
+        --recipe fitted --calibrate cases/ -o exported/
 """
 
 import argparse
@@ -12,7 +16,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -27,7 +31,8 @@ from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpo
 from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
-from .exported import FORMAT, ExportError, put_in_place, read_export
+from ..quant.scales import inactive_quantisers
+from .exported import FORMAT, FROM_NOISE, ExportError, put_in_place, read_export
 from .graphs import STYLES, Part, clean, parts_of
 
 OPSET = 17
@@ -60,7 +65,8 @@ def export_model(
         hash of the weights, versions of what made it (`exporter`), and what the clean-up removed.
 
     Raises:
-        ExportError: the recipe has more than 8 bits and the style is `fast`.
+        ExportError: the recipe has more than 8 bits and the style is `fast`; a quantiser is switched off or
+            has no scale yet.
         ValueError: the style is unknown.
     """
     folder = Path(folder)
@@ -69,6 +75,11 @@ def export_model(
     recipe, style = recipe_of(model), style or style_of(model)
     if style == "fast" and max(recipe.weight_bits or 0, recipe.activation_bits or 0) > 8:
         raise ExportError(f"recipe {recipe.name!r} has more than 8 bits; export it with style 'clean'")
+    if idle := inactive_quantisers(model):
+        raise ExportError(
+            f"{len(idle)} quantisers of recipe {recipe.name!r} are off or have no scale yet, "
+            f"{idle[0]} first; calibrate the model before it is exported"
+        )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         work = Path(scratch)
         removed = {}
@@ -228,12 +239,13 @@ def model_to_export(
     seed: int = 0,
     depth: int | None = None,
     image_size: int | None = None,
+    calibration: Callable[[Sam], str] | None = None,
 ) -> tuple[Sam, str]:
     """Return the model that the command line asks for, and a text on where its weights come from.
 
-    A quantised checkpoint of this study keeps its own recipe. A float one is quantised after training, with
-    activation scales from one image of seeded noise. That is enough to measure speed and size, and the text
-    says so.
+    A quantised checkpoint of this study keeps its own recipe. A float one is quantised after training.
+    Without `calibration` its activation scales come from one image of seeded noise. That is enough to measure
+    speed and size, and the text says so.
 
     Args:
         name: a key of `CONFIGS`.
@@ -242,6 +254,7 @@ def model_to_export(
         seed: seed of the random weights and of the noise.
         depth: see `build_model`.
         image_size: see `build_model`.
+        calibration: sets the activation scales of a freshly quantised model, and returns a text on how.
     """
     recipe = find_recipe(recipe_name)
     path = checkpoint_path(checkpoint, name) if checkpoint else None
@@ -253,7 +266,10 @@ def model_to_export(
     )
     if depth is not None:
         origin += f"; {depth} of {CONFIGS[name].encoder.depth} blocks"
-    if recipe.quantised:
+    if recipe.quantised and calibration is not None:
+        model = quantize(model, recipe)
+        origin += f"; {calibration(model)}"
+    elif recipe.quantised:
         generator = torch.Generator().manual_seed(seed)
         box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.image_size
         model = quantize(model, recipe)
@@ -262,7 +278,7 @@ def model_to_export(
             lambda m, x: m(x, box),
             [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)],
         )
-        origin += "; activation scales from one image of noise: for speed and size only"
+        origin += f"; {FROM_NOISE}"
     return model.eval(), origin
 
 
@@ -295,21 +311,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--qonnx", action="store_true", help="also write <part>.qonnx, Brevitas' dialect for FINN"
     )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FOLDER",
+        help="npz cases, in subfolders by modality or not: half set the scales, the others are judged",
+    )
     parser.add_argument("-o", "--output", required=True, type=Path)
     options = parser.parse_args(arguments)
     try:
         checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else RANDOM)
+        checkpoint = None if checkpoint == RANDOM else checkpoint
+        own = None
+        if options.calibrate is not None:
+            if not find_recipe(options.recipe).quantised:
+                raise ExportError("--calibrate: the recipe `float` has no scales; give another --recipe")
+            from .own_images import OwnImages  # it draws, and loading that takes longer than most exports
+
+            own = OwnImages(options.calibrate)
         model, origin = model_to_export(
-            options.model, None if checkpoint == RANDOM else checkpoint, options.recipe
+            options.model, checkpoint, options.recipe, calibration=own and own.calibrate
         )
         facts = export_model(model, options.output, origin, options.style, options.qonnx)
+        print(f"style: {facts['style']}, {STYLES[facts['style']]}")
+        for name, file in facts["files"].items():
+            print(f"{options.output / name}  {file['bytes'] / 1e6:.2f} MB")
+        print(f"weights: {origin}")
+        if own is not None:
+            own.report(build_model(options.model, checkpoint=checkpoint).eval(), model, options.output)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
-    print(f"style: {facts['style']}, {STYLES[facts['style']]}")
-    for name, file in facts["files"].items():
-        print(f"{options.output / name}  {file['bytes'] / 1e6:.2f} MB")
-    print(f"weights: {origin}")
     return 0
 
 

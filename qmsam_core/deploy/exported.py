@@ -10,6 +10,7 @@ import pandas as pd
 from ..provenance.files import sha256
 
 FORMAT = 2
+FROM_NOISE = "activation scales from one image of noise: for speed and size only, its masks are of no use"
 PREPARED = ("cells", "k", "v", "q")
 """Outputs of `prepare`: the inputs of a fast export's decoder that depend on the image alone."""
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..data.transforms import ORDERS
 from .batch import MADE, TIMING, predict_folder
 from .engines import ENGINES, open_engine
+from .exported import FROM_NOISE, ExportError, read_export
 from .memory import memory_size, resident_bytes
 from .predictor import Predictor
 
@@ -129,6 +130,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     progress = None
     try:
+        if FROM_NOISE in read_export(options.model)["origin"]:
+            raise ExportError(
+                f"{options.model}: {FROM_NOISE}; export again with --calibrate and a folder of cases"
+            )
         engine = open_engine(options.engine, options.model, options.threads)
         if options.memory_limit and resident_bytes() > options.memory_limit:
             print(

@@ -33,6 +33,7 @@ class QualitativeRow:
         boxes: (N, 4), px.
         masks: panel name -> labels (H, W), in the order shown.
         dsc: panel name -> DSC 0..1, where known.
+        score: what `dsc` holds, as written below the panels.
     """
 
     title: str
@@ -40,6 +41,7 @@ class QualitativeRow:
     boxes: np.ndarray
     masks: Mapping[str, np.ndarray]
     dsc: Mapping[str, float]
+    score: str = "DSC"
 
     @classmethod
     def of(
@@ -112,7 +114,7 @@ def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
     draw_slice(axes[0], row.image, row.boxes)
     for panel, (name, mask) in zip(axes[1:], row.masks.items()):
         draw_slice(panel, row.image, row.boxes, mask, _close_up(row))
-        panel.set_xlabel(f"DSC {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
+        panel.set_xlabel(f"{row.score} {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
 
 
 def contact_sheet(cases: Sequence[Case], titles: Sequence[str]) -> Figure:
