@@ -15,16 +15,9 @@ from qmsam_core.deploy.exported import ExportError
 from qmsam_core.models import build_model
 from qmsam_core.quant import RECIPES, calibrate, load_model, quantize, save_model
 from qmsam_core.quant.fake_quant import FusedIntQuant
-from qmsam_core.quant.fitting import (
-    MatrixForm,
-    Range,
-    Seen,
-    channel_factors,
-    fit_layer,
-    product,
-    round_in_turn,
-    switched_off,
-)
+from qmsam_core.quant.fitting import Range, Seen, channel_factors, fit_layer, switched_off
+from qmsam_core.quant.matrix_form import MatrixForm, product
+from qmsam_core.quant.rounding import round_in_turn
 from qmsam_core.quant.scales import inactive_quantisers
 from qmsam_core.quant.sensitivity import blocks_of, mask_agreement, sensitivity, signal_to_noise
 

@@ -6,10 +6,12 @@ import pytest
 from small_data import rectangle_case, write_data
 
 from qmsam_core.data import Case
+from qmsam_core.data.archive import CaseError
+from qmsam_core.data.boxed_slices import divide, slices_of
 from qmsam_core.deploy import open_engine
+from qmsam_core.deploy.diagnose import main as diagnose
 from qmsam_core.deploy.export import export_model, main
-from qmsam_core.deploy.exported import ExportError
-from qmsam_core.deploy.own_images import divide, judge, label_map, slices_of, weakest_blocks
+from qmsam_core.deploy.own_images import judge, label_map, weakest_blocks
 from qmsam_core.deploy.predict import main as predict
 from qmsam_core.models import build_model
 
@@ -44,12 +46,12 @@ def test_what_cannot_be_used_is_named(tmp_path):
     assert [one.name for one in slices] == ["good.npz"] and slices[0].group == tmp_path.name
     assert len(left_out) == 2 and any("broken.npz" in line for line in left_out)
     assert any("blank.npz" in line and "no box" in line for line in left_out)
-    with pytest.raises(ExportError, match="found 1 usable case; expected at least 2"):
+    with pytest.raises(ValueError, match="found 1 usable case; expected at least 2"):
         divide(slices)
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(ExportError, match="no .npz files"):
+    with pytest.raises(CaseError, match="no .npz files"):
         slices_of(tmp_path)
 
 
@@ -99,3 +101,12 @@ def test_scales_from_noise_are_refused_by_predict(folder, tmp_path, capsys):
 def test_calibrating_a_float_export_is_refused(folder, tmp_path, capsys):
     arguments = ["--model", "narrow", "--recipe", "float", "--calibrate", str(folder), "-o", str(tmp_path)]
     assert main(arguments) == 2 and "has no scales" in capsys.readouterr().err
+
+
+def test_diagnose_lists_every_block(folder, tmp_path, capsys):
+    assert diagnose([str(folder), "--model", "narrow", "--recipe", "paper"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["part", "block"]
+    assert {"patch_embed", "neck", "mask_product"} <= {line.split()[1] for line in lines}
+    assert diagnose([str(tmp_path / "nothing")]) == 2
+    assert "no .npz files" in capsys.readouterr().err

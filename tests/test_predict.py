@@ -16,6 +16,7 @@ import pytest
 from small_data import rectangle_case
 
 from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
+from qmsam_core.data.cases import boxes_on_slice
 from qmsam_core.deploy import ENGINES, Predictor, batch, engines
 from qmsam_core.deploy.batch import OutputError, predict_folder
 from qmsam_core.deploy.export import export_model
@@ -23,7 +24,7 @@ from qmsam_core.deploy.export import main as export_command
 from qmsam_core.deploy.masks import MaskPainter, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
 from qmsam_core.deploy.predict import main as predict_command
-from qmsam_core.deploy.volume_traversal import boxes_on_slice, follow, plan
+from qmsam_core.deploy.volume_traversal import follow, plan
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
 from qmsam_core.timing.pipelines import AuthorsPipeline, BaselinePipeline, run_pipeline

@@ -210,6 +210,15 @@ def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ids, np.array(boxes, dtype=np.int64).reshape(len(present), 2 * labels.ndim)
 
 
+def boxes_on_slice(boxes: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids (n,) and 2-D boxes (n, 4) of the 3-D boxes (N, 6) that cross slice `z`.
+
+    Both z limits belong to a box.
+    """
+    ids = np.flatnonzero((boxes[:, 2] <= z) & (z <= boxes[:, 5]))
+    return ids, boxes[ids][:, [0, 1, 3, 4]]
+
+
 def write_segmentation(path: str | os.PathLike, segs: np.ndarray) -> None:
     """Write `segs` (H,W) or (D,H,W) atomically: uint8 as the challenge asks, uint16 if labels exceed 255."""
     segs = np.asarray(segs)

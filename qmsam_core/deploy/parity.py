@@ -6,10 +6,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from ..data.cases import Case
+from ..data.cases import Case, boxes_on_slice
 from ..data.transforms import Geometry
 from .engines import Engine
-from .volume_traversal import boxes_on_slice
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -107,6 +107,12 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
+def refuse_noise(folder: Path) -> None:
+    """Raise `ExportError` if an export was made for its speed only, with scales that fit no image."""
+    if FROM_NOISE in read_export(folder)["origin"]:
+        raise ExportError(f"{folder}: {FROM_NOISE}; export again with --calibrate and a folder of cases")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring. Returns the exit code."""
     options = command_line().parse_args(arguments)
@@ -130,10 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     progress = None
     try:
-        if FROM_NOISE in read_export(options.model)["origin"]:
-            raise ExportError(
-                f"{options.model}: {FROM_NOISE}; export again with --calibrate and a folder of cases"
-            )
+        refuse_noise(options.model)
         engine = open_engine(options.engine, options.model, options.threads)
         if options.memory_limit and resident_bytes() > options.memory_limit:
             print(

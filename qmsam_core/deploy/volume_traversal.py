@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.cases import Case
+from ..data.cases import Case, boxes_on_slice
 from ..data.transforms import Geometry
 
 BASELINE_MARGIN = 3 / 256
@@ -35,15 +35,6 @@ class Visit:
     ids: np.ndarray
     before: int | None = None
     again: bool = False
-
-
-def boxes_on_slice(boxes: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids (n,) and 2-D boxes (n, 4) of the 3-D boxes (N, 6) that cross slice `z`.
-
-    Both z limits belong to a box.
-    """
-    ids = np.flatnonzero((boxes[:, 2] <= z) & (z <= boxes[:, 5]))
-    return ids, boxes[ids][:, [0, 1, 3, 4]]
 
 
 def boxes_in_plane(case: Case) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import find_objects
 
-from ..data.cases import Case
+from ..data.cases import Case, boxes_on_slice
 from .figure_style import WIDTH, new_figure
 from .paper_tables import MODALITIES
 
@@ -153,10 +153,7 @@ def fullest_slice(case: Case) -> int | None:
 
 def boxes_on(case: Case, z: int | None) -> np.ndarray:
     """Boxes of a case on slice `z` (None for an image), (N, 4) px: x_min, y_min, x_max, y_max."""
-    if z is None:
-        return case.boxes
-    met = case.boxes[(case.boxes[:, 2] <= z) & (z <= case.boxes[:, 5])]
-    return met[:, [0, 1, 3, 4]]
+    return case.boxes if z is None else boxes_on_slice(case.boxes, z)[1]
 
 
 def draw_slice(

@@ -1,6 +1,7 @@
 """Quantisation: recipes as data, conversion of a float model by replacing its layers, and storage."""
 
-from .convert import QuantMatMul, calibrate, fold_batch_norm, quantize
+from .calibration import calibrate
+from .convert import QuantMatMul, fold_batch_norm, quantize
 from .recipes import PARTS, RECIPES, Recipe, find_recipe
 from .scales import scale_parameters
 from .storage import describe_model, load_model, save_model

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..models import MatMul, Sam
-from .fitting import fit
 from .recipes import PARTS, RECIPES, Recipe, activation_quantizer, find_recipe, weight_quantizer
-from .scales import finish_statistics, unset_scales
 
 # Modules whose first input comes from a softmax or a ReLU. The encoders' activation, GELU, can be negative.
 NON_NEGATIVE = re.compile(
@@ -190,39 +188,3 @@ def fold_batch_norm(module: nn.Module) -> None:
             )
             convolution.weight, convolution.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
             del child.bn
-
-
-def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterable) -> int:
-    """Set the activation scales from run-time statistics, without gradients.
-
-    Afterwards the scales are ordinary learned parameters.
-
-    Args:
-        model: freshly quantised.
-        run: calls the model on one batch, e.g. `lambda model, batch: model(batch["image"], batch["box"])`.
-        batches: at most `recipe.statistics_batches` of them are used.
-
-    Returns:
-        Number of batches used.
-
-    Raises:
-        ValueError: there is no batch.
-    """
-    if model.recipe.fitted:
-        return fit(model, run, batches)
-    scalings = unset_scales(model)
-    for scaling in scalings:  # not the whole model, so that batch-norm statistics stay as they are
-        scaling.train()
-    used = 0
-    with torch.no_grad():
-        for batch in batches:
-            run(model, batch)
-            used += 1
-            if used >= model.recipe.statistics_batches:
-                break
-    if used == 0:
-        raise ValueError(
-            "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
-        )
-    finish_statistics(model)
-    return used

@@ -23,7 +23,9 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import Tensor, nn
 
 from ..models import Sam
+from .matrix_form import MatrixForm, product
 from .recipes import Recipe
+from .rounding import nearest, round_in_turn, second_moments, weight_scale
 from .scales import finish_statistics, set_scale, unset_scales
 
 VECTORS = 2400  # inputs sampled of each layer over all batches
@@ -32,8 +34,6 @@ VALUES = 100_000  # values sampled of each input of a product of activations
 RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0.1, 0.07)
 """Shares of the largest range that clipping tries."""
 SMALLEST_FACTOR = 1 / 64  # a channel's factor lies between this and 1, up to a common factor
-WEIGHT_RATIOS = tuple(0.5 + 0.02 * k for k in range(26))
-DAMPING = 0.01  # added to the diagonal of a Hessian, as a share of its mean
 
 
 @dataclass
@@ -85,82 +85,6 @@ class Seen:
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         self.samples.append(sample)
-
-
-class MatrixForm:
-    """A layer with weights as G matrix products: output (n, G, R) = input (n, G, K) @ weight (G, R, K)^T.
-
-    G is the number of groups of a convolution, R the number of outputs of a group. K counts the inputs of a
-    group times the cells of the kernel. A transposed convolution whose kernel is its stride gives R the
-    factor of its cells.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer, weight = layer, layer.weight
-        self.transposed = isinstance(layer, nn.ConvTranspose2d)
-        self.groups = getattr(layer, "groups", 1)
-        self.cells = 1 if self.transposed else weight[0, 0].numel() if weight.ndim == 4 else 1
-        self.channels = weight.shape[0] if self.transposed else weight.shape[1] * self.groups
-        self.outputs = weight.shape[1] if self.transposed else weight.shape[0]
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """Bring a weight of the layer's shape to (G, R, K)."""
-        if self.transposed:
-            return weight.flatten(1).T[None]
-        return weight.reshape(self.groups, self.outputs // self.groups, -1)
-
-    def weight(self, matrix: Tensor) -> Tensor:
-        """Undo `matrix`."""
-        if self.transposed:
-            return matrix[0].T.reshape(self.layer.weight.shape)
-        return matrix.reshape(self.layer.weight.shape)
-
-    def by_column(self, values: Tensor) -> Tensor:
-        """Repeat one value a channel (C,) for the columns of each group: (G, K)."""
-        return values.repeat_interleave(self.cells).view(self.groups, -1)
-
-    def by_row(self, values: Tensor) -> Tensor:
-        """Repeat one value an output channel for the rows of each group: (G, R, 1)."""
-        if self.transposed:
-            return values.repeat_interleave(self.layer.weight[0, 0].numel()).view(1, -1, 1)
-        return values.view(self.groups, -1, 1)
-
-    def of_row(self, values: Tensor) -> Tensor:
-        """Take the sum over the rows of each output channel: (G, R) -> (outputs,)."""
-        return values.reshape(self.outputs, -1).sum(1)
-
-    def channels_last(self, x: Tensor) -> Tensor:
-        """View an input as rows of channels (..., C)."""
-        return x.movedim(1, -1) if self.layer.weight.ndim == 4 else x
-
-    def vectors(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Sample input vectors at random places, (count, G, K)."""
-        if self.layer.weight.ndim == 2:
-            rows = x.reshape(-1, self.channels)
-            return rows[torch.randint(len(rows), (count,), generator=generator)].unsqueeze(1)
-        layer, (batch, _, height, width) = self.layer, x.shape
-        # a cell of a transposed convolution's input is one vector
-        kernel, stride, padding = (
-            ((1, 1), (1, 1), (0, 0)) if self.transposed else (layer.kernel_size, layer.stride, layer.padding)
-        )
-        image = torch.randint(batch, (count, 1, 1), generator=generator)
-        rows, columns = (
-            torch.randint((side + 2 * p - k) // s + 1, (count, 1), generator=generator) * s
-            - p
-            + torch.arange(k)
-            for side, k, s, p in zip((height, width), kernel, stride, padding)
-        )
-        rows, columns = rows[:, :, None], columns[:, None]
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        found = x[image, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]  # (n, kh, kw, C)
-        return (found * inside[..., None]).permute(0, 3, 1, 2).reshape(count, self.groups, -1)
-
-
-def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """(n, G, K) and (G, R, K) -> (n, G, R)."""
-    if len(matrix) == 1:
-        return x @ matrix[0].T
-    return torch.einsum("ngk,grk->ngr", x, matrix)
 
 
 @contextmanager
@@ -300,71 +224,6 @@ def ranges(low: float, high: float, recipe: Recipe, non_negative: bool) -> list[
         signed = not (recipe.unsigned and non_negative)
         found.append(Range.symmetric(ratio * low, ratio * high, bits, signed))
     return found
-
-
-def weight_scale(form: MatrixForm, matrix: Tensor, inputs: Tensor, recipe: Recipe) -> Tensor:
-    """Choose the scale of each output channel, (outputs,), by error or from the largest weight."""
-    top = 2 ** (recipe.weight_bits - 1) - 1
-    largest = matrix.abs().amax(2).reshape(form.outputs, -1).amax(1).clamp_min(1e-12) / top
-    if not recipe.per_channel:
-        largest = largest.max().expand(form.outputs)
-    if not recipe.weight_scales_by_error:
-        return largest.clone()
-    importance = inputs.square().mean(0)[:, None]  # (G, 1, K)
-    best, chosen = None, largest.clone()
-    for ratio in WEIGHT_RATIOS:
-        rows = form.by_row(ratio * largest)
-        error = (nearest(matrix, rows, recipe.weight_bits) * rows - matrix).square().mul(importance).sum(2)
-        error = form.of_row(error)
-        if not recipe.per_channel:
-            error = error.sum().expand(form.outputs)
-        better = torch.ones_like(error, dtype=torch.bool) if best is None else error < best
-        best = error if best is None else torch.where(better, error, best)
-        chosen = torch.where(better, ratio * largest, chosen)
-    return chosen
-
-
-def nearest(matrix: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Round weights to the nearest integer of the narrow range."""
-    top = 2 ** (bits - 1) - 1
-    return (matrix / scale).round_().clamp_(-top, top)
-
-
-def second_moments(inputs: Tensor) -> Tensor:
-    """Mean outer product of the input vectors: (n, G, K) -> (G, K, K) float64."""
-    x = inputs.movedim(1, 0)
-    return (x.transpose(1, 2) @ x).double() / len(inputs)
-
-
-def round_in_turn(matrix: Tensor, moments: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Round weights column by column, the rest of each row making up for the error so far (GPTQ).
-
-    Args:
-        matrix: float weights (G, R, K).
-        moments: second moments of the quantised inputs (G, K, K).
-        scale: (G, R, 1).
-        bits: bit width; the range is narrow.
-
-    Returns:
-        Integers (G, R, K), float32. Columns of large inputs are rounded first.
-    """
-    top = 2 ** (bits - 1) - 1
-    rest, hessian = matrix.double().clone(), moments.clone()
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    damping = DAMPING * diagonal.mean(1, keepdim=True) + 1e-12
-    order = diagonal.argsort(1, descending=True)
-    hessian = hessian + torch.diag_embed(damping.expand_as(diagonal))
-    hessian = hessian.gather(1, order[:, :, None].expand_as(hessian))
-    hessian = hessian.gather(2, order[:, None].expand_as(hessian))
-    columns = order[:, None].expand_as(rest)
-    rest = rest.gather(2, columns)
-    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
-    step, integers = scale[..., 0].double(), torch.empty_like(rest)
-    for k in range(rest.shape[2]):
-        integers[..., k] = (rest[..., k] / step).round().clamp(-top, top)
-        error = (rest[..., k] - integers[..., k] * step) / inverse[:, k, k, None]
-        rest[..., k + 1 :] -= error[..., None] * inverse[:, k, None, k + 1 :]
-    return torch.empty_like(integers).scatter_(2, columns, integers).float()
 
 
 def fit_product(seen: Seen, recipe: Recipe, non_negative: bool) -> Range:

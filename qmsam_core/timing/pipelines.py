@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..data.cases import Case, write_segmentation
+from ..data.cases import Case, boxes_on_slice, write_segmentation
 from ..data.transforms import Geometry
 from ..deploy.engines import Engine, open_engine
 from ..deploy.predictor import Predictor
-from ..deploy.volume_traversal import boxes_in_plane, boxes_on_slice, follow
+from ..deploy.volume_traversal import boxes_in_plane, follow
 
 RELEASED_BLOCK = 96
 """Boxes that the authors' script decodes at once."""

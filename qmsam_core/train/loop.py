@@ -110,10 +110,8 @@ def train_epoch(
         try:
             losses = trainer.step(batch)
         except TrainingError as error:
-            raise TrainingError(
-                f"stage {job.stage.number}, epoch {epoch}, step {at.step}: {error}; "
-                "the last good epoch is kept"
-            ) from None
+            where = f"stage {job.stage.number}, epoch {epoch}, step {at.step}"
+            raise TrainingError(f"{where}: {error}; the last good epoch is kept") from None
         at.step, at.seen = at.step + 1, at.seen + len(batch["name"])
         at.sums = {name: at.sums.get(name, 0.0) + value for name, value in losses.items()}
         at.seconds = time.perf_counter() - started

@@ -1,0 +1,72 @@
+"""Set the scales of a freshly quantised model from data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models import Sam
+from .fitting import fit
+from .scales import finish_statistics, unset_scales
+
+BATCH = 4
+
+
+class Slice(Protocol):
+    """A slice that calibrates, such as `data.boxed_slices.BoxedSlice`."""
+
+    def inputs(self, size: int) -> tuple[np.ndarray, np.ndarray, object]:
+        """Return an image (3, size, size), boxes (n, 4) in model px, and whatever else."""
+
+
+def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterable) -> int:
+    """Set the activation scales from run-time statistics, without gradients.
+
+    Afterwards the scales are ordinary learned parameters.
+
+    Args:
+        model: freshly quantised.
+        run: calls the model on one batch, e.g. `lambda model, batch: model(batch["image"], batch["box"])`.
+        batches: at most `recipe.statistics_batches` of them are used.
+
+    Returns:
+        Number of batches used.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    if model.recipe.fitted:
+        return fit(model, run, batches)
+    scalings = unset_scales(model)
+    for scaling in scalings:  # not the whole model, so that batch-norm statistics stay as they are
+        scaling.train()
+    used = 0
+    with torch.no_grad():
+        for batch in batches:
+            run(model, batch)
+            used += 1
+            if used >= model.recipe.statistics_batches:
+                break
+    if used == 0:
+        raise ValueError(
+            "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
+        )
+    finish_statistics(model)
+    return used
+
+
+def calibrate_on(model: Sam, slices: Sequence[Slice]) -> int:
+    """Set the scales of a freshly quantised model from slices and the largest box of each."""
+    inputs = [one.inputs(model.image_size) for one in slices]
+    batches = [
+        {
+            "image": torch.from_numpy(np.stack([image for image, _, _ in inputs[i : i + BATCH]])),
+            "box": torch.from_numpy(np.stack([boxes[0] for _, boxes, _ in inputs[i : i + BATCH]])),
+        }
+        for i in range(0, len(inputs), BATCH)
+    ]
+    return calibrate(model, lambda m, batch: m(batch["image"], batch["box"]), batches)
