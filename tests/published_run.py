@@ -84,7 +84,7 @@ def shown_tables() -> list[str]:
     """Return HTML as notebooks show it, styled and plain: the wide tables and a recipe with long texts."""
     tables, recipe = wide_tables(), pd.Series(vars(RECIPES["deploy"]), name="deploy").to_frame()
     with pd.option_context("display.max_colwidth", None):
-        plain = [frame._repr_html_() for frame in (tables["table3"], recipe, recipe.T)]
+        plain = [frame._repr_html_() for frame in (tables["table3"], recipe, recipe.loc[:"in_float"].T)]
     return [styled(frame, caption(Params(), name)).to_html() for name, frame in tables.items()] + plain
 
 

@@ -99,7 +99,8 @@ def test_the_ellipse_and_post_training_quantisation_stand_beside_the_stages(run)
     assert scores[["dsc", "nsd"]].stack().between(0, 1).all()
 
 
-@pytest.mark.parametrize("model, least", [("float", 0.9999), ("int8", 0.995)])
+# in int8, values at the edge of two codes fall to either side with the order of the sums; most at 64 px
+@pytest.mark.parametrize("model, least", [("float", 0.9999), ("int8", 0.99)])
 def test_engines_agree_with_pytorch(run, model, least):
     folder, _ = run
     parity = pd.read_csv(folder / "05_export" / "parity.csv").set_index(["model", "engine"])["equal pixels"]
