@@ -13,9 +13,9 @@ from qmsam_core.deploy.engines import OpenVinoEngine
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.exported import ExportError
 from qmsam_core.models import build_model
-from qmsam_core.quant import RECIPES, calibrate, load_model, quantize, save_model
+from qmsam_core.quant import RECIPES, calibrate, load_model, quantize, save_model, scale_parameters
 from qmsam_core.quant.fake_quant import FusedIntQuant
-from qmsam_core.quant.fitting import Range, Seen, channel_factors, fit_layer, switched_off
+from qmsam_core.quant.fitting import Range, Seen, channel_factors, fit_layer, ranges, switched_off
 from qmsam_core.quant.matrix_form import MatrixForm, product
 from qmsam_core.quant.rounding import round_in_turn
 from qmsam_core.quant.scales import inactive_quantisers
@@ -169,6 +169,18 @@ def test_fitting_loses_less_than_statistics_alone():
     assert errors["fitted"] < 0.5 * errors["deploy"]
 
 
+def test_a_scale_a_tensor_can_be_fitted_too():
+    quantised = quantize(uneven(), replace(FITTED, per_channel=False))
+    calibrate(quantised, run, batches())
+    assert relative_error(outputs(quantised), outputs(uneven())) < 0.5
+
+
+def test_signed_ranges_stand_beside_those_with_a_zero_point():
+    # symmetric values fill signed codes; 0..255 alone would cut the negative half
+    tried = ranges(-1.0, 1.0, replace(FITTED, clip=False), signed=False)
+    assert [(codes.low, codes.high) for codes in tried] == [(-128, 127), (-128, 127)]
+
+
 def test_a_fitted_model_is_stored_whole(tmp_path):
     model = quantize(uneven(), FITTED)
     calibrate(model, run, batches())
@@ -189,6 +201,7 @@ def test_stage_two_fits_the_decoder_alone():
 def test_quantisers_that_are_off_or_unset_are_named():
     model = quantize(build_model("narrow"), FITTED)
     assert "image_encoder.neck.0.input_quant" in inactive_quantisers(model)
+    assert all(scale.ndim == 0 for scale in scale_parameters(model).values())  # of activations alone
     calibrate(model, run, batches())
     with switched_off([model.image_encoder.neck]):
         assert inactive_quantisers(model) == [

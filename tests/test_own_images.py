@@ -1,5 +1,7 @@
 """Quantising with one's own images: which slices are taken, how they are divided, judged and reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,8 @@ from qmsam_core.deploy.export import export_model, main
 from qmsam_core.deploy.own_images import judge, label_map, weakest_blocks
 from qmsam_core.deploy.predict import main as predict
 from qmsam_core.models import build_model
+from qmsam_core.quant import RECIPES, quantize
+from qmsam_core.quant.calibration import calibrate_on
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,17 @@ def test_no_slice_both_calibrates_and_judges(folder):
     assert {one.group for one in calibration} == {one.group for one in judging} == {"CT", "US"}
     single_of_each = [slices[0], slices[1]]
     assert [len(part) for part in divide(single_of_each)] == [1, 1]
+
+
+def test_every_slice_counts_in_calibration(folder, monkeypatch):
+    slices, _ = slices_of(folder)
+    model = quantize(
+        build_model("narrow"), replace(RECIPES["fitted"], name="few", in_float=(), statistics_batches=4)
+    )
+    seen = []
+    monkeypatch.setattr("qmsam_core.quant.calibration.fit", lambda m, run, batches: seen.extend(batches))
+    calibrate_on(model, slices)
+    assert len(seen) <= 4 and sum(len(batch["image"]) for batch in seen) == len(slices) == 6
 
 
 def test_the_float_export_agrees_fully_with_its_model(folder, tmp_path):

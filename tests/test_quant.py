@@ -121,7 +121,7 @@ def test_sixteen_bits_come_close_to_the_float_model(images):
     assert (outputs - reference).abs().max() < 2e-3 * reference.abs().max()
 
 
-@pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
+@pytest.mark.parametrize("recipe", ["paper", "deploy", "released", "fitted"])
 def test_eight_bits_stay_near_the_float_model(images, recipe):
     reference, outputs = run(build_model("narrow"), images), run(quantised(images, recipe), images)
     assert (outputs - reference).norm() < 0.2 * reference.norm()

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from ..data.boxed_slices import BoxedSlice, divide, slices_of
 from ..evaluate.case_figures import QualitativeRow, gallery_figure
 from ..models import Sam
+from ..provenance.files import write_atomic
 from ..quant.calibration import calibrate_on
 from ..quant.sensitivity import mask_agreement, sensitivity
 from .engines import Engine, open_engine
@@ -137,8 +138,8 @@ class OwnImages:
     def report(self, float_model: Sam, model: Sam, folder: Path) -> None:
         """Print how far an export's masks agree with float's; write agreement.csv and .png beside it."""
         found = judge(float_model, open_engine("openvino", folder), self.judging)
-        found.table.to_csv(folder / "agreement.csv", index=False)
-        found.figure.savefig(folder / "agreement.png")
+        write_atomic(folder / "agreement.csv", lambda path: found.table.to_csv(path, index=False))
+        write_atomic(folder / "agreement.png", lambda path: found.figure.savefig(path, format="png"))
         table = found.by_group
         table[["agreement", "lowest"]] = (100 * table[["agreement", "lowest"]]).round(1)
         print(f"agreement with the float model's masks, % Dice, on {len(self.judging)} other slices:")

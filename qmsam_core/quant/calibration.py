@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,6 @@ from torch import Tensor
 from ..models import Sam
 from .fitting import fit
 from .scales import finish_statistics, unset_scales
-
-BATCH = 4
 
 
 class Slice(Protocol):
@@ -39,34 +38,35 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
     Raises:
         ValueError: there is no batch.
     """
-    if model.recipe.fitted:
-        return fit(model, run, batches)
-    scalings = unset_scales(model)
-    for scaling in scalings:  # not the whole model, so that batch-norm statistics stay as they are
-        scaling.train()
-    used = 0
-    with torch.no_grad():
-        for batch in batches:
-            run(model, batch)
-            used += 1
-            if used >= model.recipe.statistics_batches:
-                break
-    if used == 0:
+    used = list(islice(batches, model.recipe.statistics_batches))
+    if not used:
         raise ValueError(
             "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
         )
+    if model.recipe.fitted:
+        fit(model, run, used)
+        return len(used)
+    for scaling in unset_scales(model):  # not the whole model, so that batch-norm statistics stay as they are
+        scaling.train()
+    with torch.no_grad():
+        for batch in used:
+            run(model, batch)
     finish_statistics(model)
-    return used
+    return len(used)
 
 
 def calibrate_on(model: Sam, slices: Sequence[Slice]) -> int:
-    """Set the scales of a freshly quantised model from slices and the largest box of each."""
+    """Set the scales of a freshly quantised model from slices and the largest box of each.
+
+    The slices are spread over as many batches as the recipe takes, so that each of them counts.
+    """
     inputs = [one.inputs(model.image_size) for one in slices]
+    size = -(-len(inputs) // model.recipe.statistics_batches)
     batches = [
         {
-            "image": torch.from_numpy(np.stack([image for image, _, _ in inputs[i : i + BATCH]])),
-            "box": torch.from_numpy(np.stack([boxes[0] for _, boxes, _ in inputs[i : i + BATCH]])),
+            "image": torch.from_numpy(np.stack([image for image, _, _ in inputs[i : i + size]])),
+            "box": torch.from_numpy(np.stack([boxes[0] for _, boxes, _ in inputs[i : i + size]])),
         }
-        for i in range(0, len(inputs), BATCH)
+        for i in range(0, len(inputs), size)
     ]
     return calibrate(model, lambda m, batch: m(batch["image"], batch["box"]), batches)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
@@ -81,7 +80,8 @@ class Seen:
     samples: list[Tensor] = field(default_factory=list)
 
     def add(self, low: Tensor, high: Tensor, sample: Tensor) -> None:
-        """Take account of one more batch."""
+        """Take account of one more batch, on the CPU."""
+        low, high, sample = low.cpu(), high.cpu(), sample.cpu()
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         self.samples.append(sample)
@@ -159,10 +159,13 @@ class Fitted:
     error: float
 
 
-def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, non_negative: bool = False) -> Fitted:
-    """Choose ranges, factors, scales and integers of one layer by the error of its output."""
+def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True) -> Fitted:
+    """Choose ranges, factors, scales and integers of one layer by the error of its output.
+
+    `signed` says whether the codes of a symmetric range have a sign. With a zero point both kinds are tried.
+    """
     samples = torch.cat(seen.samples)
-    matrix = form.matrix(form.layer.weight.detach())
+    matrix = form.matrix(form.layer.weight.detach().cpu())
     few = samples[torch.linspace(0, len(samples) - 1, min(CHOICE, len(samples))).long()]
     wanted = product(few, matrix)
     best: tuple | None = None
@@ -172,7 +175,7 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, non_negative: bool =
         scale = weight_scale(form, scaled, divided, recipe)
         rounded = nearest(scaled, form.by_row(scale), recipe.weight_bits) * form.by_row(scale)
         low, high = float((seen.low * factor).min()), float((seen.high * factor).max())
-        for codes in ranges(low, high, recipe, non_negative):
+        for codes in ranges(low, high, recipe, signed):
             error = float((product(codes.apply(divided), rounded) - wanted).square().mean())
             if best is None or error < best[0]:
                 best = error, codes, factor, scale, scaled
@@ -213,7 +216,7 @@ def channel_factors(form: MatrixForm, seen: Seen, matrix: Tensor, recipe: Recipe
     return factors if form.groups > 1 else [none, *factors]
 
 
-def ranges(low: float, high: float, recipe: Recipe, non_negative: bool) -> list[Range]:
+def ranges(low: float, high: float, recipe: Recipe, signed: bool) -> list[Range]:
     """List the ranges to try for values in low..high."""
     bits, found = recipe.activation_bits, []
     for ratio in RATIOS if recipe.clip else (1.0,):
@@ -221,15 +224,13 @@ def ranges(low: float, high: float, recipe: Recipe, non_negative: bool) -> list[
             # a short negative tail, such as GELU's, is kept whole
             bottom = ratio * low if low < -0.25 * high else max(low, -0.3 * ratio * high)
             found.append(Range.shifted(bottom, ratio * high, bits))
-        signed = not (recipe.unsigned and non_negative)
-        found.append(Range.symmetric(ratio * low, ratio * high, bits, signed))
+        found.append(Range.symmetric(ratio * low, ratio * high, bits, signed or recipe.zero_point))
     return found
 
 
-def fit_product(seen: Seen, recipe: Recipe, non_negative: bool) -> Range:
+def fit_product(seen: Seen, recipe: Recipe, signed: bool) -> Range:
     """Choose the range of one input of a product of activations by the squared error of its values."""
     values = torch.cat(seen.samples)
-    signed = not (recipe.unsigned and non_negative)
     tried = (
         Range.symmetric(ratio * float(seen.low), ratio * float(seen.high), recipe.activation_bits, signed)
         for ratio in (RATIOS if recipe.clip else (1.0,))
@@ -237,46 +238,33 @@ def fit_product(seen: Seen, recipe: Recipe, non_negative: bool) -> Range:
     return min(tried, key=lambda codes: float((codes.apply(values) - values).square().mean()))
 
 
-def fit(model: Sam, run: Callable[[Sam, dict], object], batches: Iterable) -> int:
+def fit(model: Sam, run: Callable[[Sam, dict], object], batches: list) -> None:
     """Fit every quantised layer whose scales are not yet set, from what it sees while these layers are float.
 
-    Layers that are quantised and set already keep computing in integers.
+    Layers that are quantised and set already keep computing in integers. What was seen is kept, and the
+    layers are fitted, on the CPU.
 
     Args:
         model: freshly quantised, in whole or in part, by a recipe that is `fitted`.
         run: calls the model on one batch.
-        batches: at most `recipe.statistics_batches` of them are used.
-
-    Returns:
-        Number of batches used.
-
-    Raises:
-        ValueError: there is no batch.
+        batches: at least one.
     """
-    recipe = model.recipe
     layers = {
         name: module
         for name, module in model.named_modules()
         if (hasattr(module, "weight_quant") or hasattr(module, "a_quant")) and unset_scales(module)
     }
-    used = list(islice(batches, recipe.statistics_batches))
-    if not used:
-        raise ValueError(
-            "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
-        )
-    seen = observe(model, layers, run, used)
+    seen = observe(model, layers, run, batches)
     finish_statistics(model)
     for name, layer in layers.items():
         found = seen.pop(name)
         if not found:  # SAM's other hypernetworks, which are never computed
             continue
         if hasattr(layer, "a_quant"):
-            for quantiser, one in zip((layer.a_quant, layer.b_quant), found):
-                codes = fit_product(one, recipe, not quantiser.act_quant.is_signed)
-                set_scale(quantiser.act_quant, codes.scale)
+            for quantiser, one in zip((layer.a_quant.act_quant, layer.b_quant.act_quant), found):
+                set_scale(quantiser, fit_product(one, model.recipe, quantiser.is_signed).scale)
         else:
-            write(layer, fit_layer(MatrixForm(layer), found[0], recipe, not layer.input_quant.is_signed))
-    return len(used)
+            write(layer, fit_layer(MatrixForm(layer), found[0], model.recipe, layer.input_quant.is_signed))
 
 
 def write(layer: nn.Module, fitted: Fitted) -> None:
@@ -288,6 +276,6 @@ def write(layer: nn.Module, fitted: Fitted) -> None:
     with torch.no_grad():
         layer.weight.copy_(form.weight(fitted.integers * form.by_row(fitted.scale)))
         if layer.bias is not None:
-            layer.bias += fitted.shift
+            layer.bias += fitted.shift.to(layer.bias.device)
         if hasattr(layer, "input_factor"):
             layer.input_factor.copy_(fitted.factor)

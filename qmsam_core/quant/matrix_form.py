@@ -70,7 +70,7 @@ class MatrixForm:
         rows, columns = rows[:, :, None], columns[:, None]
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         found = x[image, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]  # (n, kh, kw, C)
-        return (found * inside[..., None]).permute(0, 3, 1, 2).reshape(count, self.groups, -1)
+        return (found * inside[..., None].to(x.device)).permute(0, 3, 1, 2).reshape(count, self.groups, -1)
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:

@@ -20,11 +20,9 @@ def finish_statistics(model: nn.Module) -> None:
 
 
 def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the learned scales by name, each as the largest representable magnitude.
-
-    These are the scales of activations, and those of weights if the recipe stores them.
-    """
-    return {name: p for name, p in model.named_parameters() if name.endswith("scaling_impl.value")}
+    """Return the learned activation scales by name, each (0-D) as the largest representable magnitude."""
+    ending = "fused_activation_quant_proxy.tensor_quant.scaling_impl.value"
+    return {name: p for name, p in model.named_parameters() if name.endswith(ending)}
 
 
 def arithmetic_of(proxy: QuantProxyFromInjector) -> nn.Module | None:
@@ -34,16 +32,18 @@ def arithmetic_of(proxy: QuantProxyFromInjector) -> nn.Module | None:
 
 
 def set_scale(proxy: QuantProxyFromInjector, scale: float | Tensor, zero_point: int = 0) -> None:
-    """Set the scale of one quantiser, broadcast to its shape, and its zero point.
+    """Set the scale of one quantiser and its zero point.
+
+    The scale is a number, or has one value a channel. A quantiser of whole tensors takes the largest.
 
     Raises:
         ValueError: the quantiser is symmetric and the zero point is not 0.
     """
     quantiser = arithmetic_of(proxy)
     with torch.no_grad():
-        threshold = quantiser.int_scaling_impl(quantiser.msb_clamp_bit_width_impl())
-        value = quantiser.scaling_impl.value
-        value.copy_(torch.as_tensor(scale * threshold).reshape(value.shape if value.ndim else ()))
+        threshold = float(quantiser.int_scaling_impl(quantiser.msb_clamp_bit_width_impl()))
+        value, scale = quantiser.scaling_impl.value, torch.as_tensor(scale) * threshold
+        value.copy_(scale.reshape(value.shape) if scale.numel() == value.numel() else scale.max())
         stored = getattr(quantiser.zero_point_impl, "value", None)
         if isinstance(stored, Tensor):
             stored.fill_(zero_point)

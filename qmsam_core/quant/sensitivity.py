@@ -57,7 +57,6 @@ def sensitivity(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.Dat
         quantised: the embedding, or the mask logits), `alone agreement` (mean Dice of the masks with float's,
         0..1), `so far db` (signal-to-noise of the block's own output with everything before it quantised).
     """
-    rows = []
     blocks = list(blocks_of(model))
     alone: dict[tuple[str, str], list[tuple[float, float]]] = {block: [] for block in blocks}
     so_far: dict[tuple[str, str], list[float]] = {block: [] for block in blocks}
@@ -68,8 +67,7 @@ def sensitivity(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.Dat
             expected, embedding, logits = outputs_by_block(float_model, image, box)
             found, _, _ = outputs_by_block(model, image, box)
             for block in blocks:
-                if block in expected:
-                    so_far[block].append(signal_to_noise(expected[block], found[block]))
+                so_far[block].append(signal_to_noise(expected[block], found[block]))
                 part, name = block
                 own = getattr(mixed, PARTS[part])
                 kept = own.get_submodule(name)
@@ -83,11 +81,7 @@ def sensitivity(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.Dat
                     noise = signal_to_noise(logits, decoded)
                 own.set_submodule(name, kept)
                 alone[block].append((noise, float(mask_agreement(logits > 0, decoded > 0).mean())))
-    for block in blocks:
-        if not so_far[block]:
-            continue
-        noise, agreement = np.mean(alone[block], axis=0)
-        rows.append((*block, noise, agreement, np.mean(so_far[block])))
+    rows = [(*block, *np.mean(alone[block], axis=0), np.mean(so_far[block])) for block in blocks]
     return pd.DataFrame(rows, columns=["part", "block", "alone db", "alone agreement", "so far db"])
 
 
