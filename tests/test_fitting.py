@@ -169,6 +169,22 @@ def test_fitting_loses_less_than_statistics_alone():
     assert errors["fitted"] < 0.5 * errors["deploy"]
 
 
+def test_layers_are_fitted_in_float32_where_training_takes_bf16():
+    model, errors = uneven(), {}
+    for mixed in (False, True):
+        quantised = quantize(model, FITTED)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            # what is seen is the same, so that only the fitting could differ
+            calibrate(quantised, run_float32, batches())
+        errors[mixed] = relative_error(outputs(quantised), outputs(model))
+    assert errors[True] == pytest.approx(errors[False], rel=1e-3)
+
+
+def run_float32(model, batch):
+    with torch.autocast("cpu", enabled=False):
+        return run(model, batch)
+
+
 def test_a_scale_a_tensor_can_be_fitted_too():
     quantised = quantize(uneven(), replace(FITTED, per_channel=False))
     calibrate(quantised, run, batches())

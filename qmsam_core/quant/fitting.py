@@ -256,15 +256,17 @@ def fit(model: Sam, run: Callable[[Sam, dict], object], batches: list) -> None:
     }
     seen = observe(model, layers, run, batches)
     finish_statistics(model)
-    for name, layer in layers.items():
-        found = seen.pop(name)
-        if not found:  # SAM's other hypernetworks, which are never computed
-            continue
-        if hasattr(layer, "a_quant"):
-            for quantiser, one in zip((layer.a_quant.act_quant, layer.b_quant.act_quant), found):
-                set_scale(quantiser, fit_product(one, model.recipe, quantiser.is_signed).scale)
-        else:
-            write(layer, fit_layer(MatrixForm(layer), found[0], model.recipe, layer.input_quant.is_signed))
+    with torch.autocast("cpu", enabled=False):  # errors this small want float32, whatever training takes
+        for name, layer in layers.items():
+            found = seen.pop(name)
+            if not found:  # SAM's other hypernetworks, which are never computed
+                continue
+            if hasattr(layer, "a_quant"):
+                for quantiser, one in zip((layer.a_quant.act_quant, layer.b_quant.act_quant), found):
+                    set_scale(quantiser, fit_product(one, model.recipe, quantiser.is_signed).scale)
+            else:
+                fitted = fit_layer(MatrixForm(layer), found[0], model.recipe, layer.input_quant.is_signed)
+                write(layer, fitted)
 
 
 def write(layer: nn.Module, fitted: Fitted) -> None:
