@@ -30,7 +30,10 @@ def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
         schedule["epoch"], schedule["learning_rate"], linestyle=line, color=COLOURS[0], marker=MARKERS[0]
     )
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # a single epoch has no range of its own
+    axes.set_xlim(schedule["epoch"].min() - 0.5, schedule["epoch"].max() + 0.5)
+    axes.set_ylim(schedule["learning_rate"].min() / 2, schedule["learning_rate"].max() * 2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     quiet_grid(axes, "y")
     return figure
 
