@@ -87,8 +87,8 @@ class Params(BaseModel):
     teacher: str = Field(
         "self", min_length=1, description="distils: self (float baseline) or medsam_vit_b.pth's path"
     )
-    recipe: Literal["paper", "released", "deploy", "fitted"] = Field(
-        "paper", description="quantisers: paper, released, deploy or fitted"
+    recipe: Literal["paper", "released", "deploy"] = Field(
+        "paper", description="quantisers: paper, released or deploy"
     )
     released: Annotated[
         tuple[Switch, ...], BeforeValidator(_sequence_to_tuple), AfterValidator(_each_once)

@@ -19,6 +19,7 @@ from qmsam_core.deploy.exported import ExportError, export_digest, read_export
 from qmsam_core.deploy.graphs import clean
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.pytorch_engine import PyTorchEngine
+from qmsam_core.deploy.rewrites.constant_layers import FixedConvolution
 from qmsam_core.models import build_model
 from qmsam_core.provenance.imported_modules import modules_digest
 from qmsam_core.quant import calibrate, find_recipe, load_model, quantize
@@ -221,6 +222,20 @@ def test_the_exporter_is_the_code_that_shapes_an_export(tmp_path, module, stale)
     assert modules_digest(*asked) == exporting.exporter()["modules"]
     (library / module).write_text((library / module).read_text() + "\n# changed\n")
     assert (modules_digest(*asked) != exporting.exporter()["modules"]) == stale
+
+
+def test_two_convolutions_in_float_become_one():
+    torch.manual_seed(0)
+    first, second = torch.nn.Conv2d(3, 5, 1), torch.nn.Conv2d(5, 4, 1)
+    norm = torch.nn.BatchNorm2d(4).eval()
+    norm.running_mean.uniform_()
+    x = torch.rand(2, 3, 6, 6)
+    with torch.no_grad():
+        merged = FixedConvolution(second, norm).after(FixedConvolution(first))
+        torch.testing.assert_close(merged(x), norm(second(first(x))))
+        wide = torch.nn.Conv2d(3, 5, 3)
+        with pytest.raises(ValueError, match="two 1x1 convolutions in float"):
+            FixedConvolution(second).after(FixedConvolution(wide))
 
 
 def test_engines_know_what_they_run_whichever_they_are(exports, tmp_path):

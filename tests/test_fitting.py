@@ -22,7 +22,7 @@ from qmsam_core.quant.scales import inactive_quantisers
 from qmsam_core.quant.sensitivity import blocks_of, mask_agreement, sensitivity, signal_to_noise
 
 BOXES = torch.tensor([[4.0, 4, 50, 40], [10, 20, 30, 60]])
-FITTED = replace(RECIPES["fitted"], name="test", in_float=())
+FITTED = replace(RECIPES["deploy"], name="test", in_float=())
 CURES = {
     "zero_point": True,
     "clip": True,
@@ -137,7 +137,7 @@ def test_each_cure_lowers_the_error_of_a_layer(cure):
         layer.bias.zero_()
     x = nn.functional.gelu(random(2400, 4) @ random(4, 16, seed=1) * torch.linspace(0.3, 6, 16))
     seen = Seen(x.amin(0), x.amax(0), [x[:, None]])
-    plain = replace(RECIPES["deploy"], name="plain", weight_bits=5, activation_bits=5)
+    plain = replace(RECIPES["deploy"].with_cures(), name="plain", weight_bits=5, activation_bits=5)
     cured = replace(plain, **(CURES if cure == "all" else {cure: CURES[cure]}))
     before, after = (fit_layer(MatrixForm(layer), seen, recipe).error for recipe in (plain, cured))
     assert after < before and (cure != "all" or after < 0.5 * before)
@@ -148,25 +148,27 @@ def test_without_rounding_the_function_is_that_of_the_float_model(cure):
     # at 16 bits next to nothing is rounded, so that only a fault in factors, zero points or shifts would show
     changes = CURES if cure == "all" else {cure: CURES[cure]}
     changes = {k: v for k, v in changes.items() if k != "clip"}
-    recipe = replace(
-        RECIPES["deploy"], name="wide", weight_bits=16, activation_bits=16, in_float=(), **changes
-    )
+    plain = replace(FITTED.with_cures(), name="wide", weight_bits=16, activation_bits=16)
+    recipe = replace(plain, **changes)
     model = uneven()
     wide = quantize(model, recipe)
     calibrate(wide, run, batches())
     assert relative_error(outputs(wide), outputs(model)) < 2e-3
 
 
+def test_a_recipe_is_fitted_if_it_has_any_cure():
+    assert RECIPES["deploy"].fitted and RECIPES["deploy"].with_cures(*CURES) == RECIPES["deploy"]
+    assert not any(RECIPES[name].fitted for name in ("float", "paper", "released"))
+    assert not FITTED.with_cures().fitted and all(FITTED.with_cures(cure).fitted for cure in CURES)
+
+
 def test_fitting_loses_less_than_statistics_alone():
     model, errors = uneven(), {}
-    for name, recipe in (
-        ("deploy", replace(RECIPES["deploy"], name="plain", in_float=())),
-        ("fitted", FITTED),
-    ):
+    for name, recipe in (("statistics", FITTED.with_cures()), ("fitted", FITTED)):
         quantised = quantize(model, recipe)
         calibrate(quantised, run, batches())
         errors[name] = relative_error(outputs(quantised), outputs(model))
-    assert errors["fitted"] < 0.5 * errors["deploy"]
+    assert errors["fitted"] < 0.5 * errors["statistics"]
 
 
 def test_layers_are_fitted_in_float32_where_training_takes_bf16():

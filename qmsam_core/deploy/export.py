@@ -7,7 +7,7 @@ quantised) and as OpenVINO IR. A float model is quantised with your own images, 
 with boxes or labels; others of them tell how far its masks agree with the float model's:
 
     python -m qmsam_core.deploy.export --model litemedsam --checkpoint FILE \
-        --recipe fitted --calibrate cases/ -o exported/
+        --recipe deploy --calibrate cases/ -o exported/
 """
 
 import argparse

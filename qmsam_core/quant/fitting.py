@@ -32,6 +32,7 @@ CHOICE = 800  # of them, those that judge a choice of ranges
 VALUES = 100_000  # values sampled of each input of a product of activations
 RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0.1, 0.07)
 """Shares of the largest range that clipping tries."""
+WORTH = 2.0  # factors cost a pass over the input, so they must lower the squared error by this much
 SMALLEST_FACTOR = 1 / 64  # a channel's factor lies between this and 1, up to a common factor
 
 
@@ -169,7 +170,8 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True)
     few = samples[torch.linspace(0, len(samples) - 1, min(CHOICE, len(samples))).long()]
     wanted = product(few, matrix)
     best: tuple | None = None
-    for factor in channel_factors(form, seen, matrix, recipe):
+    factors = channel_factors(form, seen, matrix, recipe)
+    for factor in factors:
         columns = form.by_column(factor)
         scaled, divided = matrix / columns[:, None], few * columns
         scale = weight_scale(form, scaled, divided, recipe)
@@ -177,6 +179,7 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True)
         low, high = float((seen.low * factor).min()), float((seen.high * factor).max())
         for codes in ranges(low, high, recipe, signed):
             error = float((product(codes.apply(divided), rounded) - wanted).square().mean())
+            error *= 1.0 if factor is factors[0] else WORTH
             if best is None or error < best[0]:
                 best = error, codes, factor, scale, scaled
     _, codes, factor, scale, scaled = best

@@ -9,7 +9,9 @@ activations quantizer with a learned floating-point scale factor ... initialized
 Biases, norms, activation functions and the prompt encoder stay in float.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
 
 import torch
 from brevitas.core.stats import AbsPercentile
@@ -112,15 +114,18 @@ class Recipe:
     @property
     def fitted(self) -> bool:
         """Whether calibration fits each layer (`fitting.fit`) or takes the statistics as they are."""
-        return bool(
-            self.zero_point
-            or self.clip
-            or self.channel_factors
-            or self.weight_scales_by_error
-            or self.rounding != "nearest"
-            or self.bias_correction
-        )
+        return any(getattr(self, name) != OFF[name] for name in CURES)
 
+    def with_cures(self, *names: str) -> Recipe:
+        """Return this recipe with these of its `CURES` alone, and without all others."""
+        return replace(self, **{name: OFF[name] for name in CURES if name not in names})
+
+
+CURES = ("zero_point", "clip", "channel_factors", "weight_scales_by_error", "rounding", "bias_correction")
+"""Fields of a recipe that calibration chooses by the error of each layer's output."""
+
+OFF = {one.name: one.default for one in fields(Recipe) if one.name in CURES}
+"""Values of these fields that change nothing."""
 
 RECIPES = {
     recipe.name: recipe
@@ -140,15 +145,6 @@ RECIPES = {
             per_channel=True,
             unsigned=True,
             fold_batch_norm=True,
-            in_float=IMAGE_ATTENTION,
-            origin="ours: batch norm folded, one weight scale a channel, unsigned codes where nothing is "
-            "negative; the weights of the mask decoder's attention over the image in float",
-        ),
-        Recipe(
-            "fitted",
-            per_channel=True,
-            unsigned=True,
-            fold_batch_norm=True,
             in_float=(*IMAGE_ATTENTION, "mask_product", *STEM),
             zero_point=True,
             clip=True,
@@ -157,7 +153,8 @@ RECIPES = {
             rounding="gptq",
             bias_correction=True,
             origin="ours, fitted to data layer by layer: zero points, clipped ranges, channels evened out, "
-            "weights rounded in turn, biases corrected; the first convolutions and the last product in float",
+            "weights rounded in turn, biases corrected; batch norm folded; the first convolutions, the mask "
+            "decoder's attention over the image and its last product in float",
         ),
     )
 }

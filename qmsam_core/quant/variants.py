@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from brevitas.nn.mixin.parameter import QuantWeightMixin
 from torch import nn
 
-from .recipes import IMAGE_ATTENTION, PARTS, RECIPES, Recipe
+from .recipes import CURES, IMAGE_ATTENTION, PARTS, RECIPES, STEM, Recipe
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,22 @@ def _changed(name: str, family: str, parts: tuple[str, ...] = tuple(PARTS), **ch
     return Variant(name, family, replace(RECIPES["paper"], name="paper", **changes), parts)
 
 
+def _cures() -> Iterator[Variant]:
+    """Our recipe with none of its cures, without each of them, and with each alone."""
+    ours = RECIPES["deploy"]
+    yield Variant("ours, no cure", "cures", ours.with_cures())
+    for name in CURES:
+        others = [other for other in CURES if other != name]
+        yield Variant(f"ours without {name}", "cures", ours.with_cures(*others))
+    for name in CURES:
+        yield Variant(f"ours, {name} alone", "cures", ours.with_cures(name))
+    first = tuple(name for name in ours.in_float if name not in STEM)
+    yield Variant("ours, first convolutions in int8", "cures", replace(ours, in_float=first))
+
+
 VARIANTS = (
     _changed("the paper's", "quantisers"),
     Variant("ours", "quantisers", RECIPES["deploy"]),
-    Variant("ours, fitted layer by layer", "quantisers", RECIPES["fitted"]),
     _changed("encoder only", "parts", parts=("encoder",)),
     _changed("decoder only", "parts", parts=("decoder",)),
     _changed("decoder only, attention in float", "parts", parts=("decoder",), in_float=IMAGE_ATTENTION),
@@ -43,6 +56,7 @@ VARIANTS = (
         fold_batch_norm=True,
         unsigned=True,
     ),
+    *_cures(),
 )
 """The most telling first, for profiles that compare only a few."""
 

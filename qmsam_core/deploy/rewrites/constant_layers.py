@@ -211,6 +211,22 @@ class FixedConvolution(nn.Module):
         self.register_buffer("bias", bias.clone() if norm is not None or layer.bias is not None else None)
         self.geometry = dict(stride=layer.stride, padding=layer.padding, groups=layer.groups)
 
+    def after(self, first: "FixedConvolution") -> "FixedConvolution":
+        """Return one convolution for `first` and this one, both 1x1 and in float.
+
+        Raises:
+            ValueError: one of them is quantised or has a larger kernel.
+        """
+        weights = first.weight, self.weight
+        if any(w.quantised or tuple(w.values.shape[2:]) != (1, 1) for w in weights):
+            raise ValueError("expected two 1x1 convolutions in float")
+        before, own = (w.values[:, :, 0, 0].double() for w in weights)
+        bias = own @ first.bias.double() + self.bias.double()
+        merged = copy.deepcopy(self)
+        merged.weight.values = (own @ before).float()[:, :, None, None]
+        merged.bias = bias.float()
+        return merged
+
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(self.input(x), self.weight(), self.bias, **self.geometry)
 

@@ -20,14 +20,39 @@ def folded(block: nn.Module) -> FixedConvolution:
 
 
 class InvertedResidual(nn.Module):
-    """`MBConv` with folded norms. (B, C, H, W) -> same shape."""
+    """`MBConv` with folded norms. (B, C, H, W) -> same shape.
+
+    `source` is widened in the place of the input, if it is given.
+    """
 
     def __init__(self, block: MBConv) -> None:
         super().__init__()
         self.widen, self.depthwise, self.narrow = map(folded, (block.conv1, block.conv2, block.conv3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return gelu(x + self.narrow(gelu(self.depthwise(gelu(self.widen(x))))))
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        wide = self.widen(x if source is None else source)
+        return gelu(x + self.narrow(gelu(self.depthwise(gelu(wide)))))
+
+
+class Stem(nn.Module):
+    """`PatchEmbed` and the first `MBConv`. (B, 3, S, S) -> (B, C, S, S).
+
+    Nothing stands between the last convolution of the one and the first of the other, and both are 1x1. In
+    float they become one, from half as many channels as the second alone has.
+    """
+
+    def __init__(self, embed: nn.Sequential, block: MBConv) -> None:
+        super().__init__()
+        self.first, self.second = folded(embed[0]), folded(embed[2])
+        self.block = InvertedResidual(block)
+        self.merged = not (self.second.weight.quantised or self.block.widen.weight.quantised)
+        if self.merged:
+            self.block.widen = self.block.widen.after(self.second)
+
+    def forward(self, images: Tensor) -> Tensor:
+        half = gelu(self.first(images))
+        x = self.second(half)
+        return self.block(x, half if self.merged else x)
 
 
 class Merging(nn.Module):
@@ -119,7 +144,7 @@ class TinyViTGraph(nn.Module):
         super().__init__()
         first, *rest = model.layers
         embed, neck = model.patch_embed.seq, model.neck
-        parts = [folded(embed[0]), nn.GELU(), folded(embed[2]), *map(InvertedResidual, first.blocks)]
+        parts = [Stem(embed, first.blocks[0]), *map(InvertedResidual, first.blocks[1:])]
         side, merge = size, first.downsample
         for stage in rest:
             parts.append(Merging(merge))
