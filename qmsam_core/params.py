@@ -116,6 +116,14 @@ class Params(BaseModel):
         5.0, ge=0, le=64, description="px of 256 that sides of training boxes move out at most; baseline 5"
     )
     learning_rate: float = Field(0.0001, gt=0, description="after warm-up; paper 0.01")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd with momentum 0.9 (paper), or adam")
+    scale_rate: float = Field(
+        1.0, gt=0, description="learning rate of activation scales, as a multiple of the weights'; paper 1"
+    )
+    learns_from: Literal["labels", "float"] = Field(
+        "labels",
+        description="labels and stage 1's teacher (paper), or the float model's embeddings and masks alone",
+    )
     processes: int = Field(1, ge=1, description="training processes, DDP world size; paper 4")
     decode_block: int = Field(32, ge=1, description="boxes decoded at once")
     benchmark_runs: int = Field(3, ge=3, description="timed runs an arm")
@@ -128,6 +136,13 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
+        if self.learns_from == "float" and (clash := {"loss", "distillation"} & set(self.released)):
+            raise ValueError(
+                f"released: found {', '.join(sorted(clash))} beside learns_from: float, "
+                "which has losses of its own; leave them out"
+            )
+        if self.learns_from == "float" and self.teacher != "self":
+            raise ValueError(f"teacher: found '{self.teacher}' beside learns_from: float; expected self")
         for name, root in self.data_roots.items():
             if not folder_name(root):
                 raise ValueError(

@@ -86,6 +86,12 @@ def test_unknown_key_names_the_nearest(slip, meant):
     assert refused(**{slip: 1}) == f"here.yaml: {slip}: no such parameter; did you mean {meant}?"
 
 
+@pytest.mark.parametrize("other", [{"released": ["loss"]}, {"teacher": "medsam_vit_b.pth"}])
+def test_learning_from_the_float_model_excludes_other_targets(other):
+    with pytest.raises(ParamsError, match="beside learns_from: float"):
+        Params.check({"learns_from": "float", **other}, "test")
+
+
 def test_several_problems_are_several_lines():
     assert len(refused(lr=1, threads="2", seed=-1, batch_size=[1, 0]).splitlines()) == 4
 

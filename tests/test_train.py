@@ -21,7 +21,7 @@ from qmsam_core.evaluate import PAPER
 from qmsam_core.models import CheckpointError, build_model, same_weights
 from qmsam_core.params import Params
 from qmsam_core.provenance.files import sha256
-from qmsam_core.quant import describe_model, load_model, save_model
+from qmsam_core.quant import describe_model, load_model, quantize, save_model, scale_parameters
 from qmsam_core.train import (
     STAGES,
     EmbeddingCache,
@@ -53,7 +53,8 @@ from qmsam_core.train import (
 from qmsam_core.train.__main__ import main as train_command
 from qmsam_core.train.fingerprint import fingerprint
 from qmsam_core.train.loading import quiet_worker
-from qmsam_core.train.trainer import Job, freeze_all_but
+from qmsam_core.train.losses import mask_divergence, relative_error
+from qmsam_core.train.trainer import Job, Trainer, freeze_all_but
 
 TESTS = str(Path(__file__).parent)
 
@@ -224,6 +225,55 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
     assert "resumed after epoch 2" in lines[0] and len(history) == 3
     assert digest(load_model(resumed)) == digest(load_model(whole))
     assert not (tmp_path / "halves" / "progress.pt").exists()
+
+
+# Learning from the float model ------------------------------------------------------------------------------
+
+
+def test_the_masks_divergence_by_hand():
+    teacher, student = torch.full((1, 1, 4, 4), -30.0), torch.full((1, 1, 4, 4), -30.0)
+    teacher[..., :2], student[..., :2] = 30.0, 30.0
+    assert mask_divergence(student, teacher).item() == pytest.approx(0, abs=1e-6)
+    student[..., 0, 0] = -30.0  # one pixel of eight of the other sign costs 30 nats
+    assert mask_divergence(student, teacher).item() == pytest.approx(30 / 8)
+
+
+def test_an_error_of_a_tenth_is_20_db():
+    teacher = torch.ones(2, 3, 4, 4)
+    assert relative_error(1.1 * teacher, teacher).item() == pytest.approx(0.01)
+    assert relative_error(teacher, teacher).item() == 0
+
+
+def test_a_student_of_the_float_model_needs_no_labels(data, float_model, tmp_path, monkeypatch):
+    setup = params(
+        learns_from="float", optimizer="adam", learning_rate=1e-4, annealing_epochs=3, image_size=64
+    )
+    wide = tmp_path / "float.safetensors"
+    save_model(build_model("narrow", 64), wide)
+    path, history = run_stage(setup, 1, data, tmp_path / "1", parent=wide, float_model=wide)
+    assert history["eval_agreement"].between(0, 1).all() and "segmentation_loss" not in history
+    assert history["best"].iloc[0] and describe_model(path)["teacher"] == "the float parent"
+    step = Trainer.step
+    monkeypatch.setattr(
+        Trainer, "step", lambda self, batch: step(self, batch | {"mask": torch.zeros_like(batch["mask"])})
+    )
+    other, _ = run_stage(setup, 1, data, tmp_path / "2", parent=wide, float_model=wide)
+    assert same_weights(load_model(path), load_model(other))
+    second, history = run_stage(setup, 2, data, tmp_path / "3", parent=path, float_model=wide)
+    assert "mask_loss" in history and "distillation_loss" not in history  # the encoder is frozen
+    assert same_weights(load_model(path).image_encoder, load_model(second).image_encoder)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_activation_scales_have_a_rate_of_their_own(optimizer):
+    model = quantize(build_model("narrow", 32), "paper")
+    job = Job(STAGES[3], Schedule(0.1, 1, 1), 2, "", optimizer=optimizer, scale_rate=20.0)
+    trainer = Trainer(model, job)
+    trainer.set_rate(0)
+    weights, scales = trainer.optimizer.param_groups
+    assert (weights["lr"], scales["lr"]) == pytest.approx((0.1, 2.0))
+    assert len(scales["params"]) == len(scale_parameters(model))
+    assert len(weights["params"]) + len(scales["params"]) == len(list(model.parameters()))
 
 
 KILLED = """

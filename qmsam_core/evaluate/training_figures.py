@@ -1,4 +1,4 @@
-"""Figures of training: the learning rate, losses and the DSC by which the best epoch is chosen."""
+"""Figures of training: the learning rate, losses and the score by which the best epoch is chosen."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ENOUGH = 3  # fewest epochs that make a curve
 LOSSES = {  # column of a training history -> label, colour, line style
     "loss": ("total", INK, "-"),
     "segmentation_loss": ("segmentation", COLOURS[0], "--"),
+    "mask_loss": ("masks", COLOURS[0], "--"),
     "distillation_loss": ("distillation", COLOURS[1], ":"),
 }
 RING = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.8, "zorder": 4}
@@ -39,13 +40,16 @@ def learning_rate_figure(schedule: pd.DataFrame) -> Figure:
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Plot the loss above and the DSC on the evaluation split below, with one column of panels per stage.
+    """Plot the loss above and the score on the evaluation split below, with one column of panels per stage.
+
+    The score is the agreement with the float model where epochs are chosen by it, else the DSC.
 
     The best epoch is ringed. If no stage has three epochs, there is no curve to show. Then values are marks
     on axes that start at zero, each with its number.
 
     `history` has the columns of history.csv: stage, epoch, loss, eval_dsc (0..1), best and, where known,
-    segmentation_loss and distillation_loss. The last epoch where best is true gives the stage's model.
+    eval_agreement (0..1) and the parts of the loss. The last epoch where best is true gives the stage's
+    model.
     """
     stages = {stage: rows for stage, rows in history.groupby("stage", sort=False)}
     curves = max(map(len, stages.values())) >= ENOUGH
@@ -66,12 +70,19 @@ def _curve_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
     figure, grid = new_figure(2, len(stages), width=width, height=4.8, **shape)
     for column, rows in enumerate(stages):
         _loss_curves(grid[0, column], rows)
-        _evaluation_curve(grid[1, column], rows)
+        _evaluation_curve(grid[1, column], rows, _score(stages)[0])
         grid[1, column].set_xlabel("epoch")
         grid[1, column].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     grid[0, 0].set_ylabel("training loss")
-    grid[1, 0].set_ylabel("evaluation DSC")
+    grid[1, 0].set_ylabel(f"evaluation {_score(stages)[1]}")
     return figure, grid
+
+
+def _score(stages: list[pd.DataFrame]) -> tuple[str, str]:
+    """Column by which epochs are chosen, and its name."""
+    if all("eval_agreement" in rows and rows["eval_agreement"].notna().all() for rows in stages):
+        return "eval_agreement", "agreement"
+    return "eval_dsc", "DSC"
 
 
 def _losses(rows: pd.DataFrame) -> list[str]:
@@ -93,13 +104,13 @@ def _best(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["best"].astype(bool)].tail(1)
 
 
-def _evaluation_curve(axes: Axes, rows: pd.DataFrame) -> None:
+def _evaluation_curve(axes: Axes, rows: pd.DataFrame, score: str) -> None:
     quiet_grid(axes, "y")
     style = "-" if len(rows) >= ENOUGH else "none"
-    axes.plot(rows["epoch"], rows["eval_dsc"], color=COLOURS[2], linestyle=style, marker="o", markersize=4)
+    axes.plot(rows["epoch"], rows[score], color=COLOURS[2], linestyle=style, marker="o", markersize=4)
     best = _best(rows)
-    axes.scatter(best["epoch"], best["eval_dsc"], **RING)
-    for x, y in zip(best["epoch"], best["eval_dsc"], strict=True):
+    axes.scatter(best["epoch"], best[score], **RING)
+    for x, y in zip(best["epoch"], best[score], strict=True):
         # Towards the middle, so that the text does not run into the next panel.
         side = "left" if x < rows["epoch"].mean() else "right"
         place = (4 if side == "right" else -4, -20)
@@ -112,14 +123,15 @@ def _mark_panels(stages: list[pd.DataFrame]) -> tuple[Figure, np.ndarray]:
     width = WIDTH if len(stages) > 1 else 0.7 * WIDTH
     shape = {"sharex": "row", "sharey": "row", "squeeze": False, "height_ratios": [2, 1]}
     figure, grid = new_figure(2, len(stages), width=width, height=1.9 + 1.1 * max(map(len, stages)), **shape)
+    column, name = _score(stages)
     for losses, scores, rows in zip(*grid, stages, strict=True):
         _marks(losses, rows, {name: LOSSES[name][:2] for name in _losses(rows)})
-        _marks(scores, rows, {"eval_dsc": ("DSC", COLOURS[2])})
-        scores.scatter(_best(rows)["eval_dsc"], _best(rows)["epoch"], **RING)
+        _marks(scores, rows, {column: (name, COLOURS[2])})
+        scores.scatter(_best(rows)[column], _best(rows)["epoch"], **RING)
     epochs = sorted({epoch for rows in stages for epoch in rows["epoch"]})
     largest = max(rows[_losses(rows)].max().max() for rows in stages)
     _mark_axes(grid[0], "training loss", largest, [0], epochs)
-    _mark_axes(grid[1], "evaluation DSC", 1, [0, 0.5, 1], epochs)
+    _mark_axes(grid[1], f"evaluation {name}", 1, [0, 0.5, 1], epochs)
     return figure, grid
 
 

@@ -18,6 +18,9 @@ READS = (
     "annealing_epochs",
     "box_jitter",
     "learning_rate",
+    "optimizer",
+    "scale_rate",
+    "learns_from",
     "seed",
     "epoch_slices",
 )
@@ -53,7 +56,7 @@ def fingerprint(
         "released": sorted(params.released),
     }
     read |= {"recipe": params.recipe} if stage.quantises else {}
-    if stage.distils or distils_as_released(params, number):
+    if has_teacher(params, number):
         files["teacher"] = float_model if params.teacher == "self" else Path(params.teacher)
     facts = [
         number,
@@ -65,9 +68,10 @@ def fingerprint(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def distils_as_released(params: Params, number: int) -> bool:
-    """Return whether a stage uses the teacher only because the released code does."""
-    return number == 3 and "distillation" in params.released
+def has_teacher(params: Params, number: int) -> bool:
+    """Return whether a stage uses the teacher: stage 1 always, stage 3 also where the released code does."""
+    asked = params.learns_from == "float" or number == 3 and "distillation" in params.released
+    return STAGES[number].distils or asked
 
 
 def content(path: Path | None) -> str | None:

@@ -138,9 +138,16 @@ def mean_over_processes(values: dict[str, float], device: str) -> dict[str, floa
     return dict(zip(values, (together / world_size()).tolist()))
 
 
-@torch.no_grad()
 def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
-    """Compute the mean DSC (0..1) at the size of the low-res mask.
+    """Compute the mean DSC (0..1) with the labels; see `mean_dice`."""
+    return mean_dice(model, batches, device)["mask"]
+
+
+@torch.no_grad()
+def mean_dice(
+    model: Sam, batches: Iterable[dict], device: str = "cpu", targets: tuple[str, ...] = ("mask",)
+) -> dict[str, float]:
+    """Compute the mean Dice (0..1) with each target at the size of the low-res mask.
 
     The mean is taken over the slices of each modality, then over the modalities without weights. bf16 is used
     where training uses it (`autocast_for`), in half to two thirds of the time. That is accurate enough to
@@ -150,25 +157,36 @@ def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
 
     Args:
         model: on `device`. It is scored in evaluation mode; the modes of its modules are restored afterwards.
-        batches: with `image`, `box`, `mask` (at the low-res mask's size) and `modality`.
+        batches: with `image`, `box`, `modality` and the targets (at the low-res mask's size).
+        targets: keys of masks in a batch: `mask` is the label, `float_mask` that of `with_float_masks`.
     """
     modes = {m: m.training for m in model.modules()}
     channels_last(model.eval())
-    scores: dict[str, list[float]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     for batch in batches:
         with autocast_for(model, device):
             logits, _, _ = model(channels_last(batch["image"].to(device)), batch["box"].to(device))
-        a, b = logits > 0, batch["mask"].to(device) > 0.5
-        dice = 2 * (a & b).flatten(1).sum(1) / (a.flatten(1).sum(1) + b.flatten(1).sum(1)).clamp(min=1)
-        for modality, value in zip(batch["modality"], dice.tolist()):
-            scores.setdefault(modality, []).append(value)
+        for target in targets:
+            a, b = logits > 0, batch[target].to(device) > 0.5
+            dice = 2 * (a & b).flatten(1).sum(1) / (a.flatten(1).sum(1) + b.flatten(1).sum(1)).clamp(min=1)
+            for modality, value in zip(batch["modality"], dice.tolist()):
+                scores.setdefault((target, modality), []).append(value)
     for module, mode in modes.items():
         module.training = mode
     if dist.is_initialized():
         parts: list[dict] = [{} for _ in range(world_size())]
         dist.all_gather_object(parts, scores)
         scores = {m: sum((part.get(m, []) for part in parts), []) for m in sorted(set().union(*parts))}
-    return sum(sum(v) / len(v) for v in scores.values()) / max(len(scores), 1)
+    means = {target: [sum(v) / len(v) for (t, _), v in scores.items() if t == target] for target in targets}
+    return {target: sum(found) / max(len(found), 1) for target, found in means.items()}
+
+
+def with_float_masks(batches: Iterable[dict], teacher: Teacher, device: str) -> list[dict]:
+    """Add to each batch, as `float_mask` (B, 1, M, M) bool, what the float teacher makes of it."""
+    return [
+        batch | {"float_mask": teacher(batch["image"].to(device), batch["box"].to(device))[1].cpu() > 0}
+        for batch in batches
+    ]
 
 
 def fit(
@@ -188,7 +206,7 @@ def fit(
         job: see `Job`. An interrupted run of the same fingerprint is resumed, also inside an epoch.
         folder: receives `model.safetensors` (the kept epoch) and `history.csv`. It also holds `progress.pt`
             during training. At the end it receives the mark that `finished` reads.
-        teacher: teacher of the image encoder, see `Teacher`.
+        teacher: see `Teacher`. If the job imitates it, the epoch that agrees best with its masks is kept.
         encoder: computes the embeddings if the model's image encoder is frozen, see `CachedEncoder`.
         log: takes one line at a time.
 
@@ -209,6 +227,11 @@ def fit(
             + (f" and {begun.step} steps" if begun else "")
         )
     trainer = Trainer(model, job, teacher, encoder)
+    judge, targets = "eval_dsc", {"eval_dsc": "mask"}
+    evaluation = data.evaluation
+    if job.imitates:
+        judge, targets = "eval_agreement", {**targets, "eval_agreement": "float_mask"}
+        evaluation = with_float_masks(evaluation, teacher, job.device)
     if state:
         trainer.optimizer.load_state_dict(state["optimizer"])
 
@@ -227,10 +250,10 @@ def fit(
         rate = trainer.set_rate(epoch)
         row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
         row |= train_epoch(trainer, data, epoch, begun, save, log)
-        row["eval_dsc"], begun = evaluate(model, data.evaluation, job.device), None
+        found, begun = mean_dice(model, evaluation, job.device, tuple(targets.values())), None
+        row |= {name: found[target] for name, target in targets.items()}
         row["best"] = (
-            row["eval_dsc"] > max([h["eval_dsc"] for h in history], default=-1.0)
-            or "checkpoint" in job.released
+            row[judge] > max([h[judge] for h in history], default=-1.0) or "checkpoint" in job.released
         )
         history.append(row)
         if rank() == 0:
@@ -262,9 +285,11 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
 def describe(row: dict, job: Job) -> str:
     """Format one row of the history as a line of the log."""
     distilled = f", distillation {row['distillation_loss']:.5f}" if "distillation_loss" in row else ""
+    agreed = f", agreement {100 * row['eval_agreement']:.2f} %" if "eval_agreement" in row else ""
     mark = " *" if row["best"] else ""
     return (
         f"stage {row['stage']} epoch {row['epoch'] + 1}/{job.schedule.epochs}: "
         f"lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, "
-        f"eval DSC {100 * row['eval_dsc']:.2f} %, {row['samples']} samples in {row['seconds']:.0f} s{mark}"
+        f"eval DSC {100 * row['eval_dsc']:.2f} %{agreed}, "
+        f"{row['samples']} samples in {row['seconds']:.0f} s{mark}"
     )

@@ -1,4 +1,8 @@
-"""Losses: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one)."""
+"""Losses: segmentation (paper section 3.2) and distillation of the image encoder (section 3.3, stage one).
+
+`mask_divergence` and `relative_error` are ours. They hold a quantised model to its float parent, without
+labels.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -50,3 +54,25 @@ def distillation_loss(student: Tensor, teacher: Tensor, overlap: Tensor) -> Tens
     """
     errors = nn.functional.mse_loss(student, teacher, reduction="none").flatten(1).mean(1)
     return (errors * overlap).mean()
+
+
+def mask_divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of mask logits (B, 1, M, M) from a teacher's, averaged over the batch.
+
+    It is summed over the pixels of a mask and divided by the area of the teacher's, so that a small object
+    counts as much as a large one, as in the Dice. It is 0 where both are equal.
+    """
+    wanted = teacher.sigmoid()
+    cross = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    own = nn.functional.binary_cross_entropy_with_logits(teacher, wanted, reduction="none")
+    area = (teacher > 0).flatten(1).sum(1).clamp(min=1)
+    return ((cross - own).flatten(1).sum(1) / area).mean()
+
+
+def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of embeddings (B, C, g, g), as a share of the teacher's square, averaged over the batch.
+
+    Ten times its negative logarithm is the signal-to-noise ratio in dB.
+    """
+    errors = (student - teacher).square().flatten(1).sum(1)
+    return (errors / teacher.square().flatten(1).sum(1)).mean()

@@ -18,7 +18,7 @@ from ..params import Params
 from ..provenance.files import sha256
 from ..quant import describe_model, load_model
 from .calibration import quantise_and_calibrate
-from .fingerprint import distils_as_released, fingerprint
+from .fingerprint import fingerprint, has_teacher
 from .loop import evaluate, fit
 from .processes import check_gpus, device_of, rank, uses_gpu
 from .progress import MARK, MODEL, finished, save_weights, writing
@@ -136,7 +136,7 @@ def run_stage(
     data = make_data(params, data_folder, model, strategy)
     cache = EmbeddingCache(data_folder / "embeddings")
     teacher, encoder, taught_by = None, None, describe_model(parent).get("teacher", "")
-    if stage.distils or distils_as_released(params, number):
+    if has_teacher(params, number):
         teacher, taught_by = make_teacher(params, float_model, cache)
     if "image_encoder" not in stage.trains and "frozen_statistics" not in params.released:
         encoder = CachedEncoder(model, device_of(params), cache)
@@ -147,6 +147,9 @@ def run_stage(
         work,
         device_of(params),
         params.released,
+        params.optimizer,
+        params.scale_rate,
+        params.learns_from == "float",
         {"teacher": taught_by} if taught_by else {},
     )
     return fit(model, data, job, folder, teacher, encoder, log)

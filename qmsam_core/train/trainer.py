@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..models import Sam
-from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
+from ..quant import scale_parameters
+from .losses import (
+    distillation_loss,
+    embedding_iou,
+    mask_divergence,
+    mask_iou,
+    relative_error,
+    segmentation_loss,
+)
 from .precision import autocast_for, channels_last
 from .stages import MODULES, MOMENTUM, Schedule, Stage
 from .teacher import CachedEncoder, Teacher
@@ -27,6 +35,9 @@ class Job:
         batch_size: samples per step of this process.
         fingerprint: identity of the job. Progress of a job with another fingerprint is not resumed.
         released: switches to the released code's behaviour (see `Params.released`).
+        optimizer: see `Params.optimizer`.
+        scale_rate: see `Params.scale_rate`.
+        imitates: learn from the teacher's embeddings and masks alone, not from labels.
         facts: written into the checkpoint's description.
     """
 
@@ -36,6 +47,9 @@ class Job:
     fingerprint: str
     device: str = "cpu"
     released: tuple[str, ...] = ()
+    optimizer: str = "sgd"
+    scale_rate: float = 1.0
+    imitates: bool = False
     facts: dict = field(default_factory=dict)
 
 
@@ -93,7 +107,16 @@ class Trainer:
         learning = freeze_all_but(
             model, job.stage.trains, statistics_drift="frozen_statistics" in job.released
         )
-        self.optimizer = torch.optim.SGD(learning, job.schedule.learning_rate, momentum=MOMENTUM)
+        scales = {id(p) for p in scale_parameters(model).values()}
+        groups = [
+            {"params": [p for p in learning if id(p) not in scales], "times": 1.0},
+            {"params": [p for p in learning if id(p) in scales], "times": job.scale_rate},
+        ]
+        rate = job.schedule.learning_rate
+        if job.optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(groups, rate)
+        else:
+            self.optimizer = torch.optim.SGD(groups, rate, momentum=MOMENTUM)
         self.criterion = segmentation_loss("loss" in job.released)
         self.autocast = autocast_for(model, job.device)
         self.student: nn.Module = Student(model)
@@ -104,7 +127,7 @@ class Trainer:
         """Set the learning rate of an epoch, counted from 0, and return it."""
         rate = self.job.schedule.rate(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         return rate
 
     def step(self, batch: dict) -> dict[str, float]:
@@ -131,6 +154,12 @@ class Trainer:
         with self.autocast:
             logits, embeddings = self.student(channels_last(images), boxes, known)
         logits, embeddings = logits.float(), embeddings.float()
+        if self.job.imitates:
+            taught, teacher_logits = self.teacher(images, boxes)
+            yield "mask_loss", mask_divergence(logits, teacher_logits)
+            if known is None:
+                yield "distillation_loss", relative_error(embeddings, taught)
+            return
         yield "segmentation_loss", self.criterion(logits, masks)
         if self.teacher is not None:
             released = "distillation" in self.job.released
