@@ -1,5 +1,5 @@
 # Two commands, each with all its set-up:
-#   make study [PROFILE=smoke|laptop|paper] [DATA=folder] [VALIDATION=folder] [TESTING=folder] [ONLY="NN ..."] [SET="key=value ..."]
+#   make study [PROFILE=smoke|laptop|long|paper] [DATA=folder] [VALIDATION=folder] [TESTING=folder] [ONLY="NN ..."] [SET="key=value ..."]
 #       results in outputs/<profile>[-<folder>]/index.html; ONLY: these notebooks alone, by number; SET: other values than the profile's, words without spaces
 #   make test
 PROFILE ?= laptop

@@ -8,7 +8,7 @@ import yaml
 from qmsam_core.params import Params, ParamsError, accepted, parse_override
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ["smoke", "laptop", "paper"]
+PROFILES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
 
 
 def refused(**values):

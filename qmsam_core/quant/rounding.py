@@ -7,6 +7,7 @@ from .matrix_form import MatrixForm
 from .recipes import Recipe
 
 WEIGHT_RATIOS = tuple(0.5 + 0.02 * k for k in range(26))
+BLOCK = 64  # columns whose errors are passed on together
 DAMPING = 0.01  # added to the diagonal of a Hessian, as a share of its mean
 
 
@@ -67,9 +68,13 @@ def round_in_turn(matrix: Tensor, moments: Tensor, scale: Tensor, bits: int) -> 
     columns = order[:, None].expand_as(rest)
     rest = rest.gather(2, columns)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
-    step, integers = scale[..., 0].double(), torch.empty_like(rest)
-    for k in range(rest.shape[2]):
-        integers[..., k] = (rest[..., k] / step).round().clamp(-top, top)
-        error = (rest[..., k] - integers[..., k] * step) / inverse[:, k, k, None]
-        rest[..., k + 1 :] -= error[..., None] * inverse[:, k, None, k + 1 :]
+    step, integers, errors = scale[..., 0].double(), torch.empty_like(rest), torch.empty_like(rest)
+    for start in range(0, rest.shape[2], BLOCK):
+        end = min(start + BLOCK, rest.shape[2])
+        for k in range(start, end):
+            integers[..., k] = (rest[..., k] / step).round().clamp(-top, top)
+            errors[..., k] = (rest[..., k] - integers[..., k] * step) / inverse[:, k, k, None]
+            rest[..., k + 1 : end] -= errors[..., k, None] * inverse[:, k, None, k + 1 : end]
+        # the columns behind a block wait for its end, so that memory is passed over less often
+        rest[..., end:] -= errors[..., start:end] @ inverse[:, start:end, end:]
     return torch.empty_like(integers).scatter_(2, columns, integers).float()

@@ -231,6 +231,7 @@ def fit(
     evaluation = data.evaluation
     if job.imitates:
         judge, targets = "eval_agreement", {**targets, "eval_agreement": "float_mask"}
+        log(f"stage {job.stage.number}: computes the float model's masks of the evaluation slices")
         evaluation = with_float_masks(evaluation, teacher, job.device)
     if state:
         trainer.optimizer.load_state_dict(state["optimizer"])

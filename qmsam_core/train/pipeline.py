@@ -132,6 +132,7 @@ def run_stage(
     stage = STAGES[number]
     model = load_model(parent)
     if stage.quantises:
+        log(f"stage {number}: quantises and calibrates the {' and the '.join(stage.quantises)}")
         model = quantise_and_calibrate(model, params, stage.quantises, data_folder)
     data = make_data(params, data_folder, model, strategy)
     cache = EmbeddingCache(data_folder / "embeddings")
