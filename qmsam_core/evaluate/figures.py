@@ -253,7 +253,7 @@ def _arm_colour(arm: str) -> str:
     """Green for a quantised arm, grey for floating point."""
     return (
         COLOURS[2]
-        if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage"))
+        if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage", "proposed"))
         else COLOURS[7]
     )
 
