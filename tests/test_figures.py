@@ -20,7 +20,9 @@ from qmsam_core.evaluate.case_figures import (
 )
 from qmsam_core.evaluate.figures import (
     SLOWEST,
+    blocks_figure,
     difference_figure,
+    ellipse_figure,
     imbalance_figure,
     layer_types_figure,
     scatter_float_vs_int8,
@@ -53,6 +55,21 @@ LAYERS = pd.DataFrame(
         "precision": ["int8", "f32", "odd"] * 8,
         "ms": RNG.random(24),
         "arm": ["a"] * 12 + ["b"] * 12,
+    }
+)
+AGAINST_ELLIPSE = pd.concat(
+    [
+        DIFFERENCES.assign(arm=arm).assign(
+            **{f"ellipse agreement{end}": 0.8 + d for end, d in (("", 0), (" low", -0.1), (" high", 0.1))}
+        )
+        for arm in ("Baseline", "Stage 3")
+    ]
+)
+BLOCKS = pd.DataFrame(
+    {
+        "part": ["encoder", "encoder", "decoder"],
+        "block": ["patch_embed", "layers.0", "mask_product"],
+        "so far db": [np.inf, 30.0, 20.0],
     }
 )
 SIZES = pd.DataFrame(
@@ -118,6 +135,8 @@ DRAWN = {
     "layers": lambda: layer_types_figure(LAYERS),
     "scatter": lambda: scatter_float_vs_int8(SCORES, SCORES.assign(dsc=SCORES["dsc"] * 0.9)),
     "differences": lambda: difference_figure(DIFFERENCES),
+    "ellipse": lambda: ellipse_figure(AGAINST_ELLIPSE, ("Baseline", "Stage 3")),
+    "blocks": lambda: blocks_figure(BLOCKS),
     "qualitative": lambda: qualitative_figure(rows(volume_case(), image_case())),
     "gallery": lambda: gallery_figure(rows(volume_case(), image_case(), image_case(900))),
     "contact_sheet": lambda: contact_sheet(
@@ -134,7 +153,9 @@ def test_figure_draws_and_saves(name, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", ["imbalance", "learning_rate", "speed", "size", "scatter", "differences"])
+@pytest.mark.parametrize(
+    "name", ["imbalance", "learning_rate", "speed", "size", "scatter", "differences", "ellipse", "blocks"]
+)
 def test_axes_say_what_they_mean(name):
     axes = DRAWN[name]().axes[0]
     assert axes.get_xlabel()

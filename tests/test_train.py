@@ -649,6 +649,12 @@ def test_evaluation_is_the_mean_over_modalities_and_leaves_modes_alone():
     assert model.training
 
 
+def test_a_model_whose_quantisers_are_off_is_not_scored():
+    model = quantize(build_model("narrow", 32), "paper")
+    with pytest.raises(ValueError, match="switched off or have no scale, image_encoder.*calibrate"):
+        evaluate(model, [])
+
+
 def test_training_fits_a_few_rectangles(data, float_model, tmp_path):
     setup = params(samples_per_modality=12, annealing_epochs=6, learning_rate=0.1)
     path, history = run_stage(setup, 3, data, tmp_path, parent=float_model)
@@ -700,6 +706,7 @@ def test_epochs_are_judged_by_as_many_slices_as_the_parameters_say(data):
     every = number(epoch_slices=0)
     assert number() == number(epoch_slices=Params().epoch_slices) <= every
     assert number(epoch_slices=1) == 2 < every  # one per modality
+    assert len(evaluation_batches(params(epoch_slices=0), data, 32, 32, each=1).sampler) == 2
 
 
 def test_a_teacher_of_another_shape_is_refused(float_model):

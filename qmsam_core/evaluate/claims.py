@@ -78,13 +78,17 @@ def _difference(name: str, first: str, second: str) -> Callable[[Mapping[str, pd
     return numbers
 
 
-def _spread(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    """Standard deviation of the DSC over modalities: stage 3 minus baseline, in points."""
-    spreads = []
-    for table in (PAPER["table7"], _long(tables["table7"])):
-        std = balance(table).set_index("arm")["dsc std"]
-        spreads.append(100 * float(std["Stage 3"] - std["Baseline"]))
-    return spreads[0], spreads[1]
+def _spread(name: str, arm: str) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
+    """Standard deviation of the DSC over modalities in table `name`: an arm minus baseline, in points."""
+
+    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+        spreads = []
+        for table in (PAPER[name], _long(tables[name])):
+            std = balance(table).set_index("arm")["dsc std"]
+            spreads.append(100 * float(std[arm] - std["Baseline"]))
+        return spreads[0], spreads[1]
+
+    return numbers
 
 
 def _long(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,27 +154,47 @@ def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
     return unpacked / stored, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
 
 
+def _paired(
+    tables: Mapping[str, pd.DataFrame], first: tuple[str, str], second: tuple[str, str], score: str = "dsc"
+) -> pd.Series:
+    """Average over modalities of the difference of two arms, given as (table of scores, arm), in points."""
+    a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
+    paired = paired_differences(a.assign(dsc=a[score]), b.assign(dsc=b[score])).iloc[-1]
+    return 100 * paired[["difference", "difference_low", "difference_high"]].astype(float)
+
+
 def _interval(
-    first: tuple[str, str], second: tuple[str, str], of_spread: bool = False
+    first: tuple[str, str], second: tuple[str, str], of_spread: bool = False, score: str = "dsc"
 ) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
     """95 % interval, in points, of a difference of two arms, given as (table of scores, arm).
 
-    The difference is of the mean DSC, or of its standard deviation over modalities.
+    The difference is of the mean of a score, or of the DSC's standard deviation over modalities.
     """
 
     def interval(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-        a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
         if of_spread:
+            a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
             low, high = spread_interval(a, b)
-        else:
-            low, high = (
-                paired_differences(a, b)
-                .set_index("modality")
-                .loc["Average", ["difference_low", "difference_high"]]
-            )
-        return 100 * low, 100 * high
+            return 100 * low, 100 * high
+        return tuple(_paired(tables, first, second, score)[["difference_low", "difference_high"]])
 
     return interval
+
+
+def _by_masks(
+    says: str, name: str, first: str, second: str, score: str, holds_above: float, less_is_more: bool = False
+) -> Claim:
+    """Make a claim about the masks of two arms: a column of the scores `name` that the paper lacks."""
+    arms = (name, first), (name, second)
+    return Claim(
+        says,
+        "not shown",
+        "points",
+        lambda tables: (float("nan"), float(_paired(tables, *arms, score)["difference"])),
+        holds_above,
+        less_is_more,
+        _interval(*arms, score=score),
+    )
 
 
 def _compared(says: str, where: str, name: str, first: str, second: str, holds_above: float = 0.0) -> Claim:
@@ -207,16 +231,52 @@ CLAIMS = (
         "more even over modalities: standard deviation of the DSC, stage 3 minus baseline",
         "Table 7",
         "points",
-        _spread,
+        _spread("table7", "Stage 3"),
         0.0,
         less_is_more=True,
         interval=_interval(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
+    ),
+    Claim(
+        "and on the testing set: standard deviation, proposed minus baseline",
+        "Table 10",
+        "points",
+        _spread("table10", "Proposed"),
+        0.0,
+        less_is_more=True,
+        interval=_interval(("scores10", "Proposed"), ("scores10", "Baseline"), of_spread=True),
+    ),
+    _by_masks(
+        "and not by filling boxes: agreement with the ellipse, proposed minus baseline",
+        "scores10",
+        "Proposed",
+        "Baseline",
+        "ellipse agreement",
+        1.0,
+        less_is_more=True,
     ),
     _compared(
         "fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "table7", "Stage 3", "Stage 1"
     ),
     _compared(
+        "the same on the testing set: proposed minus stage 1", "not shown", "table10", "Proposed", "Stage 1"
+    ),
+    _compared(
         "training is needed: stage 3 minus calibration alone", "not shown", "table7", "Stage 3", "Calibrated"
+    ),
+    _compared(
+        "the same on the testing set: proposed minus calibration alone",
+        "not shown",
+        "table10",
+        "Proposed",
+        "Calibrated",
+    ),
+    _by_masks(
+        "and brings the float masks back: agreement with float, proposed minus calibration alone",
+        "scores10",
+        "Proposed",
+        "Calibrated",
+        "agreement",
+        0.0,
     ),
     _compared(
         "the image is used: baseline minus the ellipse in the box",
@@ -259,29 +319,31 @@ def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: the tables named in `TABLES`, as the notebooks wrote them.
 
     Returns:
-        Columns claim, where, paper and here (text with unit), holds in the paper, holds here.
+        Columns claim, where, paper and here (text with unit, ours with its 95 % interval), holds in the
+        paper, holds here. The last is `yes`, `no`, `cannot be told` or `not shown`.
     """
     rows = []
     for claim in CLAIMS:
         paper, here = claim.numbers(tables)
+        interval = claim.interval(tables) if claim.interval else None
         rows.append(
             {
                 "claim": claim.says,
                 "where": claim.where,
                 "paper": _text(paper, claim.unit),
-                "here": _text(here, claim.unit),
+                "here": _text(here, claim.unit, interval),
                 "holds in the paper": _verdict(claim, paper),
-                "holds here": "cannot be told" if _unsure(claim, tables) else _verdict(claim, here),
+                "holds here": "cannot be told" if _unsure(claim, interval) else _verdict(claim, here),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _unsure(claim: Claim, tables: Mapping[str, pd.DataFrame]) -> bool:
+def _unsure(claim: Claim, interval: Numbers | None) -> bool:
     """Whether our number's interval contains the limit, or is NaN because no modality has two cases."""
-    if claim.interval is None:
+    if interval is None:
         return False
-    low, high = claim.interval(tables)
+    low, high = interval
     return not (high <= claim.holds_above or low >= claim.holds_above)
 
 
@@ -293,7 +355,11 @@ def _verdict(claim: Claim, number: float) -> str:
     )
 
 
-def _text(number: float, unit: str) -> str:
+def _text(number: float, unit: str, interval: Numbers | None = None) -> str:
+    """Write a number with its unit, and its interval if that has a width."""
     if np.isnan(number):
         return "not shown"
-    return f"{number:+.2f} points" if unit == "points" else f"{number:.2f}x"
+    if unit != "points":
+        return f"{number:.2f}x"
+    seen = interval is not None and interval[0] < interval[1]
+    return f"{number:+.2f} points" + ("" if not seen else f" ({interval[0]:+.2f} to {interval[1]:+.2f})")

@@ -27,6 +27,8 @@ from .paper_tables import MODALITIES, harmonised
 
 SLOWEST = 10
 """How many operations `layer_types_figure` shows. The others are summed as `other`."""
+ROUNDING = 100
+"""dB from which a difference is float32's own rounding, as of a folded batch norm, not quantisation noise."""
 
 
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
@@ -196,11 +198,62 @@ def difference_figure(differences: pd.DataFrame, names: Sequence[str] = ("int8",
     return figure
 
 
+def ellipse_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Plot how arms compare with the ellipse in the box: DSC minus the ellipse's, and agreement with it.
+
+    Args:
+        table: result of `against_ellipse`.
+        arms: the arms to show, float first. Each modality has one line for each.
+    """
+    figure, panels = new_figure(1, 2, height=0.42 * table["modality"].nunique() + 1.5, sharey=True)
+    modalities = list(dict.fromkeys(table["modality"]))
+    columns = (
+        ("difference", "difference_low", "difference_high"),
+        tuple(f"ellipse agreement{end}" for end in ("", " low", " high")),
+    )
+    labels = ("DSC minus the ellipse's (points)", "agreement with the ellipse (%)")
+    for axes, (middle, low, high), label in zip(panels, columns, labels):
+        for k, arm in enumerate(arms):
+            rows = table[table["arm"] == arm].set_index("modality").loc[modalities]
+            y = np.arange(len(rows)) + 0.3 * (k - (len(arms) - 1) / 2)
+            colour = _arm_colour(arm)
+            axes.hlines(y, 100 * rows[low], 100 * rows[high], color=colour, linewidth=2.5)
+            axes.scatter(100 * rows[middle], y, color=colour, marker=MARKERS[k], s=50, zorder=3, label=arm)
+        axes.set_xlabel(label)
+        axes.tick_params(axis="y", length=0)
+        quiet_grid(axes, "x")
+    panels[0].axvline(0, color=QUIET, linewidth=1.2, linestyle="--")
+    panels[0].set(yticks=range(len(modalities)), yticklabels=modalities)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
+    return figure
+
+
+def blocks_figure(table: pd.DataFrame) -> Figure:
+    """Plot the signal-to-quantisation-noise ratio after each block of a quantised model, in its order.
+
+    Args:
+        table: result of `quant.sensitivity.followed`. A block within `ROUNDING` of float's has no bar.
+    """
+    figure, axes = new_figure(height=0.27 * len(table) + 1.3)
+    for colour, (part, rows) in zip((COLOURS[0], COLOURS[1]), table.groupby("part", sort=False)):
+        known = rows[rows["so far db"] < ROUNDING]
+        axes.barh(known.index, known["so far db"], color=colour, height=0.75, label=part)
+    for y in table.index[table["so far db"] >= ROUNDING]:
+        axes.annotate("as in float", (0, y), (4, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set(xlabel="signal over quantisation noise (dB)", yticks=table.index, yticklabels=table["block"])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    quiet_grid(axes, "x")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
 def _arm_colour(arm: str) -> str:
     """Green for a quantised arm, grey for floating point."""
     return (
         COLOURS[2]
-        if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage"))
+        if any(word in arm.lower() for word in ("int8", "quanti", "qcdq", "nncf", "stage", "proposed"))
         else COLOURS[7]
     )
 

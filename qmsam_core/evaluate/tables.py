@@ -265,7 +265,14 @@ def _summaries_last(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _heading(name: str) -> str:
-    words = {"dsc": "DSC", "nsd": "NSD", "ms": "(ms)", "mb": "(MB)", "difference": "difference (points)"}
+    words = {
+        "dsc": "DSC",
+        "nsd": "NSD",
+        "ms": "(ms)",
+        "mb": "(MB)",
+        "db": "(dB)",
+        "difference": "difference (points)",
+    }
     heading = " ".join(words.get(word, word) for word in str(name).replace("_", " ").split())
     return heading[:1].upper() + heading[1:]
 
@@ -285,7 +292,7 @@ def _number_format(words: set[str], values: pd.Series) -> Callable[[float], str]
     """Choose by the words of a column's name how its floats are written. All get the same decimals."""
     if "difference" in words:
         return lambda v: f"{100 * v:+.2f}"
-    if "ms" in words or "mb" in words:
+    if words & {"ms", "mb", "db"}:
         return "{:,.1f}".format
     if "seconds" in words:
         largest = values.max()

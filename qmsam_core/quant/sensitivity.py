@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -44,8 +44,30 @@ def signal_to_noise(reference: Tensor, output: Tensor) -> float:
     return 10 * float(np.log10(signal / noise)) if noise else float("inf")
 
 
-def sensitivity(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.DataFrame:
-    """Measure each block of a quantised model, alone and in its place.
+@torch.no_grad()
+def followed(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.DataFrame:
+    """Follow a quantised model from block to block. It costs a pass of either model a batch.
+
+    Args:
+        float_model: the model before quantisation.
+        model: the quantised model, calibrated.
+        batches: each with image (B, 3, S, S) and box (B, 4).
+
+    Returns:
+        One row per block: part, block, `so far db` (signal-to-noise of the block's own output with everything
+        before it quantised; infinite where nothing is).
+    """
+    blocks, so_far = list(blocks_of(model)), []
+    for batch in batches:
+        expected, found = (outputs_by_block(m, batch["image"], batch["box"]) for m in (float_model, model))
+        so_far.append([signal_to_noise(expected[block], found[block]) for block in blocks])
+    table = pd.DataFrame(blocks, columns=["part", "block"])
+    return table.assign(**{"so far db": np.mean(so_far, axis=0)})
+
+
+@torch.no_grad()
+def sensitivity(float_model: Sam, model: Sam, batches: Sequence[dict]) -> pd.DataFrame:
+    """Measure each block of a quantised model, alone and in its place. It costs a pass for each block.
 
     Args:
         float_model: the model before quantisation.
@@ -55,38 +77,32 @@ def sensitivity(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.Dat
     Returns:
         One row per block: part, block, `alone db` (signal-to-noise of the part's output if only this block is
         quantised: the embedding, or the mask logits), `alone agreement` (mean Dice of the masks with float's,
-        0..1), `so far db` (signal-to-noise of the block's own output with everything before it quantised).
+        0..1), `so far db` (see `followed`).
     """
-    blocks = list(blocks_of(model))
-    alone: dict[tuple[str, str], list[tuple[float, float]]] = {block: [] for block in blocks}
-    so_far: dict[tuple[str, str], list[float]] = {block: [] for block in blocks}
+    table = followed(float_model, model, batches)
+    alone: list[list[tuple[float, float]]] = [[] for _ in range(len(table))]
     mixed = copy.deepcopy(float_model).eval()
-    with torch.no_grad():
-        for batch in batches:
-            image, box = batch["image"], batch["box"]
-            expected, embedding, logits = outputs_by_block(float_model, image, box)
-            found, _, _ = outputs_by_block(model, image, box)
-            for block in blocks:
-                so_far[block].append(signal_to_noise(expected[block], found[block]))
-                part, name = block
-                own = getattr(mixed, PARTS[part])
-                kept = own.get_submodule(name)
-                own.set_submodule(name, getattr(model, PARTS[part]).get_submodule(name))
-                if part == "encoder":
-                    encoded = mixed.image_encoder(image)
-                    decoded = mixed.decode(encoded, box)[0]
-                    noise = signal_to_noise(embedding, encoded)
-                else:
-                    decoded = mixed.decode(embedding, box)[0]
-                    noise = signal_to_noise(logits, decoded)
-                own.set_submodule(name, kept)
-                alone[block].append((noise, float(mask_agreement(logits > 0, decoded > 0).mean())))
-    rows = [(*block, *np.mean(alone[block], axis=0), np.mean(so_far[block])) for block in blocks]
-    return pd.DataFrame(rows, columns=["part", "block", "alone db", "alone agreement", "so far db"])
+    for batch in batches:
+        image, box = batch["image"], batch["box"]
+        embedding = float_model.image_encoder(image)
+        logits = float_model.decode(embedding, box)[0]
+        for measured, part, name in zip(alone, table["part"], table["block"]):
+            own = getattr(mixed, PARTS[part])
+            kept = own.get_submodule(name)
+            own.set_submodule(name, getattr(model, PARTS[part]).get_submodule(name))
+            encoded = mixed.image_encoder(image) if part == "encoder" else embedding
+            decoded = mixed.decode(encoded, box)[0]
+            own.set_submodule(name, kept)
+            output = (embedding, encoded) if part == "encoder" else (logits, decoded)
+            agreed = float(mask_agreement(logits > 0, decoded > 0).mean())
+            measured.append((signal_to_noise(*output), agreed))
+    table.insert(2, "alone db", [np.mean([noise for noise, _ in rows]) for rows in alone])
+    table.insert(3, "alone agreement", [np.mean([agreed for _, agreed in rows]) for rows in alone])
+    return table
 
 
-def outputs_by_block(model: Sam, image: Tensor, box: Tensor) -> tuple[dict, Tensor, Tensor]:
-    """Run a model and keep the output of every block (its last, if it has several), embedding and logits."""
+def outputs_by_block(model: Sam, image: Tensor, box: Tensor) -> dict[tuple[str, str], Tensor]:
+    """Run a model and return the output of every block, its last if it has several, by part and name."""
     kept: dict[tuple[str, str], Tensor] = {}
     hooks = []
     for part, name in blocks_of(model):
@@ -96,12 +112,11 @@ def outputs_by_block(model: Sam, image: Tensor, box: Tensor) -> tuple[dict, Tens
 
         hooks.append(getattr(model, PARTS[part]).get_submodule(name).register_forward_hook(keep))
     try:
-        embedding = model.image_encoder(image)
-        logits = model.decode(embedding, box)[0]
+        model(image, box)
     finally:
         for hook in hooks:
             hook.remove()
-    return kept, embedding, logits
+    return kept
 
 
 def mask_agreement(first: Tensor, second: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..data.slices import SliceDataset
 from ..models import Sam
+from ..quant.scales import inactive_quantisers
 from .loading import loader_options
 from .precision import autocast_for, channels_last
 from .processes import rank, world_size
@@ -159,7 +160,16 @@ def mean_dice(
         model: on `device`. It is scored in evaluation mode; the modes of its modules are restored afterwards.
         batches: with `image`, `box`, `modality` and the targets (at the low-res mask's size).
         targets: keys of masks in a batch: `mask` is the label, `float_mask` that of `with_float_masks`.
+
+    Raises:
+        ValueError: a quantiser of the model is switched off or has no scale, so that the score would be that
+            of another model.
     """
+    if idle := inactive_quantisers(model):
+        raise ValueError(
+            f"{len(idle)} quantisers of the model are switched off or have no scale, {idle[0]} among them; "
+            "expected all to be active: calibrate the model first"
+        )
     modes = {m: m.training for m in model.modules()}
     channels_last(model.eval())
     scores: dict[tuple[str, str], list[float]] = {}

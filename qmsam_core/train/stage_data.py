@@ -14,7 +14,9 @@ from .loop import Data
 from .processes import rank, world_size
 
 
-def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int) -> DataLoader:
+def evaluation_batches(
+    params: Params, folder: Path, size: int, mask_size: int, each: int | None = None
+) -> DataLoader:
     """Load this process's share of the fixed slices that score every epoch.
 
     Tables 7, 9 and 10 do not use them: they score whole cases.
@@ -23,12 +25,13 @@ def evaluation_batches(params: Params, folder: Path, size: int, mask_size: int) 
         folder: output folder of notebook 00, with `index_evaluation.npz`.
         size: px, side of the network's input.
         mask_size: px, side of the low-res mask.
+        each: slices of each modality. None takes `params.epoch_slices`.
     """
     held_out = SliceIndex.load(folder / "index_evaluation.npz")
     judged = SliceDataset(
         held_out, EvalTransform(size, mask_size, params.interpolation(training=False)), params.seed
     )
-    fixed = ModalityBalancedSampler(held_out, params.epoch_slices or "all", params.seed)
+    fixed = ModalityBalancedSampler(held_out, each or params.epoch_slices or "all", params.seed)
     chosen = sorted(set(fixed.epoch_slices().tolist()))
     return DataLoader(judged, 8, sampler=chosen[rank() :: world_size()])
 
