@@ -86,7 +86,12 @@ def describe_model(path: str | Path) -> dict:
 
 
 OWN = ("model", "image_size", "recipe", "parts", "depth", "recipe_fields", PACKED)
-"""Keys of a description that follow from the model. All others are the `facts` given to `save_model`."""
+"""Keys of a description that follow from the model."""
+
+
+def facts_of(path: str | Path) -> dict:
+    """Return the `facts` with which a model was saved, such as its origin. Raises as `describe_model`."""
+    return {key: value for key, value in describe_model(path).items() if key not in OWN}
 
 
 def load_model(path: str | Path) -> Sam:
