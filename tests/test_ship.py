@@ -24,6 +24,7 @@ SOURCES = """# Sources
 |---|---|---|
 | `3DBox_CT_0`, `3DBox_CT_1` | Set A | CC BY 4.0 (README) |
 | `3DBox_CT_2` | Set B | none stated |
+| `3DBox_CT_3` | Set C, of which no case is here | CC0 |
 """
 
 
@@ -58,8 +59,9 @@ def test_the_file_is_packed_and_says_what_trained_it(root):
     assert (facts["packed"], facts["origin"], facts["hours"]) == (1, "a batch | of noise", 0.25)
     assert [one["name"] for one in facts["data"]] == ["training", "phantoms of all modalities"]
     assert facts["data"][0]["sources"] == [
-        ["CT", "Set A", "CC BY 4.0 (README)"],
-        ["CT", "Set B", "none stated"],
+        ["CT", "Set A", "CC BY 4.0 (README)", 2],
+        ["CT", "Set B", "none stated", 1],
+        ["US", "not stated", "not stated", 3],
     ]
 
 
@@ -68,9 +70,10 @@ def test_the_card_tells_origin_recipe_data_results_and_limits(root):
     assert weights.SHA256 in text and "Apache-2.0" in text and "bowang-lab/MedSAM" in text
     assert "Recipe `paper`, applied to decoder and encoder" in text and "| weight bits | 8 |" in text
     assert "| origin | a batch \\| of noise |" in text and "| hours | 0.25 |" in text
-    assert "`training`, whose `SOURCES.md` states:" in text and "| CT | Set B | none stated |" in text
+    assert "`training`, 6 cases; the sources of 2 state an open licence." in text and "Set C" not in text
+    assert "| CT | Set B | none stated | 1 |" in text and "| US | not stated | not stated | 3 |" in text
     assert "phantoms of all modalities." in text and "not a medical device" in text
-    assert "untested on all other than CT, US," in text
+    assert "untested on anything but CT, US," in text
     assert "deploy.ship int8 --judge judging" in text and str(root) not in text
     rows = [
         line.split(" | ")
@@ -177,4 +180,4 @@ def test_without_labels_there_is_agreement_alone():
 
 def test_a_folder_without_sources_is_told_by_its_name(tmp_path):
     (tmp_path / "cases").mkdir()
-    assert described(str(tmp_path / "cases")) == {"name": "cases", "sources": []}
+    assert described(str(tmp_path / "cases")) == {"name": "cases", "cases": 0, "open": 0, "sources": []}

@@ -5,6 +5,7 @@ Its text is `model_card.md.j2`. All figures are measured or read from the file t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from ..data.licences import SOURCES, read_sources
+from ..data.licences import SOURCES, read_sources, source_of
 from ..evaluate.intervals import LEVEL, average_interval
 from ..evaluate.tables import DASH
 from ..models import SHIPPED, Sam
@@ -22,22 +23,31 @@ from ..provenance.weights import ORIGIN
 from ..quant import facts_of
 from .own_images import BOXES
 
+NOT_STATED = "not stated"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 SCORES = ("agreement", "dsc float", "dsc int8", "difference")
 """Columns of the card's table, fractions."""
 
 
 def described(text: str) -> dict:
-    """Describe data for the card: a text as it is, a folder by its name and the sources that it states.
+    """Describe data for the card: a text as it is, a folder by its name and the sources of its cases.
 
     Returns:
-        `name`, and `sources`: triples of modality, data set and licence as stated, each once.
+        `name`; `cases`, their number; `open`, how many of them have an open licence; and `sources`, one for
+        each data set: modality, data set, licence as stated, cases. Without a `SOURCES.md` it is empty.
     """
     folder = Path(text)
     if not folder.is_dir():
-        return {"name": text, "sources": []}
-    sources = read_sources(folder)[["modality", "source", "licence"]].drop_duplicates()
-    return {"name": folder.resolve().name, "sources": sources.to_numpy().tolist()}
+        return {"name": text, "cases": 0, "open": 0, "sources": []}
+    stated, counts, open_cases = read_sources(folder), Counter(), 0
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.npz"))
+    for name in names if len(stated) else ():
+        row = source_of(name, stated)
+        told = (NOT_STATED, NOT_STATED) if row is None else (row["source"], row["licence"])
+        counts[name.partition("/")[0] if "/" in name else folder.resolve().name, *told] += 1
+        open_cases += row is not None and bool(row["open"])
+    sources = [[*key, count] for key, count in counts.items()]
+    return {"name": folder.resolve().name, "cases": len(names), "open": open_cases, "sources": sources}
 
 
 def by_modality(objects: pd.DataFrame) -> pd.DataFrame:
@@ -126,9 +136,12 @@ def shown(value: object) -> str:
 def told(data: dict) -> str:
     """Return the Markdown on data that `described` has described."""
     if not data["sources"]:
-        return f"{data['name']}."
-    table = markdown(("modality", "data set", "licence as stated"), data["sources"])
-    return f"`{data['name']}`, whose `{SOURCES}` states:\n\n{table}"
+        return f"{data['name']}, {data['cases']} cases." if data["cases"] else f"{data['name']}."
+    table = markdown(("modality", "data set", "licence as stated", "cases"), data["sources"])
+    return (
+        f"`{data['name']}`, {data['cases']} cases; the sources of {data['open']} state an open licence. "
+        f"As its `{SOURCES}` tells:\n\n{table}"
+    )
 
 
 def results(table: pd.DataFrame) -> str:
