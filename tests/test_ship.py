@@ -181,3 +181,20 @@ def test_without_labels_there_is_agreement_alone():
 def test_a_folder_without_sources_is_told_by_its_name(tmp_path):
     (tmp_path / "cases").mkdir()
     assert described(str(tmp_path / "cases")) == {"name": "cases", "cases": 0, "open": 0, "sources": []}
+
+
+@pytest.mark.shipped
+def test_the_model_in_the_repository_is_small_and_its_card_is_its_own():
+    path = checkpoint_path("int8")
+    facts, text = describe_model(path), path.with_name("README.md").read_text()
+    assert path.stat().st_size <= 12e6 and facts["packed"] == 1
+    assert (facts["model"], facts["image_size"], facts["parts"]) == (
+        "litemedsam",
+        256,
+        ["decoder", "encoder"],
+    )
+    assert weights.sha256(path) in text
+    model = load_model(path)
+    with torch.no_grad():
+        masks, _ = model(torch.rand(1, 3, 256, 256), torch.tensor([[20.0, 30, 200, 180]]))
+    assert masks.shape == (1, 1, 256, 256) and masks.isfinite().all()
