@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from hypothesis import settings
 
-from qmsam_core.provenance.weights import CheckpointError, public_checkpoint
+from qmsam_core.provenance.weights import CheckpointError, public_checkpoint, shipped_checkpoint
 from qmsam_core.study.parameters_cell import parameters_source
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None, max_examples=30)
@@ -24,13 +24,14 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `weights` if the public weights are not available."""
-    try:
-        public_checkpoint()
-    except CheckpointError as error:
-        for item in items:
-            if item.get_closest_marker("weights"):
-                item.add_marker(pytest.mark.skip(reason=str(error)))
+    """Skip the tests marked `weights` or `shipped` if the public weights or the int8 model are missing."""
+    for marker, find in (("weights", public_checkpoint), ("shipped", shipped_checkpoint)):
+        try:
+            find()
+        except CheckpointError as error:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture

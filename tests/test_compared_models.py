@@ -9,7 +9,9 @@ from small_data import rectangle_case
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.exported import ExportError
 from qmsam_core.models import build_model
-from qmsam_core.study.compared_models import COMPARED, SUMMARISED, predictors_of, summary_table
+from qmsam_core.params import Params
+from qmsam_core.provenance import weights
+from qmsam_core.study.compared_models import COMPARED, SUMMARISED, compared, predictors_of, summary_table
 from qmsam_core.timing.engine_arms import ARMS
 
 
@@ -29,7 +31,32 @@ def test_a_predictor_for_every_model_compared(tmp_path):
         predictors_of(tmp_path, threads=1, block=3, interpolation="area")
 
 
-def test_results_at_a_glance():
+@pytest.mark.parametrize(
+    "there, values, words",
+    [
+        (True, {}, ""),
+        (False, {}, "litemedsam_int8.safetensors is not there"),
+        (True, {"image_size": 64}, "this run litemedsam at 64 px"),
+        (True, {"model": "medsam", "image_size": 1024}, "this run medsam at 1024 px"),
+    ],
+    ids=["there", "not made", "small", "another network"],
+)
+def test_the_shipped_model_is_an_arm_where_it_fits(tmp_path, monkeypatch, capsys, there, values, words):
+    file = tmp_path / "litemedsam_int8.safetensors"
+    monkeypatch.setattr(weights, "SHIPPED_FILE", file)
+    if there:
+        file.touch()
+    models = compared(Params(**{"image_size": 256, **values}))
+    line = capsys.readouterr().out
+    if words:
+        assert models == COMPARED and line.count("\n") == 1
+        assert "arm 'Shipped', the project's int8 model, is left out: " in line and words in line
+    else:
+        assert list(models) == [*COMPARED, "Shipped"] and models["Shipped"].export == "shipped" and not line
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_results_at_a_glance(shipped):
     labels = [arm.label for _, arm in SUMMARISED.values() if arm]
     assert set(labels) <= {arm.label for arm in ARMS}
     timings = pd.DataFrame({"arm": list(dict.fromkeys(labels))}).assign(
@@ -42,6 +69,7 @@ def test_results_at_a_glance():
             ("Baseline, own order", 0.9, 0.99),
             ("Calibrated", 0.8, 0.7),
             ("Stage 3", 0.85, 0.8),
+            *([("Shipped", 0.8, 0.9)] if shipped else []),
             ("NNCF", 0.7, 0.6),
             ("Ellipse", 0.6, 0.5),
         )
@@ -49,6 +77,15 @@ def test_results_at_a_glance():
         for k in (0, 1)
     ]
     table = summary_table(pd.DataFrame(rows), timings).set_index("model")
+    if shipped:
+        row = table.loc["int8, shipped"]
+        assert row["dsc"] == pytest.approx(0.75) and row["agreement with float"] == pytest.approx(0.9)
+        assert pd.isna(row["ms"]) and list(table.index)[-3:] == [
+            "int8, shipped",
+            "int8 by NNCF",
+            "ellipse in the box",
+        ]
+    table = table.drop("int8, shipped", errors="ignore")
     assert table["dsc"].tolist() == pytest.approx([0.85, 0.85, 0.75, 0.8, 0.65, 0.55])
     assert table["difference to float"].tolist() == pytest.approx(
         [float("nan"), 0, -0.1, -0.05, -0.2, -0.3], nan_ok=True

@@ -43,6 +43,19 @@ def test_parameters(done):
     assert stale_because(root, Params(seed=1), book) == "parameters changed"
 
 
+def test_the_shipped_model_concerns_the_notebooks_that_compare_it(done, monkeypatch):
+    root, book, folder = done
+    monkeypatch.setattr(freshness.weights, "SHIPPED_FILE", root / "shipped.safetensors")
+    (root / "shipped.safetensors").write_text("new")
+    assert stale_because(root, Params(), book) == ""
+    monkeypatch.setattr(freshness, "READS_SHIPPED", "a.py")
+    assert stale_because(root, Params(), book) == "checkpoints changed"
+    store(folder, fingerprint(root, Params(), book))
+    assert stale_because(root, Params(), book) == ""
+    (root / "shipped.safetensors").unlink()
+    assert stale_because(root, Params(), book) == "checkpoints changed"
+
+
 def test_notebook_source(done, write_notebook):
     root, _, _ = done
     changed = Notebook.read(

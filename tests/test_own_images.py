@@ -13,7 +13,7 @@ from qmsam_core.data.boxed_slices import divide, slices_of
 from qmsam_core.deploy import open_engine
 from qmsam_core.deploy.diagnose import main as diagnose
 from qmsam_core.deploy.export import export_model, main
-from qmsam_core.deploy.own_images import judge, label_map, weakest_blocks
+from qmsam_core.deploy.own_images import dsc_of, judge, label_map, weakest_blocks
 from qmsam_core.deploy.predict import main as predict
 from qmsam_core.models import build_model
 from qmsam_core.quant import RECIPES, quantize
@@ -33,6 +33,23 @@ def test_groups_take_turns_and_a_volume_gives_the_slice_most_boxes_cross(folder)
     assert volume.pixels.shape == (40, 56, 3) and volume.boxes.shape == (2, 4)
     areas = np.prod(volume.boxes[:, 2:] - volume.boxes[:, :2] + 1, axis=1)
     assert areas[0] > areas[1]
+
+
+def test_labels_are_numbered_as_the_boxes(folder, tmp_path):
+    for one in slices_of(folder)[0]:
+        assert set(np.unique(one.labels)) == {0, 1, 2}
+        for number, box in enumerate(one.boxes, 1):
+            y, x = np.nonzero(one.labels == number)
+            assert [x.min(), y.min(), x.max(), y.max()] == box.tolist()
+    boxed = rectangle_case("2DBox_US_1", 0, False)
+    replace(boxed, labels=None).save(tmp_path / "2DBox_US_1.npz")
+    assert slices_of(tmp_path)[0][0].labels is None
+
+
+def test_the_dsc_is_nan_where_there_is_no_label():
+    masks, labels = np.array([[[1, 1, 0]], [[0, 0, 1]]], bool), np.array([[1, 0, 0]])
+    assert dsc_of(masks, labels) == pytest.approx([2 / 3, float("nan")], nan_ok=True)
+    assert np.isnan(dsc_of(masks, None)).all()
 
 
 def test_the_choice_does_not_depend_on_where_the_folder_lies(folder, tmp_path):
@@ -84,6 +101,7 @@ def test_the_float_export_agrees_fully_with_its_model(folder, tmp_path):
     export_model(model, tmp_path)
     slices, _ = slices_of(folder)
     found = judge(model, open_engine("openvino", tmp_path), slices)
+    assert (found.table["dsc float"] - found.table["dsc int8"]).abs().max() < 0.01
     assert found.agreement > 0.99 and list(found.by_group["group"]) == ["CT", "US"]
     assert list(found.by_group["objects"]) == [6, 6] and len(found.figure.axes) == 3 * 6
     assert weakest_blocks(model, model, found.worst, 2)[0] == "patch_embed"

@@ -26,12 +26,14 @@ class BoxedSlice:
         group: the folder's subfolder that the case lies in, such as its modality.
         pixels: uint8 (H, W, 3).
         boxes: int64 (n, 4) in pixels of the slice, largest first.
+        labels: integers (H, W), i + 1 on the object of box i; None if the case has no labels.
     """
 
     name: str
     group: str
     pixels: np.ndarray
     boxes: np.ndarray
+    labels: np.ndarray | None = None
 
     def inputs(self, size: int) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """Return the network's image (3, S, S), its boxes (n, 4) in model px, and the geometry."""
@@ -80,16 +82,23 @@ def boxed_slice(path: Path, name: str, group: str) -> BoxedSlice | None:
     case = Case.load(path).with_boxes()
     if not len(case.boxes):
         return None
-    z, boxes = 0, case.boxes
+    z, ids, boxes = 0, np.arange(len(case.boxes)), case.boxes
     if case.is_volume:
         crossings = np.zeros(case.n_slices, int)
         for low, high in case.boxes[:, [2, 5]]:
             crossings[low : high + 1] += 1
         fullest = np.flatnonzero(crossings == crossings.max())
         z = int(fullest[len(fullest) // 2])
-        boxes, name = boxes_on_slice(case.boxes, z)[1], f"{name}, slice {z}"
+        (ids, boxes), name = boxes_on_slice(case.boxes, z), f"{name}, slice {z}"
     areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    return BoxedSlice(name, group, case.slice_image(z), boxes[np.argsort(-areas, kind="stable")])
+    order = np.argsort(-areas, kind="stable")
+    labels = None
+    if case.labels is not None:
+        plane = case.labels[z] if case.is_volume else case.labels
+        numbers = np.zeros(max(int(plane.max(initial=0)), len(case.boxes)) + 1, np.int32)
+        numbers[ids[order] + 1] = np.arange(1, len(ids) + 1)
+        labels = numbers[plane]
+    return BoxedSlice(name, group, case.slice_image(z), boxes[order], labels)
 
 
 def divide(slices: Sequence[BoxedSlice]) -> tuple[list[BoxedSlice], list[BoxedSlice]]:

@@ -8,6 +8,10 @@ with boxes or labels; others of them tell how far its masks agree with the float
 
     python -m qmsam_core.deploy.export --model litemedsam --checkpoint FILE \
         --recipe deploy --calibrate cases/ -o exported/
+
+`--checkpoint int8` is the project's own int8 model, ready made (`deploy.ship`):
+
+    python -m qmsam_core.deploy.export --model litemedsam --checkpoint int8 -o exported/
 """
 
 import argparse
@@ -27,7 +31,16 @@ import openvino
 import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 
-from ..models import CONFIGS, PUBLIC, CheckpointError, Sam, build_model, checkpoint_path, weights_hash
+from ..models import (
+    CONFIGS,
+    PUBLIC,
+    SHIPPED,
+    CheckpointError,
+    Sam,
+    build_model,
+    checkpoint_path,
+    weights_hash,
+)
 from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
@@ -121,6 +134,22 @@ def export_checkpoint(
 ) -> dict:
     """Export a model that `save_model` wrote, as `export_if_stale` does."""
     return export_if_stale(load_model(path), folder, origin, style)
+
+
+def export_shipped() -> tuple[Path, dict]:
+    """Export the project's int8 model to `outputs/exported/`, unless this very export is there already.
+
+    Returns:
+        The folder, and the content of its `export.json`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or another.
+        OSError: the folder cannot be written.
+    """
+    path = checkpoint_path(SHIPPED)
+    model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
+    folder = path.parents[1] / "exported" / path.stem
+    return folder, export_if_stale(model, folder, origin)
 
 
 def recipe_of(model: Sam) -> Recipe:
@@ -249,7 +278,7 @@ def model_to_export(
 
     Args:
         name: a key of `CONFIGS`.
-        checkpoint: `public`, a file, or None for random weights.
+        checkpoint: `public`, `int8`, a file, or None for random weights.
         recipe_name: a key of `RECIPES`, for float checkpoints and random weights.
         seed: seed of the random weights and of the noise.
         depth: see `build_model`.
@@ -301,7 +330,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         help=f"{PUBLIC} (the default for litemedsam), {RANDOM} (the default for medsam), "
-        "or a float .pth or .safetensors; "
+        f"{SHIPPED} (the project's quantised litemedsam), or a float .pth or .safetensors; "
         "a quantised checkpoint of this study keeps its own recipe",
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))

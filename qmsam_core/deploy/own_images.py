@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..data.boxed_slices import BoxedSlice, divide, slices_of
+from ..evaluate.agreement import mask_dice
 from ..evaluate.case_figures import QualitativeRow, gallery_figure
 from ..models import Sam
 from ..provenance.files import write_atomic
@@ -33,7 +34,8 @@ class Judgement:
     """How far the masks of a quantised model agree with the float model's.
 
     Attributes:
-        table: one row per object: group, case, object (number of its box) and agreement (Dice, 0..1).
+        table: one row per object: group, case, object (number of its box) and agreement (Dice, 0..1);
+            `dsc float` and `dsc int8` of the object's label (0..1), NaN without one.
         figure: the slices that agree least.
         worst: the slice that agrees least.
     """
@@ -87,18 +89,34 @@ def judge(float_model: Sam, engine: Engine, slices: Sequence[BoxedSlice], shown:
         expected = geometry.mask_to_image(logits.numpy())
         found = geometry.mask_to_image(engine.decode(engine.encode(image[None]), boxes))
         scores = mask_agreement(*map(torch.from_numpy, (expected, found))).tolist()
+        masks = {"float": expected, "int8": found}
+        dsc = {f"dsc {name}": dsc_of(m, one.labels) for name, m in masks.items()}
         rows += [
-            {"group": one.group, "case": one.name, "object": number, "agreement": score}
+            {
+                "group": one.group,
+                "case": one.name,
+                "object": number,
+                "agreement": score,
+                **{name: values[number] for name, values in dsc.items()},
+            }
             for number, score in enumerate(scores)
         ]
-        masks = {"float": expected, "int8": found}
         drawn.append((float(np.mean(scores)), one, {name: label_map(m) for name, m in masks.items()}))
-    drawn.sort(key=lambda row: row[0])
+        drawn = sorted(drawn, key=lambda row: row[0])[: max(shown, 1)]  # others would only take memory
     pictures = [
         QualitativeRow(one.group, one.pixels, one.boxes[:BOXES], masks, {"int8": score}, "agrees to")
         for score, one, masks in drawn[:shown]
     ]
     return Judgement(pd.DataFrame(rows), gallery_figure(pictures), drawn[0][1])
+
+
+def dsc_of(masks: np.ndarray, labels: np.ndarray | None) -> list[float]:
+    """DSC of masks (n, H, W) with the objects 1..n of labels (H, W); NaN for an object without a label."""
+    truths = [None if labels is None else labels == number for number in range(1, len(masks) + 1)]
+    return [
+        mask_dice(mask, truth) if truth is not None and truth.any() else float("nan")
+        for mask, truth in zip(masks, truths)
+    ]
 
 
 def label_map(masks: np.ndarray) -> np.ndarray:

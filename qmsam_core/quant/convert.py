@@ -62,7 +62,7 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
         return model
     names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
     missing = [name for name in recipe.in_float if name not in names]
-    if missing and recipe is not RECIPES.get(recipe.name):
+    if missing and recipe != RECIPES.get(recipe.name):
         raise ValueError(
             f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; "
             f"expected names of modules within the encoder or the decoder of {model.config.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ..deploy.engines import open_engine
 from ..deploy.predictor import Predictor
 from ..evaluate.intervals import paired_differences
 from ..evaluate.tables import per_modality
+from ..params import Params
+from ..provenance import weights
 from ..timing.engine_arms import FLOAT_FAST, Arm
 
 
@@ -35,6 +38,7 @@ BASELINE, OWN_ORDER, CALIBRATED, STAGE3, NNCF = (
     "NNCF",
 )
 ELLIPSE = "Ellipse"
+SHIPPED_ARM, SHIPPED_SIZE = "Shipped", 256
 COMPARED = {
     BASELINE: ComparedModel("float_fast"),
     OWN_ORDER: ComparedModel("float_fast", "normalise_then_pad"),
@@ -50,20 +54,49 @@ All arms follow the paper except the second. It shows the effect of the order al
 """
 
 
-def predictors_of(folder: str | Path, threads: int, block: int, interpolation: str) -> dict[str, Predictor]:
-    """Open a predictor on OpenVINO for every arm of `COMPARED`, by the arm's name.
+def shipped_model(params: Params) -> Path | None:
+    """Return the file of the project's int8 model if this run can compare it.
+
+    It is another arm where the file is there, and the run is of LiteMedSAM at 256 px, for which it is made.
+    Otherwise one printed line says why the arm is left out.
+    """
+    reason = ""
+    if params.model != "litemedsam" or params.image_size != SHIPPED_SIZE:
+        reason = f"it is litemedsam at {SHIPPED_SIZE} px, this run {params.model} at {params.image_size} px"
+    elif not weights.SHIPPED_FILE.is_file():
+        reason = f"{weights.SHIPPED_FILE.name} is not there"
+    if reason:
+        print(f"arm {SHIPPED_ARM!r}, the project's int8 model, is left out: {reason}")
+        return None
+    return weights.SHIPPED_FILE
+
+
+def compared(params: Params) -> dict[str, ComparedModel]:
+    """Return `COMPARED`, and the project's int8 model where `shipped_model` has it."""
+    return COMPARED | ({SHIPPED_ARM: ComparedModel("shipped")} if shipped_model(params) else {})
+
+
+def predictors_of(
+    folder: str | Path,
+    threads: int,
+    block: int,
+    interpolation: str,
+    models: Mapping[str, ComparedModel] = COMPARED,
+) -> dict[str, Predictor]:
+    """Open a predictor on OpenVINO for every arm of `models`, by the arm's name.
 
     Args:
         folder: folder that holds the exports.
         threads: CPU threads of each engine.
         block: most boxes decoded at once.
         interpolation: how images are resized, see `Predictor`.
+        models: the arms, see `compared`.
     """
-    names = dict.fromkeys(model.export for model in COMPARED.values())
+    names = dict.fromkeys(model.export for model in models.values())
     engines = {name: open_engine("openvino", Path(folder) / name, threads) for name in names}
     return {
         arm: Predictor(engines[model.export], block, interpolation, model.order)
-        for arm, model in COMPARED.items()
+        for arm, model in models.items()
     }
 
 
@@ -72,10 +105,14 @@ SUMMARISED = {
     "float, normalised before padding": (OWN_ORDER, FLOAT_FAST),
     "int8, calibrated": (CALIBRATED, Arm("int8", "openvino")),
     "int8, after stage 3": (STAGE3, Arm("int8", "openvino")),
+    "int8, shipped": (SHIPPED_ARM, None),
     "int8 by NNCF": (NNCF, Arm("int8", "openvino", variant="nncf")),
     "ellipse in the box": (ELLIPSE, None),
 }
-"""Rows of the table of results: the arm in the scores, and the arm in the timings (None: not timed)."""
+"""Rows of the table of results: the arm in the scores, and the arm in the timings (None: not timed).
+
+The row of the project's int8 model is left out where the scores lack it.
+"""
 
 
 def summary_table(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +131,8 @@ def summary_table(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     by_arm = {arm: rows for arm, rows in scores.groupby("arm")}
     rows = []
     for name, (arm, timed) in SUMMARISED.items():
+        if arm == SHIPPED_ARM and arm not in by_arm:
+            continue
         average = per_modality(by_arm[arm].drop(columns="arm")).iloc[-1]
         paired = paired_differences(by_arm[arm], by_arm[BASELINE]).iloc[-1] if arm != BASELINE else {}
         rows.append(

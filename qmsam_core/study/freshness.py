@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from qmsam_core.data.licences import SOURCES
 from qmsam_core.params import Params
+from qmsam_core.provenance import weights
 from qmsam_core.provenance.files import sha256, write_json
 from qmsam_core.provenance.imported_modules import modules_reached
 from qmsam_core.provenance.weights import PUBLIC, SHA256
@@ -25,22 +27,22 @@ from qmsam_core.study.notebooks import Notebook
 
 Fingerprint = dict[str, str]
 LIBRARY = Path(__file__).parents[1]
+READS_SHIPPED = "study/compared_models.py"
+"""The module by which notebooks read the project's int8 model."""
 
 
 def fingerprint(root: Path, params: Params, notebook: Notebook) -> Fingerprint:
     """Return one hash for each thing the results depend on. A missing input has the value "absent"."""
-    run_dir = root / params.run_dir
+    run_dir, reached = root / params.run_dir, modules_reached(notebook.code, LIBRARY)
     inputs = {
         name: sha256(run_dir / name) if (run_dir / name).exists() else "absent" for name in notebook.inputs
     }
     return {
         "parameters": _hash(params.model_dump(mode="json")),
         "notebook": notebook.source,
-        "library": _hash(
-            {str(p.relative_to(LIBRARY)): sha256(p) for p in modules_reached(notebook.code, LIBRARY)}
-        ),
+        "library": _hash({str(p.relative_to(LIBRARY)): sha256(p) for p in reached}),
         "inputs": _hash(inputs),
-        "checkpoints": _hash(checkpoints(root, params)),
+        "checkpoints": _hash(checkpoints(root, params) | shipped(reached)),
         "data": _hash({name: _hash(_listing(root / folder)) for name, folder in params.data_roots.items()})
         if params.data_roots
         else "phantoms",
@@ -56,6 +58,12 @@ def checkpoints(root: Path, params: Params) -> dict[str, str]:
         name: known.get(given[name]) or (sha256(path) if path.is_file() else "absent")
         for name, path in files.items()
     }
+
+
+def shipped(modules: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of the project's int8 model, or "absent", if one of the modules compares it."""
+    file, reads = weights.SHIPPED_FILE, READS_SHIPPED in (p.relative_to(LIBRARY).as_posix() for p in modules)
+    return {"shipped": sha256(file) if file.is_file() else "absent"} if reads else {}
 
 
 def stale_because(root: Path, params: Params, notebook: Notebook) -> str:
