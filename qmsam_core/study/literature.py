@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--slices",
         type=int,
         default=CALIBRATION,
-        help=f"slices that judge, and as many that calibrate; at most {CALIBRATION}, the default",
+        help=f"slices that judge and slices that calibrate, groups in turn; at most {CALIBRATION}, the default",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, help="table, .csv")
     options = parser.parse_args(arguments)
@@ -184,10 +184,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for width in options.widths:
             at_width(START, width)
-        slices, left_out = slices_of(options.folder, 2 * options.slices)
+        slices, left_out = slices_of(options.folder)
         for line in left_out:
             print(f"left out: {line}", file=sys.stderr)
-        calibration, judging = divide(slices)
+        calibration, judging = (part[: max(1, options.slices)] for part in divide(slices))
         table = known(options.output, len(judging))
         done = set(table[KEY].itertuples(index=False, name=None))
         pairs = [(method, width) for width in options.widths for method in options.methods]
