@@ -12,7 +12,7 @@ from .recipes import Recipe
 
 WEIGHT_RATIOS = tuple(0.5 + 0.02 * k for k in range(26))
 DAMPING = 0.01  # added to the diagonal of a Hessian, as a share of its mean
-STEPS, RATE = 100, 0.02  # of Adam, when rounding is learned; the rate is in steps of the integers
+STEPS, RATE = 200, 0.003  # of Adam, when rounding is learned; the rate starts there, in steps of the integers
 
 
 def weight_scale(form: MatrixForm, matrix: Tensor, inputs: Tensor, recipe: Recipe) -> Tensor:
@@ -151,6 +151,7 @@ def learned(matrix: Tensor, moments: Tensor, cross: Tensor, scale: Tensor, bits:
     target = matrix @ cross.transpose(1, 2) / scale
     offset = torch.zeros_like(weights, requires_grad=True)
     optimiser = torch.optim.Adam([offset], RATE)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     best = least = None
     with torch.no_grad():
         for _ in range(STEPS):
@@ -163,4 +164,5 @@ def learned(matrix: Tensor, moments: Tensor, cross: Tensor, scale: Tensor, bits:
             least = error if least is None else torch.where(better, error, least)
             offset.grad = gradient
             optimiser.step()
+            decay.step()
     return best

@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--slices",
         type=int,
         default=CALIBRATION,
-        help=f"slices that judge and slices that calibrate, groups in turn; at most {CALIBRATION}, the default",
+        help=f"slices that judge, and slices that calibrate, at most {CALIBRATION}, the default",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, help="table, .csv")
     options = parser.parse_args(arguments)
