@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models import Sam
 from .fitting import fit
 from .scales import finish_statistics, unset_scales
+from .sign_folding import fold_signs
 
 
 class Slice(Protocol):
@@ -43,6 +44,8 @@ def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterabl
         raise ValueError(
             "calibrate: no batch was given, so the activation scales cannot be set; expected at least one"
         )
+    if model.recipe.sign_folding:
+        fold_signs(model, run, used)
     if model.recipe.fitted:
         fit(model, run, used)
         return len(used)

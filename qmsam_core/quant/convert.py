@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import torch
 from brevitas import nn as qnn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..models import MatMul, Sam
+from .matrix_form import MatrixForm
 from .recipes import PARTS, RECIPES, Recipe, activation_quantizer, find_recipe, weight_quantizer
 
 # Modules whose first input comes from a softmax or a ReLU. The encoders' activation, GELU, can be negative.
@@ -105,7 +107,7 @@ def quantisers(recipe: Recipe, non_negative: bool) -> dict:
 
 def quantise_linear(layer: nn.Linear, recipe: Recipe, non_negative: bool) -> nn.Module:
     """Return the quantised layer that replaces a linear layer."""
-    made = with_factor(qnn.QuantLinear, recipe)(
+    made = adapted(qnn.QuantLinear, layer, recipe)(
         layer.in_features, layer.out_features, bias=layer.bias is not None, **quantisers(recipe, non_negative)
     )
     return take_weights(made, layer, recipe)
@@ -119,7 +121,7 @@ def quantise_convolution(kind: type) -> Callable[[nn.Module, Recipe, bool], nn.M
             k: getattr(layer, k)
             for k in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
         }
-        made = with_factor(kind, recipe)(
+        made = adapted(kind, layer, recipe)(
             **shape, bias=layer.bias is not None, **quantisers(recipe, non_negative)
         )
         return take_weights(made, layer, recipe)
@@ -134,6 +136,8 @@ def take_weights(made: nn.Module, layer: nn.Module, recipe: Recipe) -> nn.Module
     if recipe.channel_factors:
         channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
         made.register_buffer("input_factor", torch.ones(channels))
+    if isinstance(made, InputNoise):
+        made.register_buffer("input_noise", torch.zeros(MatrixForm(layer).channels))
     return made
 
 
@@ -146,19 +150,38 @@ class InputFactor:
     input_factor: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = self.input_factor if self.weight.ndim == 2 else self.input_factor[:, None, None]
-        return super().forward(x * factor)
+        return super().forward(x * by_channel(self, self.input_factor))
 
 
-FACTORED = {
-    kind: type(f"{kind.__name__}WithFactor", (InputFactor, kind), {})
-    for kind in (qnn.QuantLinear, qnn.QuantConv2d, qnn.QuantConvTranspose2d)
-}
+class InputNoise:
+    """A layer with constant noise `input_noise` (C,) on its input's channels before they are quantised.
+
+    The bias contains the opposite, so that the layer's function without quantisation stays the same.
+    Source: NoisyQuant, paper reference [6].
+    """
+
+    input_noise: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + by_channel(self, self.input_noise))
 
 
-def with_factor(kind: type, recipe: Recipe) -> type:
-    """Return the class of quantised layers that a recipe takes: `kind`, or its variant with a factor."""
-    return FACTORED[kind] if recipe.channel_factors else kind
+def by_channel(layer: nn.Module, values: Tensor) -> Tensor:
+    """Bring values (C,) to the axis of the channels of a layer's input."""
+    return values if layer.weight.ndim == 2 else values[:, None, None]
+
+
+def adapted(kind: type, layer: nn.Module, recipe: Recipe) -> type:
+    """Return the class that replaces a float layer: `kind`, with a factor or noise on its input if any."""
+    noise = recipe.noise and MatrixForm(layer).takes_noise
+    return with_input(kind, *[InputFactor] * bool(recipe.channel_factors), *[InputNoise] * noise)
+
+
+@cache
+def with_input(kind: type, *adapters: type) -> type:
+    """Return `kind` with these adapters before its quantiser, always the same class for the same ones."""
+    name = "With".join((kind.__name__, *(one.__name__ for one in adapters)))
+    return type(name, (*adapters, kind), {}) if adapters else kind
 
 
 LAYERS: dict[type, Callable[[nn.Module, Recipe, bool], nn.Module]] = {

@@ -9,23 +9,26 @@ that a recipe leaves open is then chosen so that the layer's output changes leas
 - scales of the weights, and their rounding one column after the other, where later columns make up for the
   error of earlier ones (GPTQ, Frantar et al. 2023);
 - a shift of the bias that restores the mean of the output (Nagel et al. 2019).
+
+Methods of the literature take the place of one of these choices, or add constant noise to the input
+(NoisyQuant, paper reference [6]). `Recipe` names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import Tensor, nn
 
 from ..models import Sam
 from .matrix_form import MatrixForm, product
+from .ranges import Range
 from .recipes import Recipe
-from .rounding import nearest, round_in_turn, second_moments, weight_scale
-from .scales import finish_statistics, set_scale, unset_scales
+from .rounding import nearest, rounded, weight_scale
+from .scale_choices import by_correlation, lsq_range, lsq_weight_scale, range_by_correlation
+from .scales import finish_statistics, set_scale, switched_off, unset_scales
 
 VECTORS = 2400  # inputs sampled of each layer over all batches
 CHOICE = 800  # of them, those that judge a choice of ranges
@@ -34,36 +37,8 @@ RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0
 """Shares of the largest range that clipping tries."""
 WORTH = 2.0  # factors cost a pass over the input, so they must lower the squared error by this much
 SMALLEST_FACTOR = 1 / 64  # a channel's factor lies between this and 1, up to a common factor
-
-
-@dataclass
-class Range:
-    """Codes of an activation: `round(x / scale)` clamped to `low`..`high`.
-
-    Of unsigned codes with a zero point, these are the codes minus the zero point.
-    """
-
-    scale: float
-    low: int
-    high: int
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Quantise and dequantise a float32 tensor."""
-        return (x / self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)
-
-    @classmethod
-    def symmetric(cls, low: float, high: float, bits: int, signed: bool = True) -> Range:
-        """Cover the larger of -low and high on both sides of zero, or 0..high if not `signed`."""
-        top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-        return cls(max(-low if signed else 0.0, high, 1e-10) / top, -top - 1 if signed else 0, top)
-
-    @classmethod
-    def shifted(cls, low: float, high: float, bits: int) -> Range:
-        """Cover low..high, widened to contain zero, which has a code of its own."""
-        low, high, steps = min(low, 0.0), max(high, 0.0), 2**bits - 1
-        scale = max(high - low, 1e-10) / steps
-        zero = round(-low / scale)
-        return cls(scale, -zero, steps - zero)
+NOISES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Largest noise that the line search tries, in steps of the input's codes."""
 
 
 @dataclass
@@ -86,19 +61,6 @@ class Seen:
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         self.samples.append(sample)
-
-
-@contextmanager
-def switched_off(layers: Iterable[nn.Module]):
-    """Let quantised layers compute in float within the block."""
-    proxies = [m for layer in layers for m in layer.modules() if isinstance(m, QuantProxyFromInjector)]
-    for proxy in proxies:
-        proxy.disable_quant = True
-    try:
-        yield
-    finally:
-        for proxy in proxies:
-            proxy.disable_quant = False
 
 
 def observe(
@@ -149,6 +111,7 @@ class Fitted:
         integers: weight as integers, (G, R, K).
         scale: (outputs,), scales of the integers.
         shift: (outputs,), to be added to the bias.
+        noise: (C,), to be added to the input's channels, times their factors, before they are quantised.
         error: squared error of the output on the samples, as a share of the output's square.
     """
 
@@ -157,17 +120,46 @@ class Fitted:
     integers: Tensor
     scale: Tensor
     shift: Tensor
+    noise: Tensor
     error: float
 
 
 def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True) -> Fitted:
-    """Choose ranges, factors, scales and integers of one layer by the error of its output.
+    """Choose ranges, factors, scales and integers of one layer.
 
     `signed` says whether the codes of a symmetric range have a sign. With a zero point both kinds are tried.
     """
     samples = torch.cat(seen.samples)
     matrix = form.matrix(form.layer.weight.detach().cpu())
     few = samples[torch.linspace(0, len(samples) - 1, min(CHOICE, len(samples))).long()]
+    choose = choose_by_error if recipe.choice == "error" else choose_otherwise
+    codes, factor, scale = choose(form, seen, few, matrix, recipe, signed)
+    columns, rows = form.by_column(factor), form.by_row(scale)
+    scaled = matrix / columns[:, None]
+    noise = torch.zeros(form.channels)
+    if recipe.noise and form.takes_noise:
+        noise = find_noise(few * columns, scaled, rows, codes, recipe)
+    floats = samples * columns + form.by_column(noise)
+    inputs = codes.apply(floats)
+    corrected = recipe.bias_correction and form.layer.bias is not None
+    integers = rounded(scaled, rows, inputs, floats, recipe, corrected)
+    wanted = product(samples, matrix)
+    difference = wanted - product(inputs, integers * rows)
+    if corrected:
+        shift = form.of_row(difference.mean(0)) * form.outputs / difference[0].numel()  # over its rows
+    else:
+        shift = -form.of_row(product(form.by_column(noise)[None], integers * rows)[0])
+    error = (difference - form.by_row(shift)[..., 0]).square().mean() / wanted.square().mean()
+    return Fitted(codes, factor, integers, scale, shift, noise, float(error))
+
+
+def choose_by_error(
+    form: MatrixForm, seen: Seen, few: Tensor, matrix: Tensor, recipe: Recipe, signed: bool
+) -> tuple[Range, Tensor, Tensor]:
+    """Choose range, channel factors (C,) and weight scales (outputs,) by the error of the output on a few.
+
+    `few` are input vectors (n, G, K) and `matrix` is the weight (G, R, K). The rest are `fit_layer`'s.
+    """
     wanted = product(few, matrix)
     best: tuple | None = None
     factors = channel_factors(form, seen, matrix, recipe)
@@ -175,27 +167,48 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True)
         columns = form.by_column(factor)
         scaled, divided = matrix / columns[:, None], few * columns
         scale = weight_scale(form, scaled, divided, recipe)
-        rounded = nearest(scaled, form.by_row(scale), recipe.weight_bits) * form.by_row(scale)
+        values = nearest(scaled, form.by_row(scale), recipe.weight_bits) * form.by_row(scale)
         low, high = float((seen.low * factor).min()), float((seen.high * factor).max())
         for codes in ranges(low, high, recipe, signed):
-            error = float((product(codes.apply(divided), rounded) - wanted).square().mean())
+            error = float((product(codes.apply(divided), values) - wanted).square().mean())
             error *= 1.0 if factor is factors[0] else WORTH
             if best is None or error < best[0]:
-                best = error, codes, factor, scale, scaled
-    _, codes, factor, scale, scaled = best
-    inputs = codes.apply(samples * form.by_column(factor))
-    rows = form.by_row(scale)
-    if recipe.rounding == "gptq":
-        integers = round_in_turn(scaled, second_moments(inputs), rows, recipe.weight_bits)
+                best = error, codes, factor, scale
+    return best[1:]
+
+
+def choose_otherwise(
+    form: MatrixForm, seen: Seen, few: Tensor, matrix: Tensor, recipe: Recipe, signed: bool
+) -> tuple[Range, Tensor, Tensor]:
+    """Choose scales by correlation or as LSQ starts, see `scale_choices`. As `choose_by_error` otherwise."""
+    low, high = float(seen.low.min()), float(seen.high.max())
+    codes = Range.symmetric(low, high, recipe.activation_bits, signed)
+    if recipe.choice == "lsq":
+        codes, scale = lsq_range(few, codes), lsq_weight_scale(form, matrix, recipe)
     else:
-        integers = nearest(scaled, rows, recipe.weight_bits)
-    wanted = product(samples, matrix)
-    difference = wanted - product(inputs, integers * rows)
-    shift = form.of_row(difference.mean(0)) * form.outputs / difference[0].numel()  # the mean over its rows
-    if not recipe.bias_correction or form.layer.bias is None:
-        shift = torch.zeros_like(shift)
-    error = (difference - form.by_row(shift)[..., 0]).square().mean() / wanted.square().mean()
-    return Fitted(codes, factor, integers, scale, shift, float(error))
+        scale = weight_scale(form, matrix, few, recipe)
+        codes, scale = by_correlation(form, matrix, few, codes, scale, recipe)
+    return codes, torch.ones(form.channels), scale
+
+
+def find_noise(few: Tensor, matrix: Tensor, rows: Tensor, codes: Range, recipe: Recipe) -> Tensor:
+    """Find noise (K,) that lowers the error of the output, by a line search for its size.
+
+    It is uniform, drawn once. The size 0 is among those tried.
+
+    Args:
+        few: input vectors (n, 1, K).
+        matrix: float weights (1, R, K).
+        rows: scales of the weights (1, R, 1).
+        codes: range of the input's codes.
+        recipe: its bits of weights.
+    """
+    drawn = 2 * torch.rand(few.shape[2], generator=torch.Generator().manual_seed(0)) - 1
+    values, wanted = nearest(matrix, rows, recipe.weight_bits) * rows, product(few, matrix)
+    tried = [size * codes.scale * drawn for size in NOISES]
+    return min(
+        tried, key=lambda one: float((product(codes.apply(few + one) - one, values) - wanted).square().mean())
+    )
 
 
 def channel_factors(form: MatrixForm, seen: Seen, matrix: Tensor, recipe: Recipe) -> list[Tensor]:
@@ -232,8 +245,11 @@ def ranges(low: float, high: float, recipe: Recipe, signed: bool) -> list[Range]
 
 
 def fit_product(seen: Seen, recipe: Recipe, signed: bool) -> Range:
-    """Choose the range of one input of a product of activations by the squared error of its values."""
+    """Choose the range of one input of a product of activations, by default by the error of its values."""
     values = torch.cat(seen.samples)
+    if recipe.choice != "error":
+        whole = Range.symmetric(float(seen.low), float(seen.high), recipe.activation_bits, signed)
+        return (lsq_range if recipe.choice == "lsq" else range_by_correlation)(values, whole)
     tried = (
         Range.symmetric(ratio * float(seen.low), ratio * float(seen.high), recipe.activation_bits, signed)
         for ratio in (RATIOS if recipe.clip else (1.0,))
@@ -284,3 +300,5 @@ def write(layer: nn.Module, fitted: Fitted) -> None:
             layer.bias += fitted.shift.to(layer.bias.device)
         if hasattr(layer, "input_factor"):
             layer.input_factor.copy_(fitted.factor)
+        if hasattr(layer, "input_noise"):
+            layer.input_noise.copy_(fitted.noise)

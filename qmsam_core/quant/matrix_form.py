@@ -20,6 +20,16 @@ class MatrixForm:
         self.channels = weight.shape[0] if self.transposed else weight.shape[1] * self.groups
         self.outputs = weight.shape[1] if self.transposed else weight.shape[0]
 
+    @property
+    def takes_noise(self) -> bool:
+        """Whether constant noise on the input is a constant in the output that a bias can take back.
+
+        That is so for linear layers and 1x1 convolutions. Other kernels reach over the border, into padding
+        without noise, or give every cell of an output channel a constant of its own.
+        """
+        alone = self.cells == 1 and self.groups == 1 and not self.transposed
+        return alone and self.layer.bias is not None
+
     def matrix(self, weight: Tensor) -> Tensor:
         """Bring a weight of the layer's shape to (G, R, K)."""
         if self.transposed:

@@ -41,7 +41,8 @@ products are under one per cent of the decoder's work.
 """
 
 
-ROUNDINGS = ("nearest", "gptq")
+ROUNDINGS = ("nearest", "gptq", "gpfq", "adaquant")
+CHOICES = ("error", "correlation", "lsq")
 
 
 STEM = ("patch_embed", "layers.0.blocks.0.conv1")
@@ -78,8 +79,16 @@ class Recipe:
             Empty: no factors. Depthwise convolutions always take 1.
         weight_scales_by_error: choose the weights' scales by the error of the layer's output instead of by
             the largest weight.
-        rounding: `nearest`, or `gptq` to round the columns of a weight one after the other.
+        rounding: how weights are rounded (`rounding`): to the `nearest` integer, column after column (`gptq`,
+            `gpfq`), or learned (`adaquant`).
         bias_correction: shift biases so that the mean of each output is that of the float layer.
+        choice: what chooses scales: the `error` of the layer's output, as `clip`, `zero_point` and
+            `weight_scales_by_error` allow; the `correlation` of the output; or `lsq`, the mean magnitude of
+            what is quantised (`scale_choices`). The last two take no zero points and no channel factors.
+        noise: add constant noise before the quantiser of a layer's input and take its effect from the bias.
+            Linear layers and 1x1 convolutions with a bias have it.
+        sign_folding: before all else, change the sign of channels of queries and keys where the keys of an
+            attention have two peaks (`sign_folding`).
     """
 
     name: str
@@ -99,12 +108,20 @@ class Recipe:
     weight_scales_by_error: bool = False
     rounding: str = "nearest"
     bias_correction: bool = False
+    choice: str = "error"
+    noise: bool = False
+    sign_folding: bool = False
 
     def __post_init__(self) -> None:
         for name in ("in_float", "channel_factors"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list
-        if self.rounding not in ROUNDINGS:
-            raise ValueError(f"rounding = {self.rounding!r}; expected one of {', '.join(ROUNDINGS)}")
+        for name, known in (("rounding", ROUNDINGS), ("choice", CHOICES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        if self.choice != "error" and (self.zero_point or self.channel_factors):
+            raise ValueError(
+                f"choice = {self.choice!r} with a zero point or channel factors; expected neither, or `error`"
+            )
 
     @property
     def quantised(self) -> bool:
@@ -114,7 +131,7 @@ class Recipe:
     @property
     def fitted(self) -> bool:
         """Whether calibration fits each layer (`fitting.fit`) or takes the statistics as they are."""
-        return any(getattr(self, name) != OFF[name] for name in CURES)
+        return any(getattr(self, name) != OFF[name] for name in CURES) or self.choice != "error" or self.noise
 
     def with_cures(self, *names: str) -> Recipe:
         """Return this recipe with these of its `CURES` alone, and without all others."""

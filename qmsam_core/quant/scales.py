@@ -1,5 +1,8 @@
 """Scales and zero points of a quantised model: which are not yet set, and how they are set and read."""
 
+from collections.abc import Iterable
+from contextlib import contextmanager
+
 import torch
 from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
@@ -49,6 +52,19 @@ def set_scale(proxy: QuantProxyFromInjector, scale: float | Tensor, zero_point: 
             stored.fill_(zero_point)
         elif zero_point:
             raise ValueError(f"zero point {zero_point} for a symmetric quantiser; expected 0")
+
+
+@contextmanager
+def switched_off(layers: Iterable[nn.Module]):
+    """Let quantised layers compute in float within the block."""
+    proxies = [m for layer in layers for m in layer.modules() if isinstance(m, QuantProxyFromInjector)]
+    for proxy in proxies:
+        proxy.disable_quant = True
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.disable_quant = False
 
 
 def inactive_quantisers(model: nn.Module) -> list[str]:

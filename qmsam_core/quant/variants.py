@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,8 @@ class Variant:
     """A recipe and the parts of the model that it quantises.
 
     Attributes:
-        family: the question it belongs to: the quantisers, or the parts that are quantised.
+        family: the question it belongs to: the quantisers, the parts that are quantised, the cures of our
+            recipe, or the literature.
         parts: see `quantize`.
     """
 
@@ -43,6 +45,76 @@ def _cures() -> Iterator[Variant]:
     yield Variant("ours, first convolutions in int8", "cures", replace(ours, in_float=first))
 
 
+START = replace(RECIPES["deploy"].with_cures(), name="start", in_float=IMAGE_ATTENTION)
+"""What the methods of the literature start from.
+
+Weights have a scale a channel, norms are folded, codes are unsigned where they can be. The attention over the
+image is in float. Nothing is fitted.
+"""
+
+
+def _method(name: str, origin: str, **fields: object) -> Recipe:
+    return replace(START, name=name, origin=origin, **fields)
+
+
+METHODS = {
+    recipe.name: recipe
+    for recipe in (
+        _method(
+            "ptq_vit",
+            "paper reference [8]: scales by the correlation of the output, biases corrected; without its "
+            "ranking loss and its bits by layer",
+            choice="correlation",
+            bias_correction=True,
+        ),
+        _method(
+            "adaquant",
+            "paper reference [1]: rounding of the weights and bias learned layer by layer",
+            rounding="adaquant",
+            bias_correction=True,
+        ),
+        _method(
+            "gpfq", "paper reference [16]: weights rounded along the path of the output", rounding="gpfq"
+        ),
+        _method("noisyquant", "paper reference [6]: constant noise before the quantisers", noise=True),
+        _method(
+            "qvit",
+            "paper reference [5]: LSQ's start of the scales, all that needs no training; its layer norm "
+            "of queries and keys changes the function, and so needs training",
+            choice="lsq",
+        ),
+        _method(
+            "ptq4sam",
+            "PTQ4SAM: signs folded into queries and keys; without its quantiser of softmax outputs",
+            sign_folding=True,
+        ),
+    )
+}
+"""Recipes of the literature by name: `START` and the method's own fields, so that what differs is the method.
+
+N2UQ (paper reference [7]), which learns thresholds between uniform outputs, is missing. The thresholds with
+the least squared error lie half-way between the outputs, and plain rounding has these. Others pay only once
+the network is trained with them.
+"""
+
+
+def at_width(recipe: Recipe, width: str) -> Recipe:
+    """Return a recipe at other bit widths, such as `W4A8`: four bits of weights, eight of activations.
+
+    Raises:
+        ValueError: the width is not of that form, with 2 to 16 bits each.
+    """
+    found = re.fullmatch(r"W(\d+)A(\d+)", width)
+    weight_bits, activation_bits = map(int, found.groups()) if found else (0, 0)
+    if not (2 <= weight_bits <= 16 and 2 <= activation_bits <= 16):
+        raise ValueError(f"width = {width!r}; expected such as W4A8, with 2 to 16 bits each")
+    if (weight_bits, activation_bits) == (recipe.weight_bits, recipe.activation_bits):
+        return recipe
+    return replace(
+        recipe, name=f"{recipe.name}, {width}", weight_bits=weight_bits, activation_bits=activation_bits
+    )
+
+
 VARIANTS = (
     _changed("the paper's", "quantisers"),
     Variant("ours", "quantisers", RECIPES["deploy"]),
@@ -57,6 +129,7 @@ VARIANTS = (
         unsigned=True,
     ),
     *_cures(),
+    *(Variant(name, "literature", recipe) for name, recipe in METHODS.items()),
 )
 """The most telling first, for profiles that compare only a few."""
 

@@ -61,11 +61,19 @@ class FixedQuantiser(nn.Module):
         factor: the quantiser's input is multiplied by it elsewhere. The scale is multiplied too, so that the
             integers stay the same.
         channels: the input is multiplied by it before it is quantised, broadcastable to the input.
+        noise: is added to the input then, likewise.
     """
 
-    def __init__(self, proxy: nn.Module | None, factor: float = 1.0, channels: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        proxy: nn.Module | None,
+        factor: float = 1.0,
+        channels: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("channels", channels)
+        self.register_buffer("noise", noise)
         self.quantised = proxy is not None and proxy.is_quant_enabled
         if self.quantised:
             bits = int(proxy.bit_width())
@@ -76,28 +84,37 @@ class FixedQuantiser(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.Module, images: bool = False) -> "FixedQuantiser":
-        """Take the quantiser on the input of a layer with weights, and the factors of its channels if any.
+        """Take the quantiser on the input of a layer with weights, with factors and noise of its channels.
 
         The input is (..., C), or (B, C, H, W) with `images`.
         """
-        channels = getattr(layer, "input_factor", None)
-        if channels is not None:
-            channels = channels.detach().clone()
-            channels = channels[:, None, None] if images else channels
-        return cls(getattr(layer, "input_quant", None), channels=channels)
+        given = {
+            "channels": getattr(layer, "input_factor", None),
+            "noise": getattr(layer, "input_noise", None),
+        }
+        for name, values in given.items():
+            if values is not None:
+                values = values.detach().clone()
+                given[name] = values[:, None, None] if images else values
+        return cls(getattr(layer, "input_quant", None), **given)
 
     def behind(self, norm: nn.LayerNorm) -> nn.LayerNorm:
-        """Move the factor of the channels into a copy of the norm before this quantiser, and return it."""
+        """Move factors and noise of the channels into a copy of the norm before this quantiser. Return it."""
         moved = copy.deepcopy(norm)
         if self.channels is not None:
             with torch.no_grad():
                 moved.weight.mul_(self.channels)
                 moved.bias.mul_(self.channels)
             self.channels = None
+        if self.noise is not None:
+            with torch.no_grad():
+                moved.bias.add_(self.noise)
+            self.noise = None
         return moved
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.channels is None else x * self.channels
+        x = x if self.noise is None else x + self.noise
         return QuantiseDequantise.apply(x, self.scale, self.low, self.high) if self.quantised else x
 
 

@@ -65,11 +65,13 @@ class TokenBlock(nn.Module):
     def attend(self, before: nn.Module, x: Tensor, after: nn.Module) -> Tensor:
         """Attend between the two quantisers, in windows where the block has them.
 
-        The padding is zeros behind the norm, as in the model.
+        The padding is zeros behind the norm, as in the model. They stay zeros unless noise is added.
         """
         if self.windows is None:
             return after(self.attention(before(x)))
-        return self.windows.merge(after(self.attention(self.windows.cut(self.windows.pad(before(x))))))
+        pad = self.windows.pad
+        padded = pad(before(x)) if before.noise is None else before(pad(x))
+        return self.windows.merge(after(self.attention(self.windows.cut(padded))))
 
 
 class ViTGraph(nn.Module):

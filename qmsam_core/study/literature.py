@@ -1,0 +1,221 @@
+r"""Compare methods of the literature and our recipe at several bit widths, on one's own images.
+
+    python -m qmsam_core.study.literature cases/ --widths W8A8 W4A8 -o literature.csv
+
+Half of the cases calibrate, one slice of each, and the other half judge. The models are simulated in PyTorch,
+with fake quantisation, so that all widths are comparable. The reference is the float model, so no labels are
+needed. Every row is written as soon as it is known. Rows that the table already has are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..data.boxed_slices import CALIBRATION, BoxedSlice, divide, slices_of
+from ..models import CONFIGS, PUBLIC, Sam, build_model
+from ..provenance.files import write_atomic
+from ..quant import RECIPES, Recipe, quantize
+from ..quant.calibration import calibrate_on
+from ..quant.scales import inactive_quantisers
+from ..quant.sensitivity import mask_agreement, signal_to_noise
+from ..quant.variants import METHODS, START, at_width
+
+COMPARED = {"start": START, **METHODS, "deploy": RECIPES["deploy"]}
+"""Recipes by the name of their method: what all methods start from, the methods, and ours."""
+WIDTHS = ("W8A8", "W6A6", "W4A8", "W4A4")
+BOXES = 4  # judged on each slice, the largest ones
+KEY = ["method", "width"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the float model makes of one slice.
+
+    Attributes:
+        group: see `BoxedSlice`.
+        image: (1, 3, S, S) float32.
+        boxes: (n, 4) in model px.
+        embedding: (1, C, g, g).
+        masks: bool (n, 1, M, M), at the size of the network's masks.
+    """
+
+    group: str
+    image: Tensor
+    boxes: Tensor
+    embedding: Tensor
+    masks: Tensor
+
+
+def expected(model: Sam, slices: Sequence[BoxedSlice]) -> list[Expected]:
+    """Run the float model on slices and their largest boxes."""
+    found = []
+    for one in slices:
+        image, boxes, _ = one.inputs(model.image_size)
+        image, boxes = torch.from_numpy(image)[None], torch.from_numpy(boxes[:BOXES])
+        with torch.no_grad():
+            embedding = model.image_encoder(image)
+            masks = model.decode(embedding, boxes)[0] > 0
+        found.append(Expected(one.group, image, boxes, embedding, masks))
+    return found
+
+
+def judged(model: Sam, references: Sequence[Expected]) -> dict:
+    """Compare a quantised model with the float model.
+
+    Returns:
+        agreement: mean over groups of the Dice with the float masks, 0..1.
+        lowest: the lowest group's, and `weakest`, its name.
+        db: mean over slices of the embedding's signal-to-quantisation-noise ratio.
+    """
+    scores: dict[str, list[float]] = {}
+    noise = []
+    with torch.no_grad():
+        for one in references:
+            embedding = model.image_encoder(one.image)
+            masks = model.decode(embedding, one.boxes)[0] > 0
+            scores.setdefault(one.group, []).extend(mask_agreement(one.masks, masks).tolist())
+            noise.append(signal_to_noise(one.embedding, embedding))
+    means = {group: float(np.mean(values)) for group, values in scores.items()}
+    weakest = min(means, key=means.get)
+    return {
+        "agreement": float(np.mean(list(means.values()))),
+        "lowest": means[weakest],
+        "weakest": weakest,
+        "db": float(np.mean(noise)),
+    }
+
+
+def export_of(recipe: Recipe) -> str:
+    """Say how an engine gets a recipe's model: in int8, and with what beside it."""
+    beside = {
+        "a zero point a layer": recipe.zero_point,
+        "a Mul a layer": recipe.channel_factors,
+        "an Add a layer": recipe.noise,
+    }
+    if max(recipe.weight_bits, recipe.activation_bits) > 8:
+        return "no, more than 8 bits"
+    return ", ".join(["int8", *(name for name, there in beside.items() if there)])
+
+
+def rows(
+    float_model: Sam,
+    calibration: Sequence[BoxedSlice],
+    judging: Sequence[BoxedSlice],
+    wanted: Sequence[tuple[str, str]],
+) -> Iterator[dict]:
+    """Yield a row of the table for each wanted method and width.
+
+    Returns:
+        method, width, agreement, lowest, weakest and db (see `judged`), seconds to calibrate, export (see
+        `export_of`), slices that judge, and how it was judged: `simulated`.
+
+    Raises:
+        ValueError: a width has another form, see `at_width`.
+    """
+    references = expected(float_model, judging)
+    for method, width in wanted:
+        recipe = at_width(COMPARED[method], width)
+        model = quantize(float_model, recipe)
+        start = time.perf_counter()
+        calibrate_on(model, calibration)
+        seconds = time.perf_counter() - start
+        if idle := inactive_quantisers(model):
+            raise ValueError(f"{method} at {width}: quantiser {idle[0]} is off or has no scale")
+        yield {
+            "method": method,
+            "width": width,
+            **judged(model.eval(), references),
+            "seconds": seconds,
+            "export": export_of(recipe),
+            "slices": len(judging),
+            "judged": "simulated",
+        }
+
+
+def known(path: Path, slices: int) -> pd.DataFrame:
+    """Read the rows that a table already has; an empty table if there is none.
+
+    Raises:
+        ValueError: it is another table, or was judged on another number of slices.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=[*KEY, "slices"])
+    table = pd.read_csv(path)
+    if not {*KEY, "slices"} <= set(table):
+        raise ValueError(f"{path}: has no columns {', '.join(KEY)}, slices; expected a table of this command")
+    if len(table) and set(table["slices"]) != {slices}:
+        raise ValueError(
+            f"{path}: judged on {table['slices'].iloc[0]} slices, now {slices}; give another output file"
+        )
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.study.literature",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="npz cases, in subfolders by modality or not")
+    parser.add_argument("--model", default="litemedsam", choices=list(CONFIGS))
+    parser.add_argument("--checkpoint", help=f"{PUBLIC} (the default for litemedsam), or a float checkpoint")
+    parser.add_argument("--widths", nargs="+", default=list(WIDTHS), help="bits of weights and activations")
+    parser.add_argument("--methods", nargs="+", default=list(COMPARED), choices=list(COMPARED))
+    parser.add_argument(
+        "--slices",
+        type=int,
+        default=CALIBRATION,
+        help=f"slices that judge, and slices that calibrate, at most {CALIBRATION}, the default",
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, help="table, .csv")
+    options = parser.parse_args(arguments)
+    checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else None)
+    try:
+        for width in options.widths:
+            at_width(START, width)
+        slices, left_out = slices_of(options.folder)
+        for line in left_out:
+            print(f"left out: {line}", file=sys.stderr)
+        calibration, judging = (part[: max(1, options.slices)] for part in divide(slices))
+        table = known(options.output, len(judging))
+        done = set(table[KEY].itertuples(index=False, name=None))
+        pairs = [(method, width) for width in options.widths for method in options.methods]
+        wanted = [pair for pair in pairs if pair not in done]
+        print(
+            f"{len(calibration)} slices calibrate, {len(judging)} judge; {len(wanted)} of {len(pairs)} rows "
+            "are missing",
+            file=sys.stderr,
+            flush=True,
+        )
+        float_model = build_model(options.model, checkpoint=checkpoint).eval()
+        for number, row in enumerate(rows(float_model, calibration, judging, wanted), 1):
+            table = pd.concat([*([table] if len(table) else []), pd.DataFrame([row])], ignore_index=True)
+            write_atomic(options.output, lambda path, table=table: table.to_csv(path, index=False))
+            print(
+                f"{number}/{len(wanted)} {row['method']} {row['width']}: agreement "
+                f"{100 * row['agreement']:.1f} %, {row['db']:.1f} dB, {row['seconds']:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    except (ValueError, OSError) as error:
+        print(f"literature: {error}", file=sys.stderr)
+        return 2
+    shown = table.copy()
+    shown[["agreement", "lowest"]] *= 100
+    print(shown.round(1).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
