@@ -196,5 +196,5 @@ def test_the_model_in_the_repository_is_small_and_its_card_is_its_own():
     assert weights.sha256(path) in text
     model = load_model(path)
     with torch.no_grad():
-        masks, _ = model(torch.rand(1, 3, 256, 256), torch.tensor([[20.0, 30, 200, 180]]))
+        masks = model(torch.rand(1, 3, 256, 256), torch.tensor([[20.0, 30, 200, 180]]))[0]
     assert masks.shape == (1, 1, 256, 256) and masks.isfinite().all()
