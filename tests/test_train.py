@@ -188,7 +188,7 @@ def test_released_code_lets_frozen_statistics_drift():
 
 def test_the_best_epoch_goes_on_or_the_last_as_released(data, float_model, tmp_path, monkeypatch):
     scores = iter([0.2, 0.8, 0.5] * 2)
-    monkeypatch.setattr(loop, "evaluate", lambda *a: next(scores))
+    monkeypatch.setattr(loop, "mean_dice", lambda *a: {"mask": next(scores)})
     longer = dict(annealing_epochs=3)
     best, history = run_stage(params(**longer), 3, data, tmp_path / "best", parent=float_model)
     last, _ = run_stage(
@@ -222,7 +222,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
     resumed, history = run_stage(
         setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append
     )
-    assert "resumed after epoch 2" in lines[0] and len(history) == 3
+    assert "resumed after epoch 2" in lines[1] and len(history) == 3
     assert digest(load_model(resumed)) == digest(load_model(whole))
     assert not (tmp_path / "halves" / "progress.pt").exists()
 
@@ -346,6 +346,8 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
     partial = tmp_path / f".{Path(file).stem}.{os.getpid()}{Path(file).suffix}"
 
     def fill_the_disk(line):
+        if "epoch" not in line:
+            return
         lines.append(line)
         if "epoch 1/3" not in line:
             return
@@ -367,7 +369,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_mod
     _, history = run_stage(
         setup, 1, data, tmp_path, parent=float_model, float_model=float_model, log=lines.append
     )
-    assert "resumed after epoch 1" in lines[1] and history["epoch"].tolist() == [0, 1, 2]
+    assert any("resumed after epoch 1" in line for line in lines) and history["epoch"].tolist() == [0, 1, 2]
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(data, float_model, tmp_path, capsys):
