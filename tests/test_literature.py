@@ -16,6 +16,7 @@ from qmsam_core.quant import RECIPES, calibrate, load_model, quantize, save_mode
 from qmsam_core.quant.fitting import Seen, find_noise, fit_layer, fit_product
 from qmsam_core.quant.matrix_form import MatrixForm, product
 from qmsam_core.quant.ranges import Range
+from qmsam_core.quant.recipes import CURES
 from qmsam_core.quant.rounding import follow_path, learned, nearest, second_moments
 from qmsam_core.quant.scale_choices import correlation, lsq_range, lsq_weight_scale
 from qmsam_core.quant.scales import inactive_quantisers, switched_off
@@ -316,6 +317,18 @@ def test_the_command_writes_a_table_and_takes_it_up_again(tmp_path, capsys):
     second = pd.read_csv(table)
     pd.testing.assert_frame_equal(second.head(2), first)
     assert list(second["export"]) == ["int8", "int8", "int8, an Add a layer"]
+
+
+def test_cures_are_compared_in_their_place_and_alone(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(literature, "rows", lambda *arguments: iter(asked.extend(arguments[-1]) or ()))
+    folder = write_data(tmp_path / "cases", cases=2)
+    arguments = [str(folder), "--model", "narrow", "--slices", "2", "-o", str(tmp_path / "table.csv")]
+    assert literature.main([*arguments, "--cures", "--widths", "W8A8"]) == 0
+    methods = [method for method, _ in asked]
+    assert methods[:3] == ["paper", "deploy", "ours, no cure"]
+    for cure in CURES:
+        assert {f"ours without {cure}", f"ours, {cure} alone"} <= set(methods)
 
 
 def test_what_the_command_cannot_do_is_told(tmp_path, capsys):

@@ -1,6 +1,9 @@
 r"""Compare methods of the literature and our recipe at several bit widths, on one's own images.
 
     python -m qmsam_core.study.literature cases/ --widths W8A8 W4A8 -o literature.csv
+    python -m qmsam_core.study.literature cases/ --cures --widths W8A8 -o cures.csv
+
+The second compares our recipe without each of its cures, and with each alone.
 
 Half of the cases calibrate, one slice of each, and the other half judge. The models are simulated in PyTorch,
 with fake quantisation, so that all widths are comparable. The reference is the float model, so no labels are
@@ -28,10 +31,16 @@ from ..quant import RECIPES, Recipe, quantize
 from ..quant.calibration import calibrate_on
 from ..quant.scales import inactive_quantisers
 from ..quant.sensitivity import mask_agreement, signal_to_noise
-from ..quant.variants import METHODS, START, at_width
+from ..quant.variants import METHODS, START, VARIANTS, at_width
 
 COMPARED = {"start": START, **METHODS, "deploy": RECIPES["deploy"]}
 """Recipes by the name of their method: what all methods start from, the methods, and ours."""
+CURES = {
+    "paper": RECIPES["paper"],
+    "deploy": RECIPES["deploy"],
+    **{variant.name: variant.recipe for variant in VARIANTS if variant.family == "cures"},
+}
+"""The same for `--cures`."""
 WIDTHS = ("W8A8", "W6A6", "W4A8", "W4A4")
 BOXES = 4  # judged on each slice, the largest ones
 KEY = ["method", "width"]
@@ -124,7 +133,7 @@ def rows(
     """
     references = expected(float_model, judging)
     for method, width in wanted:
-        recipe = at_width(COMPARED[method], width)
+        recipe = at_width((COMPARED | CURES)[method], width)
         model = quantize(float_model, recipe)
         start = time.perf_counter()
         calibrate_on(model, calibration)
@@ -171,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="litemedsam", choices=list(CONFIGS))
     parser.add_argument("--checkpoint", help=f"{PUBLIC} (the default for litemedsam), or a float checkpoint")
     parser.add_argument("--widths", nargs="+", default=list(WIDTHS), help="bits of weights and activations")
-    parser.add_argument("--methods", nargs="+", default=list(COMPARED), choices=list(COMPARED))
+    parser.add_argument("--methods", nargs="+", choices=list(COMPARED), help="all by default")
+    parser.add_argument("--cures", action="store_true", help="our recipe's cures instead of the methods")
     parser.add_argument(
         "--slices",
         type=int,
@@ -190,7 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
         calibration, judging = (part[: max(1, options.slices)] for part in divide(slices))
         table = known(options.output, len(judging))
         done = set(table[KEY].itertuples(index=False, name=None))
-        pairs = [(method, width) for width in options.widths for method in options.methods]
+        methods = list(CURES) if options.cures else options.methods or list(COMPARED)
+        pairs = [(method, width) for width in options.widths for method in methods]
         wanted = [pair for pair in pairs if pair not in done]
         print(
             f"{len(calibration)} slices calibrate, {len(judging)} judge; {len(wanted)} of {len(pairs)} rows "
