@@ -321,7 +321,9 @@ def test_the_command_writes_a_table_and_takes_it_up_again(tmp_path, capsys):
 
 def test_cures_are_compared_in_their_place_and_alone(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(literature, "rows", lambda *arguments: iter(asked.extend(arguments[-1]) or ()))
+    row = {"method": "paper", "width": "W8A8", "db": 1.0, "seconds": 1.0, "slices": 2}
+    row |= dict.fromkeys(("agreement", "lowest", "dsc lost", "most lost"), 0.5)
+    monkeypatch.setattr(literature, "rows", lambda *args: iter([asked.extend(args[-1]) or row]))
     folder = write_data(tmp_path / "cases", cases=2)
     arguments = [str(folder), "--model", "narrow", "--slices", "2", "-o", str(tmp_path / "table.csv")]
     assert literature.main([*arguments, "--cures", "--widths", "W8A8"]) == 0

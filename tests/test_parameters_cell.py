@@ -42,7 +42,7 @@ def test_namespace_of_a_notebook_leaves_other_variables_alone():
 
 def test_parameters_cell_is_short_and_papermill_can_inspect_it():
     source = parameters_source()
-    assert len(source.splitlines()) == len(Params.model_fields) <= 30
+    assert len(source.splitlines()) == len(Params.model_fields) <= 35
     assert max(map(len, source.splitlines())) <= 120
     found = papermill.translators.PythonTranslator.inspect({"source": source})
     assert [p.name for p in found] == list(Params.model_fields) and all(p.help for p in found)

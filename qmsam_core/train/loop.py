@@ -226,30 +226,22 @@ def fit(
     Raises:
         TrainingError: a loss is not finite, or a file cannot be written.
     """
-    kept, progress = folder / MODEL, folder / PROGRESS
-    state = load_progress(progress, job.fingerprint, log)
-    history: list[dict] = json.loads(state["history"]) if state else []
-    begun = Progress(**state["epoch"]) if state and state["epoch"] else None
-    if state:  # before the optimiser is made, because Brevitas replaces its scale parameters on loading
-        model.load_state_dict(state["model"])
-        log(
-            f"stage {job.stage.number}: resumed after epoch {len(history)}"
-            + (f" and {begun.step} steps" if begun else "")
-        )
+    # before the optimiser is made, because Brevitas replaces its scale parameters on loading
+    history, begun, optimizer = resume(model, job, folder, log)
     trainer = Trainer(model, job, teacher, encoder)
-    judge, targets = "eval_dsc", {"eval_dsc": "mask"}
-    evaluation = data.evaluation
+    if optimizer:
+        trainer.optimizer.load_state_dict(optimizer)
+    targets, evaluation = {"eval_dsc": "mask"}, data.evaluation
     if job.imitates:
-        judge, targets = "eval_agreement", {**targets, "eval_agreement": "float_mask"}
         log(f"stage {job.stage.number}: computes the float model's masks of the evaluation slices")
+        targets["eval_agreement"] = "float_mask"
         evaluation = with_float_masks(evaluation, teacher, job.device)
-    if state:
-        trainer.optimizer.load_state_dict(state["optimizer"])
+    judge = list(targets)[-1]
 
     def save(epoch: Progress | None) -> None:
         if rank() == 0:
             save_progress(
-                progress,
+                folder / PROGRESS,
                 fingerprint=job.fingerprint,
                 model=model.state_dict(),
                 optimizer=trainer.optimizer.state_dict(),
@@ -275,7 +267,26 @@ def fit(
             dist.barrier()
     if rank() == 0:
         finish(folder, job.fingerprint)
-    return kept, pd.DataFrame(history)
+    return folder / MODEL, pd.DataFrame(history)
+
+
+def resume(
+    model: Sam, job: Job, folder: Path, log: Callable[[str], None]
+) -> tuple[list[dict], Progress | None, dict | None]:
+    """Put what an interrupted run of the same job has learned into the model.
+
+    Returns:
+        The rows of its history, the progress of the epoch that was interrupted, and the optimiser's state.
+        They are empty or None where there is nothing.
+    """
+    state = load_progress(folder / PROGRESS, job.fingerprint, log)
+    if state is None:
+        return [], None, None
+    model.load_state_dict(state["model"])
+    history, begun = json.loads(state["history"]), Progress(**state["epoch"]) if state["epoch"] else None
+    steps = f" and {begun.step} steps" if begun else ""
+    log(f"stage {job.stage.number}: resumed after epoch {len(history)}{steps}")
+    return history, begun, state["optimizer"]
 
 
 def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:

@@ -23,7 +23,7 @@ from .loop import evaluate, fit
 from .processes import check_gpus, device_of, rank, uses_gpu
 from .progress import MARK, MODEL, finished, save_weights, writing
 from .stage_data import evaluation_batches, make_data
-from .stages import STAGES, schedule_of, teacher_name
+from .stages import STAGES, Stage, schedule_of, teacher_name
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
 from .trainer import Job
 
@@ -141,19 +141,24 @@ def run_stage(
         teacher, taught_by = make_teacher(params, float_model, cache)
     if "image_encoder" not in stage.trains and "frozen_statistics" not in params.released:
         encoder = CachedEncoder(model, device_of(params), cache)
-    job = Job(
+    job = make_job(params, stage, work, {"teacher": taught_by} if taught_by else {})
+    return fit(model, data, job, folder, teacher, encoder, log)
+
+
+def make_job(params: Params, stage: Stage, work: str, facts: dict) -> Job:
+    """Collect the settings of a stage's job from the parameters; `work` is its fingerprint."""
+    return Job(
         stage,
         schedule_of(params),
-        params.batch_size[number - 1],
+        params.batch_size[stage.number - 1],
         work,
         device_of(params),
         params.released,
         params.optimizer,
         params.scale_rate,
         params.learns_from == "float",
-        {"teacher": taught_by} if taught_by else {},
+        facts,
     )
-    return fit(model, data, job, folder, teacher, encoder, log)
 
 
 def launch_stage(
