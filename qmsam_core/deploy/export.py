@@ -136,22 +136,6 @@ def export_checkpoint(
     return export_if_stale(load_model(path), folder, origin, style)
 
 
-def export_shipped() -> tuple[Path, dict]:
-    """Export the project's int8 model to `outputs/exported/`, unless this very export is there already.
-
-    Returns:
-        The folder, and the content of its `export.json`.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or another.
-        OSError: the folder cannot be written.
-    """
-    path = checkpoint_path(SHIPPED)
-    model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
-    folder = path.parents[1] / "exported" / path.stem
-    return folder, export_if_stale(model, folder, origin)
-
-
 def recipe_of(model: Sam) -> Recipe:
     """Return the recipe by which a model was quantised, or the recipe `float` if it was not."""
     return getattr(model, "recipe", None) or find_recipe("float")

@@ -6,7 +6,6 @@ Its text is `model_card.md.j2`. All figures are measured or read from the file t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pandas as pd
 
 from ..data.licences import SOURCES, read_sources, source_of
 from ..evaluate.intervals import LEVEL, average_interval
-from ..evaluate.tables import DASH
+from ..evaluate.tables import DASH, markdown
 from ..models import SHIPPED, Sam
 from ..provenance.files import sha256
 from ..provenance.weights import ORIGIN
@@ -161,9 +160,3 @@ def with_interval(row: dict, score: str) -> str:
     if np.isnan(values[0]):
         return DASH
     return middle if np.isnan(values[1]) else f"{middle} ({low} to {high})"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table. Bars within cells are escaped."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *cells))

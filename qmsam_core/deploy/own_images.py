@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..data.boxed_slices import BoxedSlice, divide, slices_of
+from ..data.transforms import Geometry
 from ..evaluate.agreement import mask_dice
 from ..evaluate.case_figures import QualitativeRow, gallery_figure
 from ..models import Sam
@@ -81,12 +83,7 @@ def judge(float_model: Sam, engine: Engine, slices: Sequence[BoxedSlice], shown:
     for one in slices:
         image, boxes, geometry = one.inputs(engine.image_size)
         boxes = boxes[:BOXES]
-        with torch.no_grad():
-            embedding = float_model.image_encoder(torch.from_numpy(image)[None])
-            logits = float_model.decode(embedding.expand(len(boxes), -1, -1, -1), torch.from_numpy(boxes))[0][
-                :, 0
-            ]
-        expected = geometry.mask_to_image(logits.numpy())
+        _, expected = segmented(float_model, torch.from_numpy(image)[None], torch.from_numpy(boxes), geometry)
         found = geometry.mask_to_image(engine.decode(engine.encode(image[None]), boxes))
         scores = mask_agreement(*map(torch.from_numpy, (expected, found))).tolist()
         masks = {"float": expected, "int8": found}
@@ -108,6 +105,14 @@ def judge(float_model: Sam, engine: Engine, slices: Sequence[BoxedSlice], shown:
         for score, one, masks in drawn[:shown]
     ]
     return Judgement(pd.DataFrame(rows), gallery_figure(pictures), drawn[0][1])
+
+
+@torch.no_grad()
+def segmented(model: Sam, image: Tensor, boxes: Tensor, geometry: Geometry) -> tuple[Tensor, np.ndarray]:
+    """Return the embedding of an image (1, 3, S, S), and the masks (n, H, W) of boxes (n, 4) on the slice."""
+    embedding = model.image_encoder(image)
+    logits = model.decode(embedding.expand(len(boxes), -1, -1, -1), boxes)[0][:, 0]
+    return embedding, geometry.mask_to_image(logits.numpy())
 
 
 def dsc_of(masks: np.ndarray, labels: np.ndarray | None) -> list[float]:

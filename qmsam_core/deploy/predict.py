@@ -121,19 +121,23 @@ def refuse_noise(folder: Path) -> None:
 
 
 def shipped_model() -> Path:
-    """Return the folder of the exported int8 model of the project, and say on stderr which one it is.
+    """Export the project's int8 model to `outputs/exported/`, unless this very export is there already.
+
+    Returns the folder, and says on stderr which model it is.
 
     Raises:
-        CheckpointError: see `export.export_shipped`.
+        CheckpointError: the file is missing, damaged or another.
+        OSError: the folder cannot be written.
     """
     from ..models import SHIPPED, checkpoint_path  # PyTorch is needed for this alone
     from ..quant import facts_of
-    from .export import export_shipped
+    from .export import export_if_stale, model_to_export
 
-    folder, facts = export_shipped()
-    made = "; ".join(
-        f"{key} {value}" for key, value in facts_of(checkpoint_path(SHIPPED)).items() if key != "data"
-    )
+    path = checkpoint_path(SHIPPED)
+    model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
+    folder = path.parents[1] / "exported" / path.stem
+    facts = export_if_stale(model, folder, origin)
+    made = "; ".join(f"{key} {value}" for key, value in facts_of(path).items() if key != "data")
     print(
         f"model: {facts['model']} in int8, recipe {facts['recipe']}, from {facts['origin']}"
         f"{f' ({made})' if made else ''}; exported to {folder}",

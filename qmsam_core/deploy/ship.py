@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ..provenance import weights
 from ..provenance.files import write_atomic
 from ..quant import facts_of, load_model, save_packed
 from .engines import open_engine
-from .export import export_shipped
+from .export import export_model
 from .exported import FROM_NOISE
 from .model_card import by_modality, card, described
 from .own_images import judge
@@ -42,7 +43,7 @@ def ship(checkpoint: str | Path, judging: Path, trained_on: Sequence[str] = ()) 
             Empty keeps what the checkpoint says.
 
     Returns:
-        Path of the card.
+        Path of the card. The model and card that are there stay until the new ones are judged.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, float or not LiteMedSAM's, or its scales come
@@ -62,12 +63,18 @@ def ship(checkpoint: str | Path, judging: Path, trained_on: Sequence[str] = ()) 
     if trained_on:
         facts["data"] = [described(text) for text in trained_on]
     path = weights.SHIPPED_FILE
-    save_packed(model, path, **facts)
-    folder, _ = export_shipped()
-    print(f"{path}: written; judging on {len(slices)} slices", file=sys.stderr, flush=True)
-    found = judge(float_model, open_engine("openvino", folder), slices, shown=1)
-    pyplot.close(found.figure)
-    text = card(load_model(path), path, by_modality(found.table), judging)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".ship-") as scratch:
+        made = Path(scratch, path.name)
+        save_packed(model, made, **facts)
+        packed, folder = load_model(made), Path(scratch, "exported")
+        export_model(packed, folder)
+        print(f"judging on {len(slices)} slices", file=sys.stderr, flush=True)
+        found = judge(float_model, open_engine("openvino", folder), slices, shown=1)
+        pyplot.close(found.figure)
+        text = card(packed, made, by_modality(found.table), judging)
+        made.chmod(0o644)
+        made.replace(path)  # together with its card, once all is known
     return write_atomic(path.with_name(CARD), lambda part: part.write_text(text, encoding="utf-8"))
 
 

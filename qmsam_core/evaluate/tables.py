@@ -189,6 +189,12 @@ def caption(params: Any, title: str = "", note: str = "") -> str:
     return f"{title} ({source})" if title else source[0].upper() + source[1:]
 
 
+def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table. Bars within cells are escaped."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *cells))
+
+
 def rendered(table: pd.DataFrame) -> pd.DataFrame:
     """Turn a table into text: fractions in percent, counts with grouped digits, a dash for absent values."""
     columns = {name: _column_text(str(name), table[name]) for name in table}

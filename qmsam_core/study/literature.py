@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..data.boxed_slices import CALIBRATION, BoxedSlice, divide, slices_of
 from ..data.transforms import Geometry
-from ..deploy.own_images import BOXES, dsc_of
+from ..deploy.own_images import BOXES, dsc_of, segmented
 from ..models import CONFIGS, PUBLIC, Sam, build_model
 from ..provenance.files import write_atomic
 from ..quant import RECIPES, Recipe, quantize
@@ -69,14 +69,6 @@ class Expected:
     embedding: Tensor
     masks: np.ndarray
     dsc: list[float]
-
-
-@torch.no_grad()
-def segmented(model: Sam, image: Tensor, boxes: Tensor, geometry: Geometry) -> tuple[Tensor, np.ndarray]:
-    """Return the embedding of an image (1, 3, S, S), and the masks (n, H, W) of boxes (n, 4) on the slice."""
-    embedding = model.image_encoder(image)
-    logits = model.decode(embedding.expand(len(boxes), -1, -1, -1), boxes)[0][:, 0]
-    return embedding, geometry.mask_to_image(logits.numpy())
 
 
 def expected(model: Sam, slices: Sequence[BoxedSlice]) -> list[Expected]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qmsam_core.evaluate.tables import DASH, caption
+from qmsam_core.evaluate.tables import DASH, caption, markdown
 from qmsam_core.params import Params
 from qmsam_core.provenance.environment import CPU_FEATURES
 from qmsam_core.provenance.files import write_atomic
@@ -89,7 +89,7 @@ def _table(summary: pd.DataFrame) -> list[str]:
         )
         for row in summary.to_dict("records")
     ]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows)]
+    return markdown(header, rows).splitlines()
 
 
 def _gain(root: Path, run: Path) -> list[str]:

@@ -106,9 +106,10 @@ def time_under(
         return_memory()  # each engine of a ViT-B needs 5 GB in the new process
         done = subprocess.run(command, env=os.environ | {ISA: isa}, cwd=root, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(
-                f"timing under {isa} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
-            )
+            said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            if done.returncode < 0:  # often by the kernel
+                said = [f"its process was killed by signal {-done.returncode}; is there memory enough?"]
+            raise RuntimeError(f"timing under {isa} failed: {said[0]}")
         return pd.read_csv(path)
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..data.slices import SliceDataset
 from ..models import Sam
 from ..quant.scales import inactive_quantisers
+from ..quant.sensitivity import mask_agreement
 from .loading import loader_options
 from .precision import autocast_for, channels_last
 from .processes import rank, world_size
@@ -177,9 +178,8 @@ def mean_dice(
         with autocast_for(model, device):
             logits, _, _ = model(channels_last(batch["image"].to(device)), batch["box"].to(device))
         for target in targets:
-            a, b = logits > 0, batch[target].to(device) > 0.5
-            dice = 2 * (a & b).flatten(1).sum(1) / (a.flatten(1).sum(1) + b.flatten(1).sum(1)).clamp(min=1)
-            for modality, value in zip(batch["modality"], dice.tolist()):
+            dice = mask_agreement(logits > 0, batch[target].to(device) > 0.5).tolist()
+            for modality, value in zip(batch["modality"], dice):
                 scores.setdefault((target, modality), []).append(value)
     for module, mode in modes.items():
         module.training = mode
