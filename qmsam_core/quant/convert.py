@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -13,6 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ..models import MatMul, Sam
 from .matrix_form import MatrixForm
 from .recipes import PARTS, RECIPES, Recipe, activation_quantizer, find_recipe, weight_quantizer
+
+# Brevitas cannot say at which code an output of a layer with a zero point is zero. Nothing here asks for it.
+warnings.filterwarnings("ignore", message="Computing zero point of output accumulator")
 
 # Modules whose first input comes from a softmax or a ReLU. The encoders' activation, GELU, can be negative.
 NON_NEGATIVE = re.compile(
