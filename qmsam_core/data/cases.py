@@ -7,6 +7,8 @@ The challenge is "MedSAM on Laptop". Its files hold these arrays:
   in mm as (x, y, z).
 - `gts` holds labels 1..N where they are known; 0 is background. Training files have `gts` and no boxes.
 - A prediction is an npz file of the same name. It holds `segs`, with label i+1 for box i.
+- Cases made by `data.importers` also hold `names` (N,), the name of each box's object, and `source`, the text
+  of `data.source.Source`: where they come from, and the way back. The challenge's tools ignore both.
 
 **Box convention, everywhere in this package:** a box names the outermost pixels it covers, so its maxima are
 *inclusive*. A box around one pixel has x_min == x_max, and 0 <= x_min <= x_max <= width - 1.
@@ -22,6 +24,7 @@ import numpy as np
 from scipy import ndimage
 
 from .archive import ArrayHeader, CaseArchive, CaseError, write_archive
+from .source import Source
 
 MAX_LABEL = 65535
 """Largest label id accepted: the uint16 maximum, far above the challenge's 255 boxes per case."""
@@ -108,6 +111,8 @@ class Case:
         boxes: int64 (N,4) or (N,6) in pixels, maxima inclusive; None if the file has none.
         labels: integers 0..65535, (H,W) or (D,H,W), 0 is background; None if unknown. Box i has label i+1.
         spacing: float64 (3,) in mm as (x, y, z); ones for images.
+        names: name of the object of each box, as its source calls it; () if unknown.
+        source: file that the case was imported from; None if unknown.
     """
 
     name: str
@@ -115,6 +120,8 @@ class Case:
     boxes: np.ndarray | None
     labels: np.ndarray | None
     spacing: np.ndarray
+    names: tuple[str, ...] = ()
+    source: Source | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Case:
@@ -131,11 +138,12 @@ class Case:
             labels = _load_labels(archive) if layout.has_labels else None
             boxes = read_boxes(archive, layout) if layout.has_boxes else None
             spacing = _load_spacing(archive, layout.is_volume)
+            names, source = _load_names(archive, boxes), _load_source(archive)
         if labels is not None and boxes is not None:
             check_box_count(path, int(labels.max()), len(boxes))
         if images.ndim == 2:
             images = np.repeat(images[..., None], 3, axis=2)
-        return cls(path.stem, np.ascontiguousarray(images), boxes, labels, spacing)
+        return cls(path.stem, np.ascontiguousarray(images), boxes, labels, spacing, names, source)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the case under the challenge's keys, compressed and atomically, without absent arrays."""
@@ -146,6 +154,10 @@ class Case:
             arrays["boxes"] = self.boxes
         if self.is_volume:
             arrays["spacing"] = self.spacing
+        if self.names:
+            arrays["names"] = np.array(self.names)
+        if self.source is not None:
+            arrays["source"] = np.array(self.source.to_json())
         write_archive(path, arrays)
 
     @property
@@ -303,6 +315,26 @@ def check_box_count(path: str | os.PathLike, top_label: int, n_boxes: int) -> No
             path,
             f"'gts' goes up to label {top_label} but there are {n_boxes} boxes; expected box i for label i+1",
         )
+
+
+def _load_names(archive: CaseArchive, boxes: np.ndarray | None) -> tuple[str, ...]:
+    if "names" not in archive:
+        return ()
+    names = archive.array("names")
+    if names.dtype.kind != "U" or names.ndim != 1 or (boxes is not None and len(names) != len(boxes)):
+        raise CaseError(
+            archive.path, f"'names' is {names.dtype} of shape {names.shape}; expected a text for each box"
+        )
+    return tuple(names.tolist())
+
+
+def _load_source(archive: CaseArchive) -> Source | None:
+    if "source" not in archive:
+        return None
+    try:
+        return Source.from_json(str(archive.array("source")))
+    except ValueError as error:
+        raise CaseError(archive.path, f"'source' {error}; import the case again") from error
 
 
 def _load_spacing(archive: CaseArchive, is_volume: bool) -> np.ndarray:
