@@ -222,12 +222,27 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
     resumed, history = run_stage(
         setup, 1, data, tmp_path / "halves", parent=float_model, float_model=float_model, log=lines.append
     )
-    assert "resumed after epoch 2" in lines[1] and len(history) == 3
+    assert "resumed after epoch 2" in lines[0] and len(history) == 3  # and was not calibrated once more
     assert digest(load_model(resumed)) == digest(load_model(whole))
     assert not (tmp_path / "halves" / "progress.pt").exists()
 
 
 # Learning from the float model ------------------------------------------------------------------------------
+
+
+def test_the_untrained_model_stays_if_no_epoch_agrees_better(data, float_model, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.8, 0.7])  # before training, and after each of two epochs
+    monkeypatch.setattr(loop, "mean_dice", lambda *_: {"mask": 0.5, "float_mask": next(scores)})
+    setup = params(learns_from="float", optimizer="adam", learning_rate=1e-2, annealing_epochs=2)
+    lines = []
+    path, history = run_stage(
+        setup, 1, data, tmp_path, parent=float_model, float_model=float_model, log=lines.append
+    )
+    assert not history["best"].any() and history["start_agreement"].tolist() == [0.9, 0.9]
+    assert any("before training: eval DSC 50.00 %, agreement 90.00 %" in line for line in lines)
+    assert describe_model(path)["epoch"] is None
+    summary = stage_summary(history, 0.5, "the float parent", PAPER["table3"])
+    assert "not trained, as no epoch agreed better" in summary["quantity"].iloc[-1]
 
 
 def test_the_masks_divergence_by_hand():
@@ -252,7 +267,9 @@ def test_a_student_of_the_float_model_needs_no_labels(data, float_model, tmp_pat
     save_model(build_model("narrow", 64), wide)
     path, history = run_stage(setup, 1, data, tmp_path / "1", parent=wide, float_model=wide)
     assert history["eval_agreement"].between(0, 1).all() and "segmentation_loss" not in history
-    assert history["best"].iloc[0] and describe_model(path)["teacher"] == "the float parent"
+    assert history["start_agreement"].between(0, 1).all() and history["start_agreement"].nunique() == 1
+    best = history["eval_agreement"] > history["start_agreement"]
+    assert history["best"].any() == best.any() and describe_model(path)["teacher"] == "the float parent"
     step = Trainer.step
     monkeypatch.setattr(
         Trainer, "step", lambda self, batch: step(self, batch | {"mask": torch.zeros_like(batch["mask"])})

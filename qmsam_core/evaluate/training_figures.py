@@ -44,8 +44,9 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
     The score is the agreement with the float model where epochs are chosen by it, else the DSC.
 
-    The best epoch is ringed. If no stage has three epochs, there is no curve to show. Then values are marks
-    on axes that start at zero, each with its number.
+    The best epoch is ringed, and a dashed line is the score before training, where it is known. If no stage
+    has three epochs, there is no curve to show. Then values are marks on axes that start at zero, each with
+    its number.
 
     `history` has the columns of history.csv: stage, epoch, loss, eval_dsc (0..1), best and, where known,
     eval_agreement (0..1) and the parts of the loss. The last epoch where best is true gives the stage's
@@ -100,7 +101,7 @@ def _loss_curves(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Row of the epoch that gives the stage's model."""
+    """Row of the epoch that gives the stage's model. No row if the untrained model was better than all."""
     return rows[rows["best"].astype(bool)].tail(1)
 
 
@@ -108,6 +109,18 @@ def _evaluation_curve(axes: Axes, rows: pd.DataFrame, score: str) -> None:
     quiet_grid(axes, "y")
     style = "-" if len(rows) >= ENOUGH else "none"
     axes.plot(rows["epoch"], rows[score], color=COLOURS[2], linestyle=style, marker="o", markersize=4)
+    before = rows.get(f"start_{score.removeprefix('eval_')}")
+    if before is not None and before.notna().any():
+        axes.axhline(before.iloc[0], color=INK, linestyle="--", linewidth=1)
+        axes.annotate(
+            f"before training {before.iloc[0]:.3f}",
+            (1, before.iloc[0]),
+            (0, 4),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            fontsize=10,
+        )
     best = _best(rows)
     axes.scatter(best["epoch"], best[score], **RING)
     for x, y in zip(best["epoch"], best[score], strict=True):

@@ -216,7 +216,8 @@ def fit(
         job: see `Job`. An interrupted run of the same fingerprint is resumed, also inside an epoch.
         folder: receives `model.safetensors` (the kept epoch) and `history.csv`. It also holds `progress.pt`
             during training. At the end it receives the mark that `finished` reads.
-        teacher: see `Teacher`. If the job imitates it, the epoch that agrees best with its masks is kept.
+        teacher: see `Teacher`. If the job imitates it, the epoch that agrees best with its masks is kept,
+            or the untrained model if that agrees better.
         encoder: computes the embeddings if the model's image encoder is frozen, see `CachedEncoder`.
         log: takes one line at a time.
 
@@ -227,16 +228,14 @@ def fit(
         TrainingError: a loss is not finite, or a file cannot be written.
     """
     # before the optimiser is made, because Brevitas replaces its scale parameters on loading
-    history, begun, optimizer = resume(model, job, folder, log)
+    begun, optimizer = resume(model, job, folder, log)
     trainer = Trainer(model, job, teacher, encoder)
     if optimizer:
         trainer.optimizer.load_state_dict(optimizer)
-    targets, evaluation = {"eval_dsc": "mask"}, data.evaluation
-    if job.imitates:
-        log(f"stage {job.stage.number}: computes the float model's masks of the evaluation slices")
-        targets["eval_agreement"] = "float_mask"
-        evaluation = with_float_masks(evaluation, teacher, job.device)
-    judge = list(targets)[-1]
+    judge = Judge(job, data.evaluation, teacher, log)
+    if begun.start is None:
+        begun.start = judge.start(model)
+        keep_start(model, job, folder, begun.start, log)
 
     def save(epoch: Progress | None) -> None:
         if rank() == 0:
@@ -245,48 +244,105 @@ def fit(
                 fingerprint=job.fingerprint,
                 model=model.state_dict(),
                 optimizer=trainer.optimizer.state_dict(),
-                history=json.dumps(history),
+                start=begun.start,
+                history=json.dumps(begun.history),
                 epoch=vars(epoch) if epoch else None,
             )
 
-    for epoch in range(len(history), job.schedule.epochs):
+    for epoch in range(len(begun.history), job.schedule.epochs):
         rate = trainer.set_rate(epoch)
         row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
-        row |= train_epoch(trainer, data, epoch, begun, save, log)
-        found, begun = mean_dice(model, evaluation, job.device, tuple(targets.values())), None
-        row |= {name: found[target] for name, target in targets.items()}
-        row["best"] = (
-            row[judge] > max([h[judge] for h in history], default=-1.0) or "checkpoint" in job.released
-        )
-        history.append(row)
+        row |= train_epoch(trainer, data, epoch, begun.epoch, save, log) | judge(model)
+        row |= {f"start_{name.removeprefix('eval_')}": value for name, value in begun.start.items()}
+        earlier = [begun.start.get(judge.column, -1.0), *(h[judge.column] for h in begun.history)]
+        row["best"] = row[judge.column] > max(earlier) or "checkpoint" in job.released
+        begun.history.append(row)
+        begun.epoch = None
         if rank() == 0:
-            keep_epoch(model, job, folder, history)
+            keep_epoch(model, job, folder, begun.history)
             save(None)
             log(describe(row, job))
         if dist.is_initialized():
             dist.barrier()
     if rank() == 0:
         finish(folder, job.fingerprint)
-    return folder / MODEL, pd.DataFrame(history)
+    return folder / MODEL, pd.DataFrame(begun.history)
 
 
-def resume(
-    model: Sam, job: Job, folder: Path, log: Callable[[str], None]
-) -> tuple[list[dict], Progress | None, dict | None]:
+class Judge:
+    """Scores a model on the evaluation slices.
+
+    Attributes:
+        column: name of the score that chooses the epoch: the DSC with the labels, or for a job that imitates
+            the agreement with the teacher's masks.
+    """
+
+    def __init__(
+        self, job: Job, evaluation: Iterable[dict], teacher: Teacher | None, log: Callable[[str], None]
+    ) -> None:
+        self._job, self._evaluation, self._targets = job, evaluation, {"eval_dsc": "mask"}
+        if job.imitates:
+            log(f"stage {job.stage.number}: computes the float model's masks of the evaluation slices")
+            self._targets["eval_agreement"] = "float_mask"
+            self._evaluation = with_float_masks(evaluation, teacher, job.device)
+        self.column = list(self._targets)[-1]
+
+    def __call__(self, model: Sam) -> dict[str, float]:
+        """Compute the mean Dice (0..1) by target; see `mean_dice`."""
+        found = mean_dice(model, self._evaluation, self._job.device, tuple(self._targets.values()))
+        return {name: found[target] for name, target in self._targets.items()}
+
+    def start(self, model: Sam) -> dict[str, float]:
+        """Score the model before training if the job imitates; else return {}.
+
+        Such a model is calibrated and already close to its teacher, so training may also lead away from it.
+        A model that learns from labels is new to its task, and is chosen among the trained ones.
+        """
+        return self(model) if self._job.imitates else {}
+
+
+@dataclass
+class Begun:
+    """What an interrupted run of a job has left.
+
+    Attributes:
+        start: scores before training, see `Judge.start`; None if not yet known.
+        history: a row for each finished epoch.
+        epoch: progress of the epoch that was interrupted, None if none was.
+    """
+
+    start: dict[str, float] | None
+    history: list[dict]
+    epoch: Progress | None
+
+
+def resume(model: Sam, job: Job, folder: Path, log: Callable[[str], None]) -> tuple[Begun, dict | None]:
     """Put what an interrupted run of the same job has learned into the model.
 
     Returns:
-        The rows of its history, the progress of the epoch that was interrupted, and the optimiser's state.
-        They are empty or None where there is nothing.
+        What it has left, and the optimiser's state, None if there is nothing.
     """
     state = load_progress(folder / PROGRESS, job.fingerprint, log)
     if state is None:
-        return [], None, None
+        return Begun(None, [], None), None
     model.load_state_dict(state["model"])
-    history, begun = json.loads(state["history"]), Progress(**state["epoch"]) if state["epoch"] else None
-    steps = f" and {begun.step} steps" if begun else ""
-    log(f"stage {job.stage.number}: resumed after epoch {len(history)}{steps}")
-    return history, begun, state["optimizer"]
+    epoch = Progress(**state["epoch"]) if state["epoch"] else None
+    begun = Begun(state["start"], json.loads(state["history"]), epoch)
+    steps = f" and {epoch.step} steps" if epoch else ""
+    log(f"stage {job.stage.number}: resumed after epoch {len(begun.history)}{steps}")
+    return begun, state["optimizer"]
+
+
+def keep_start(
+    model: Sam, job: Job, folder: Path, scores: dict[str, float], log: Callable[[str], None]
+) -> None:
+    """Write the untrained model, which stays if no epoch is better. Nothing is done without scores."""
+    if rank() or not scores:
+        return
+    log(f"stage {job.stage.number} before training: {scored(scores)}")
+    save_weights(
+        model, folder / MODEL, stage=job.stage.number, epoch=None, eval_dsc=scores["eval_dsc"], **job.facts
+    )
 
 
 def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
@@ -304,14 +360,18 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
     write_history(folder, history)
 
 
+def scored(row: dict) -> str:
+    """Format the scores of a model for the log."""
+    agreed = f", agreement {100 * row['eval_agreement']:.2f} %" if "eval_agreement" in row else ""
+    return f"eval DSC {100 * row['eval_dsc']:.2f} %{agreed}"
+
+
 def describe(row: dict, job: Job) -> str:
     """Format one row of the history as a line of the log."""
     distilled = f", distillation {row['distillation_loss']:.5f}" if "distillation_loss" in row else ""
-    agreed = f", agreement {100 * row['eval_agreement']:.2f} %" if "eval_agreement" in row else ""
     mark = " *" if row["best"] else ""
     return (
         f"stage {row['stage']} epoch {row['epoch'] + 1}/{job.schedule.epochs}: "
-        f"lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, "
-        f"eval DSC {100 * row['eval_dsc']:.2f} %{agreed}, "
+        f"lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, {scored(row)}, "
         f"{row['samples']} samples in {row['seconds']:.0f} s{mark}"
     )

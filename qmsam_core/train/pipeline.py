@@ -16,12 +16,13 @@ from ..data.sampling import Strategy
 from ..models import CONFIGS, CheckpointError, build_model, checkpoint_path
 from ..params import Params
 from ..provenance.files import sha256
-from ..quant import describe_model, load_model
+from ..quant import describe_model, load_model, quantize
+from ..quant.scales import finish_statistics
 from .calibration import quantise_and_calibrate
 from .fingerprint import fingerprint, has_teacher
 from .loop import evaluate, fit
 from .processes import check_gpus, device_of, rank, uses_gpu
-from .progress import MARK, MODEL, finished, save_weights, writing
+from .progress import MARK, MODEL, PROGRESS, finished, load_progress, save_weights, writing
 from .stage_data import evaluation_batches, make_data
 from .stages import STAGES, Stage, schedule_of, teacher_name
 from .teacher import CachedEncoder, EmbeddingCache, Teacher
@@ -131,7 +132,10 @@ def run_stage(
         (folder / MARK).unlink(missing_ok=True)
     stage = STAGES[number]
     model = load_model(parent)
-    if stage.quantises:
+    if stage.quantises and load_progress(folder / PROGRESS, work, log=lambda _: None) is not None:
+        model = quantize(model, params.recipe, stage.quantises)
+        finish_statistics(model)  # the scales are in the progress, which `fit` takes up
+    elif stage.quantises:
         log(f"stage {number}: quantises and calibrates the {' and the '.join(stage.quantises)}")
         model = quantise_and_calibrate(model, params, stage.quantises, data_folder)
     data = make_data(params, data_folder, model, strategy)

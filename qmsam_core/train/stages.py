@@ -145,7 +145,9 @@ def stage_summary(
         paper: the paper's Table 3, with columns stage, epochs, training_hours.
     """
     budget = paper.set_index("stage").loc[int(history["stage"].iloc[0])]
-    best = history.loc[history["best"], "eval_dsc"].iloc[-1]
+    best, kept = history.loc[history["best"].astype(bool), "eval_dsc"], "best epoch"
+    if best.empty:
+        best, kept = history["start_dsc"], "not trained, as no epoch agreed better with float"
     rows = [
         ("epochs", f"{budget['epochs']:g}", str(len(history))),
         ("samples seen", "", f"{history['samples'].sum():,.0f}"),
@@ -157,6 +159,6 @@ def stage_summary(
         ),
         ("teacher of the encoder", "MedSAM ViT-B", teacher),
         ("DSC on the evaluation slices, before", "", f"{100 * dsc_before:.2f} %"),
-        ("DSC on the evaluation slices, best epoch", "", f"{100 * best:.2f} %"),
+        (f"DSC on the evaluation slices, {kept}", "", f"{100 * best.iloc[-1]:.2f} %"),
     ]
     return pd.DataFrame(rows, columns=["quantity", "paper", "here"])
