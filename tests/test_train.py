@@ -32,6 +32,7 @@ from qmsam_core.train import (
     embedding_iou,
     evaluate,
     evaluation_batches,
+    judge,
     launch_stage,
     loop,
     make_data,
@@ -188,7 +189,7 @@ def test_released_code_lets_frozen_statistics_drift():
 
 def test_the_best_epoch_goes_on_or_the_last_as_released(data, float_model, tmp_path, monkeypatch):
     scores = iter([0.2, 0.8, 0.5] * 2)
-    monkeypatch.setattr(loop, "mean_dice", lambda *a: {"mask": next(scores)})
+    monkeypatch.setattr(judge, "mean_dice", lambda *a: {"mask": next(scores)})
     longer = dict(annealing_epochs=3)
     best, history = run_stage(params(**longer), 3, data, tmp_path / "best", parent=float_model)
     last, _ = run_stage(
@@ -232,7 +233,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data, float_model, tmp_p
 
 def test_the_untrained_model_stays_if_no_epoch_agrees_better(data, float_model, tmp_path, monkeypatch):
     scores = iter([0.9, 0.8, 0.7])  # before training, and after each of two epochs
-    monkeypatch.setattr(loop, "mean_dice", lambda *_: {"mask": 0.5, "float_mask": next(scores)})
+    monkeypatch.setattr(judge, "mean_dice", lambda *_: {"mask": 0.5, "float_mask": next(scores)})
     setup = params(learns_from="float", optimizer="adam", learning_rate=1e-2, annealing_epochs=2)
     lines = []
     path, history = run_stage(

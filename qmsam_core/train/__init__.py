@@ -1,7 +1,8 @@
 """Training: losses, stages, the training loop, and functions that run one stage from files to files."""
 
 from .calibration import calibration_slices, quantise_and_calibrate
-from .loop import Data, evaluate, fit
+from .judge import evaluate
+from .loop import Data, fit
 from .losses import distillation_loss, embedding_iou, mask_iou, segmentation_loss
 from .pipeline import launch_stage, make_float_baseline, make_teacher, run_stage
 from .stage_data import evaluation_batches, make_data

@@ -16,10 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..data.slices import SliceDataset
 from ..models import Sam
-from ..quant.scales import inactive_quantisers
-from ..quant.sensitivity import mask_agreement
+from .judge import Judge
 from .loading import loader_options
-from .precision import autocast_for, channels_last
 from .processes import rank, world_size
 from .progress import (
     LOG_SECONDS,
@@ -140,65 +138,6 @@ def mean_over_processes(values: dict[str, float], device: str) -> dict[str, floa
     return dict(zip(values, (together / world_size()).tolist()))
 
 
-def evaluate(model: Sam, batches: Iterable[dict], device: str = "cpu") -> float:
-    """Compute the mean DSC (0..1) with the labels; see `mean_dice`."""
-    return mean_dice(model, batches, device)["mask"]
-
-
-@torch.no_grad()
-def mean_dice(
-    model: Sam, batches: Iterable[dict], device: str = "cpu", targets: tuple[str, ...] = ("mask",)
-) -> dict[str, float]:
-    """Compute the mean Dice (0..1) with each target at the size of the low-res mask.
-
-    The mean is taken over the slices of each modality, then over the modalities without weights. bf16 is used
-    where training uses it (`autocast_for`), in half to two thirds of the time. That is accurate enough to
-    rank epochs and recipes. The study's accuracy tables score whole cases with the exported models.
-
-    All training processes must call this. Each scores its own batches and gets the mean over all processes.
-
-    Args:
-        model: on `device`. It is scored in evaluation mode; the modes of its modules are restored afterwards.
-        batches: with `image`, `box`, `modality` and the targets (at the low-res mask's size).
-        targets: keys of masks in a batch: `mask` is the label, `float_mask` that of `with_float_masks`.
-
-    Raises:
-        ValueError: a quantiser of the model is switched off or has no scale, so that the score would be that
-            of another model.
-    """
-    if idle := inactive_quantisers(model):
-        raise ValueError(
-            f"{len(idle)} quantisers of the model are switched off or have no scale, {idle[0]} among them; "
-            "expected all to be active: calibrate the model first"
-        )
-    modes = {m: m.training for m in model.modules()}
-    channels_last(model.eval())
-    scores: dict[tuple[str, str], list[float]] = {}
-    for batch in batches:
-        with autocast_for(model, device):
-            logits, _, _ = model(channels_last(batch["image"].to(device)), batch["box"].to(device))
-        for target in targets:
-            dice = mask_agreement(logits > 0, batch[target].to(device) > 0.5).tolist()
-            for modality, value in zip(batch["modality"], dice):
-                scores.setdefault((target, modality), []).append(value)
-    for module, mode in modes.items():
-        module.training = mode
-    if dist.is_initialized():
-        parts: list[dict] = [{} for _ in range(world_size())]
-        dist.all_gather_object(parts, scores)
-        scores = {m: sum((part.get(m, []) for part in parts), []) for m in sorted(set().union(*parts))}
-    means = {target: [sum(v) / len(v) for (t, _), v in scores.items() if t == target] for target in targets}
-    return {target: sum(found) / max(len(found), 1) for target, found in means.items()}
-
-
-def with_float_masks(batches: Iterable[dict], teacher: Teacher, device: str) -> list[dict]:
-    """Add to each batch, as `float_mask` (B, 1, M, M) bool, what the float teacher makes of it."""
-    return [
-        batch | {"float_mask": teacher(batch["image"].to(device), batch["box"].to(device))[1].cpu() > 0}
-        for batch in batches
-    ]
-
-
 def fit(
     model: Sam,
     data: Data,
@@ -238,16 +177,9 @@ def fit(
         keep_start(model, job, folder, begun.start, log)
 
     def save(epoch: Progress | None) -> None:
+        begun.epoch = epoch
         if rank() == 0:
-            save_progress(
-                folder / PROGRESS,
-                fingerprint=job.fingerprint,
-                model=model.state_dict(),
-                optimizer=trainer.optimizer.state_dict(),
-                start=begun.start,
-                history=json.dumps(begun.history),
-                epoch=vars(epoch) if epoch else None,
-            )
+            begun.save(folder, trainer)
 
     for epoch in range(len(begun.history), job.schedule.epochs):
         rate = trainer.set_rate(epoch)
@@ -257,10 +189,10 @@ def fit(
         earlier = [begun.start.get(judge.column, -1.0), *(h[judge.column] for h in begun.history)]
         row["best"] = row[judge.column] > max(earlier) or "checkpoint" in job.released
         begun.history.append(row)
-        begun.epoch = None
         if rank() == 0:
             keep_epoch(model, job, folder, begun.history)
-            save(None)
+        save(None)
+        if rank() == 0:
             log(describe(row, job))
         if dist.is_initialized():
             dist.barrier()
@@ -269,41 +201,9 @@ def fit(
     return folder / MODEL, pd.DataFrame(begun.history)
 
 
-class Judge:
-    """Scores a model on the evaluation slices.
-
-    Attributes:
-        column: name of the score that chooses the epoch: the DSC with the labels, or for a job that imitates
-            the agreement with the teacher's masks.
-    """
-
-    def __init__(
-        self, job: Job, evaluation: Iterable[dict], teacher: Teacher | None, log: Callable[[str], None]
-    ) -> None:
-        self._job, self._evaluation, self._targets = job, evaluation, {"eval_dsc": "mask"}
-        if job.imitates:
-            log(f"stage {job.stage.number}: computes the float model's masks of the evaluation slices")
-            self._targets["eval_agreement"] = "float_mask"
-            self._evaluation = with_float_masks(evaluation, teacher, job.device)
-        self.column = list(self._targets)[-1]
-
-    def __call__(self, model: Sam) -> dict[str, float]:
-        """Compute the mean Dice (0..1) by target; see `mean_dice`."""
-        found = mean_dice(model, self._evaluation, self._job.device, tuple(self._targets.values()))
-        return {name: found[target] for name, target in self._targets.items()}
-
-    def start(self, model: Sam) -> dict[str, float]:
-        """Score the model before training if the job imitates; else return {}.
-
-        Such a model is calibrated and already close to its teacher, so training may also lead away from it.
-        A model that learns from labels is new to its task, and is chosen among the trained ones.
-        """
-        return self(model) if self._job.imitates else {}
-
-
 @dataclass
 class Begun:
-    """What an interrupted run of a job has left.
+    """How far a job has come.
 
     Attributes:
         start: scores before training, see `Judge.start`; None if not yet known.
@@ -314,6 +214,18 @@ class Begun:
     start: dict[str, float] | None
     history: list[dict]
     epoch: Progress | None
+
+    def save(self, folder: Path, trainer: Trainer) -> None:
+        """Write what `resume` needs."""
+        save_progress(
+            folder / PROGRESS,
+            fingerprint=trainer.job.fingerprint,
+            model=trainer.model.state_dict(),
+            optimizer=trainer.optimizer.state_dict(),
+            start=self.start,
+            history=json.dumps(self.history),
+            epoch=vars(self.epoch) if self.epoch else None,
+        )
 
 
 def resume(model: Sam, job: Job, folder: Path, log: Callable[[str], None]) -> tuple[Begun, dict | None]:

@@ -20,7 +20,8 @@ from ..quant import describe_model, load_model, quantize
 from ..quant.scales import finish_statistics
 from .calibration import quantise_and_calibrate
 from .fingerprint import fingerprint, has_teacher
-from .loop import evaluate, fit
+from .judge import evaluate
+from .loop import fit
 from .processes import check_gpus, device_of, rank, uses_gpu
 from .progress import MARK, MODEL, PROGRESS, finished, load_progress, save_weights, writing
 from .stage_data import evaluation_batches, make_data

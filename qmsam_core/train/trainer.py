@@ -102,7 +102,7 @@ class Trainer:
     def __init__(
         self, model: Sam, job: Job, teacher: Teacher | None = None, encoder: CachedEncoder | None = None
     ) -> None:
-        self.job, self.teacher, self.encoder = job, teacher, encoder
+        self.model, self.job, self.teacher, self.encoder = model, job, teacher, encoder
         channels_last(model.to(job.device))
         learning = freeze_all_but(
             model, job.stage.trains, statistics_drift="frozen_statistics" in job.released
