@@ -8,7 +8,8 @@ import torch
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize
 from qmsam_core.quant.fidelity import ellipse_masks, fidelity
-from qmsam_core.quant.sensitivity import followed, sensitivity
+from qmsam_core.quant.scales import ACTIVATIONS, switched_off
+from qmsam_core.quant.sensitivity import embedding_noise, followed, sensitivity
 
 BOXES = torch.tensor([[4.0, 4, 50, 40], [10, 20, 30, 60], [0, 0, 63, 63]])
 BATCH = {
@@ -60,3 +61,13 @@ def test_following_the_blocks_is_a_column_of_sensitivity(models):
     table, whole = followed(*models, [BATCH]), sensitivity(*models, [BATCH])
     assert table["so far db"].between(5, 80).all()
     assert table.equals(whole[["part", "block", "so far db"]])
+
+
+def test_the_noise_of_the_weights_is_what_stays_without_that_of_the_activations(models):
+    whole, weights = embedding_noise(*models, [BATCH])
+    assert 5 < whole < weights < 80
+    proxies = [m for m in models[1].modules() if isinstance(m, ACTIVATIONS)]
+    assert proxies and not any(proxy.disable_quant for proxy in proxies)  # as before
+    with switched_off([models[1]]):  # weights, too
+        exact, _ = embedding_noise(*models, [BATCH])
+    assert exact > 80

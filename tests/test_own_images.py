@@ -141,5 +141,6 @@ def test_diagnose_lists_every_block(folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["part", "block"]
     assert {"patch_embed", "neck", "mask_product"} <= {line.split()[1] for line in lines}
+    assert "the weights make" in lines[-1]
     assert diagnose([str(tmp_path / "nothing")]) == 2
     assert "no .npz files" in capsys.readouterr().err

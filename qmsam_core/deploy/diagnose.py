@@ -4,7 +4,8 @@
 
 Half of at most 66 cases calibrate. On one slice of each group of the others, every block of the quantised
 model is put alone into the float model, and the whole quantised model is followed from block to block.
-Decibels are signal-to-quantisation-noise ratios, agreement is the Dice with the float model's masks.
+Decibels are signal-to-quantisation-noise ratios, agreement is the Dice with the float model's masks. The last
+line tells how much of the noise is the weights'.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from ..data.boxed_slices import divide, slices_of
 from ..models import CONFIGS, PUBLIC, build_model
 from ..quant import RECIPES, quantize
 from ..quant.calibration import calibrate_on
-from ..quant.sensitivity import sensitivity
+from ..quant.sensitivity import embedding_noise, sensitivity
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     table = sensitivity(float_model, model.eval(), batches)
     table["alone agreement"] *= 100
     print(table.round(1).to_string(index=False))
+    whole, weights = embedding_noise(float_model, model, batches)
+    share = 100 * 10 ** ((whole - weights) / 10)
+    print(
+        f"embedding: {whole:.1f} dB, with activations in float {weights:.1f} dB; "
+        f"the weights make {share:.0f} % of the noise"
+    )
     return 0
 
 

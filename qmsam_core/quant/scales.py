@@ -6,7 +6,11 @@ from contextlib import contextmanager
 import torch
 from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
+
+ACTIVATIONS = ActQuantProxyFromInjectorBase
+"""Brevitas' class of quantisers of activations."""
 
 
 def unset_scales(model: nn.Module) -> list[ParameterFromRuntimeStatsScaling]:
@@ -55,9 +59,12 @@ def set_scale(proxy: QuantProxyFromInjector, scale: float | Tensor, zero_point: 
 
 
 @contextmanager
-def switched_off(layers: Iterable[nn.Module]):
-    """Let quantised layers compute in float within the block."""
-    proxies = [m for layer in layers for m in layer.modules() if isinstance(m, QuantProxyFromInjector)]
+def switched_off(layers: Iterable[nn.Module], kind: type = QuantProxyFromInjector):
+    """Let the quantisers of these layers pass values unchanged within the block.
+
+    `kind` narrows them, for example to `ACTIVATIONS`. Weights that were rounded before stay rounded.
+    """
+    proxies = [m for layer in layers for m in layer.modules() if isinstance(m, kind)]
     for proxy in proxies:
         proxy.disable_quant = True
     try:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..models import Sam
 from .recipes import PARTS
+from .scales import ACTIVATIONS, switched_off
 
 BLOCK = re.compile(
     r"patch_embed|layers\.\d+\.blocks\.\d+|layers\.\d+\.downsample|blocks\.\d+|neck"
@@ -99,6 +100,24 @@ def sensitivity(float_model: Sam, model: Sam, batches: Sequence[dict]) -> pd.Dat
     table.insert(2, "alone db", [np.mean([noise for noise, _ in rows]) for rows in alone])
     table.insert(3, "alone agreement", [np.mean([agreed for _, agreed in rows]) for rows in alone])
     return table
+
+
+@torch.no_grad()
+def embedding_noise(float_model: Sam, model: Sam, batches: Sequence[dict]) -> tuple[float, float]:
+    """Tell how much of the noise is the weights'.
+
+    Returns:
+        Mean signal-to-noise of the embedding in dB: of the quantised model, and with its activations in
+        float, so that only the weights are rounded.
+    """
+    found = []
+    for batch in batches:
+        expected, encoder = float_model.image_encoder(batch["image"]), model.image_encoder
+        whole = signal_to_noise(expected, encoder(batch["image"]))
+        with switched_off([encoder], ACTIVATIONS):
+            found.append((whole, signal_to_noise(expected, encoder(batch["image"]))))
+    whole, weights = np.mean(found, axis=0)
+    return float(whole), float(weights)
 
 
 def outputs_by_block(model: Sam, image: Tensor, box: Tensor) -> dict[tuple[str, str], Tensor]:
