@@ -285,13 +285,30 @@ def test_a_student_of_the_float_model_needs_no_labels(data, float_model, tmp_pat
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_activation_scales_have_a_rate_of_their_own(optimizer):
     model = quantize(build_model("narrow", 32), "paper")
+    scales = list(scale_parameters(model).values())
+    with torch.no_grad():
+        for size, scale in enumerate(scales, 1):
+            scale.fill_(size)
     job = Job(STAGES[3], Schedule(0.1, 1, 1), 2, "", optimizer=optimizer, scale_rate=20.0)
     trainer = Trainer(model, job)
     trainer.set_rate(0)
-    weights, scales = trainer.optimizer.param_groups
-    assert (weights["lr"], scales["lr"]) == pytest.approx((0.1, 2.0))
-    assert len(scales["params"]) == len(scale_parameters(model))
-    assert len(weights["params"]) + len(scales["params"]) == len(list(model.parameters()))
+    weights, *groups = trainer.optimizer.param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    expected = [2.0 * (size if optimizer == "adam" else 1) for size in range(1, len(scales) + 1)]
+    assert weights["lr"] == pytest.approx(0.1)
+    assert [rates[id(scale)] for scale in scales] == pytest.approx(expected)
+    assert len(weights["params"]) + len(scales) == len(list(model.parameters()))
+
+
+def test_the_grid_of_fitted_weights_stays(data, float_model, tmp_path):
+    setup = params(recipe="deploy")
+    path, _ = run_stage(setup, 1, data, tmp_path, parent=float_model, float_model=float_model)
+    start = quantise_and_calibrate(load_model(float_model), setup, ("encoder",), data).state_dict()
+    after = load_model(path).state_dict()
+    grids = [name for name in after if name.endswith("weight_quant.tensor_quant.scaling_impl.value")]
+    assert grids and all(torch.equal(start[name], after[name]) for name in grids)
+    moved = [name for name in after if name.endswith("bias") and not torch.equal(start[name], after[name])]
+    assert any(name.startswith("image_encoder") for name in moved)
 
 
 KILLED = """

@@ -32,6 +32,12 @@ def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if name.endswith(ending)}
 
 
+def weight_scale_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the scales of weights that a recipe sets by error. Scales that follow the weights are none."""
+    ending = "weight_quant.tensor_quant.scaling_impl.value"
+    return [p for name, p in model.named_parameters() if name.endswith(ending)]
+
+
 def arithmetic_of(proxy: QuantProxyFromInjector) -> nn.Module | None:
     """Return Brevitas' module that computes a quantiser, or None if the recipe puts none there."""
     fused = getattr(proxy, "fused_activation_quant_proxy", None)

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..models import Sam
 from ..quant import scale_parameters
+from ..quant.scales import weight_scale_parameters
 from .losses import (
     distillation_loss,
     embedding_iou,
@@ -56,6 +57,9 @@ class Job:
 def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool = False) -> list[nn.Parameter]:
     """Freeze every module that is not named, and return the parameters that learn.
 
+    Scales of weights that were set by error stay as they are. The weights lie on the grid that these span. A
+    grid that moves would round all of them anew.
+
     Args:
         model: changed in place.
         trains: names of the modules that learn, from `MODULES`.
@@ -67,6 +71,8 @@ def freeze_all_but(model: Sam, trains: tuple[str, ...], statistics_drift: bool =
         getattr(model, name).requires_grad_(name in trains)
         if name in trains:
             getattr(model, name).train()
+    for scale in weight_scale_parameters(model):
+        scale.requires_grad_(False)
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -88,6 +94,22 @@ class Student(nn.Module):
         return self.model.decode(embeddings, boxes)[0], embeddings
 
 
+def optimizer_of(model: Sam, learning: list[nn.Parameter], job: Job) -> torch.optim.Optimizer:
+    """Make the optimiser of a job. `times` of a group is its multiple of the learning rate.
+
+    Adam's steps do not depend on the size of the gradient. Those of a scale are therefore taken relative to
+    the scale, because a range of 0.1 and a range of 100 need other steps.
+    """
+    scales = {id(p) for p in scale_parameters(model).values()}
+    groups = [{"params": [p for p in learning if id(p) not in scales], "times": 1.0}]
+    rate, learned = job.schedule.learning_rate, [p for p in learning if id(p) in scales]
+    if job.optimizer == "adam":
+        groups += [{"params": [p], "times": job.scale_rate * float(p.detach().abs().mean())} for p in learned]
+        return torch.optim.Adam(groups, rate)
+    groups.append({"params": learned, "times": job.scale_rate})
+    return torch.optim.SGD(groups, rate, momentum=MOMENTUM)
+
+
 class Trainer:
     """Model, optimiser, losses and number format of one stage.
 
@@ -107,16 +129,7 @@ class Trainer:
         learning = freeze_all_but(
             model, job.stage.trains, statistics_drift="frozen_statistics" in job.released
         )
-        scales = {id(p) for p in scale_parameters(model).values()}
-        groups = [
-            {"params": [p for p in learning if id(p) not in scales], "times": 1.0},
-            {"params": [p for p in learning if id(p) in scales], "times": job.scale_rate},
-        ]
-        rate = job.schedule.learning_rate
-        if job.optimizer == "adam":
-            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(groups, rate)
-        else:
-            self.optimizer = torch.optim.SGD(groups, rate, momentum=MOMENTUM)
+        self.optimizer = optimizer_of(model, learning, job)
         self.criterion = segmentation_loss("loss" in job.released)
         self.autocast = autocast_for(model, job.device)
         self.student: nn.Module = Student(model)
