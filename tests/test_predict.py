@@ -159,7 +159,7 @@ def test_masks_come_back_to_the_image_s_own_size():
 
 
 @pytest.mark.parametrize(
-    "boxes, words", [(None, "no 'boxes'"), (np.zeros((256, 4), int), "256 boxes; expected at most 255")]
+    "boxes, words", [(None, "no 'boxes'"), (np.zeros((65536, 4), int), "65536 boxes; expected at most 65535")]
 )
 def test_cases_that_cannot_be_segmented_are_told(boxes, words):
     case = Case("2DBox_US_x", np.zeros((8, 8, 3), np.uint8), boxes, None, np.ones(3))
