@@ -203,7 +203,7 @@ def bad_volumes(tmp_path):
         (image, write_image(tmp_path / "small.nii.gz", LABELS[1:]), "has 20x16x5 voxels, its image 20x16x6"),
         (image, tmp_path / "shifted.nii.gz", "lies up to 1 mm off its image"),
         (tmp_path / "4d.nii.gz", mask, "is 4-D of size 20x16x6x2; expected a 3-D volume"),
-        (tmp_path / "2d.nii.gz", mask, "is 2-D"),
+        (tmp_path / "2d.nii.gz", mask, "has 20x16x6 voxels, its image 20x16"),
         (tmp_path / "rgb.nii.gz", mask, "3 channels"),
         (tmp_path / "cut.nii.gz", mask, "cannot be read"),
         (write_image(tmp_path / "nan.mha", nan), mask, "holds 1 NaN"),
@@ -299,10 +299,11 @@ def test_percentiles_leave_zero_out():
 def test_overlaps_go_to_the_smaller_object_and_covered_ones_are_noted():
     big, small, twin = np.zeros((3, 5, 6), bool)
     big[:, :], small[1:3, 1:3], twin[1:3, 1:3] = True, True, True
-    labels, notes = stacked([("big", big), ("small", small), ("twin", twin)], big.shape)
-    assert (labels[1:3, 1:3] == 3).all() and (labels == 1).sum() == 26
-    assert "'small' is wholly covered by smaller objects" in notes
-    assert finished(labels, LabelOptions(), "x").max() == 2
+    found = stacked([("big", big), ("small", small), ("twin", twin)], big.shape)
+    assert (found.labels[1:3, 1:3] == 3).all() and (found.labels == 1).sum() == 26
+    assert "'small' is wholly covered by smaller objects" in found.notes
+    done = finished(found, LabelOptions(), "x")
+    assert done.labels.max() == 2 and done.names == {1: "big", 2: "twin"}
 
 
 @pytest.mark.parametrize(

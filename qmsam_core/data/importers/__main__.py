@@ -17,13 +17,15 @@ from pathlib import Path
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.phantoms import MODALITIES
 
-from .assemble import ImportOptions, dicom_case, nifti_case, planar_case
+from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
-from .grids import VOLUME_SUFFIXES
+from .grids import VOLUME_SUFFIXES, is_flat
 from .intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, parse_window
 from .labels import LabelOptions
+from .options import ImportOptions
 from .pairing import Pair, find_pairs, stem
 from .planar import IMAGE_SUFFIXES
+from .planes import ACQUIRED, ORDERS
 from .series import DicomFolder, holds_dicom, modality_of
 
 
@@ -54,12 +56,12 @@ def _nifti_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
         yield (
             pair
             if isinstance(pair, CaseError)
-            else Job(pair.image, pair.name, options.modality, True, partial(read, p=pair))
+            else Job(pair.image, pair.name, options.modality, not is_flat(pair.image), partial(read, p=pair))
         )
 
 
 def _planar_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
-    for pair in _pairs(options, IMAGE_SUFFIXES):
+    for pair in _pairs(options, (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
         read = lambda name, p: planar_case(name, p.image, p.mask, how)  # noqa: E731
         yield (
             pair
@@ -158,7 +160,7 @@ def _import_options(options: argparse.Namespace) -> ImportOptions:
     if not 0 <= low < high <= 100:
         raise _Unusable(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
     labels = LabelOptions(tuple(options.objects), options.threshold, options.instances, options.min_size)
-    return ImportOptions(options.window, (low, high), labels)
+    return ImportOptions(options.window, (low, high), labels, options.plane)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for kind in (nifti, dicom, images):
         _add_common(kind, volumes=kind is not images)
-    images.set_defaults(window=WINDOWS[DEFAULT_WINDOW])
+    images.set_defaults(window=WINDOWS[DEFAULT_WINDOW], plane=ACQUIRED)
     return parser
 
 
@@ -221,6 +223,11 @@ def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
             f"(default: {DEFAULT_WINDOW})"
         )
         kind.add_argument("--window", type=_window, default=WINDOWS[DEFAULT_WINDOW], help=window)
+        plane = (
+            "cut volumes into slices along this plane (default: the acquired one, across the coarsest axis; "
+            "axial if no spacing is 1.5 times the others)"
+        )
+        kind.add_argument("--plane", choices=(ACQUIRED, *ORDERS), default=ACQUIRED, help=plane)
     percentiles = (
         "what becomes 0 and 255 in images that are neither CT nor 8-bit "
         "(default: 0.5 99.5, of non-zero values)"

@@ -3,61 +3,45 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
 
 from . import contours, segments
-from .grids import VOLUME_SUFFIXES, axial, check_same_grid, labels_on, read_volume
-from .intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, check_finite, stretched, windowed
-from .labels import LabelOptions, finished, label_map, stacked
+from .grids import VOLUME_SUFFIXES, check_same_grid, read_volume, turned_like
+from .labels import LabelOptions, Objects, finished, label_map, stacked
+from .options import ImportOptions
 from .pairing import masks_in, stem
-from .planar import IMAGE_SUFFIXES, read_image, read_mask
-from .series import DicomFolder, read_series
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How cases are made.
-
-    Attributes:
-        window: level and width in HU, for CT volumes.
-        percentiles: low and high, 0..100. They become 0 and 255, except in CT volumes and 8-bit 2-D images.
-        labels: how masks become labels.
-    """
-
-    window: tuple[float, float] = WINDOWS[DEFAULT_WINDOW]
-    percentiles: tuple[float, float] = DEFAULT_PERCENTILES
-    labels: LabelOptions = field(default_factory=LabelOptions)
+from .pictures import Picture, planar_image, series_image, volume_image
+from .planar import IMAGE_SUFFIXES, read_mask
+from .series import DicomFolder
 
 
 def nifti_case(
     name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    """Make a volume case from a NIfTI, MHA or NRRD image and its mask.
+    """Make a case from a NIfTI, MHA or NRRD image and its mask.
 
     Args:
         name: name of the case.
-        image: file of the volume.
+        image: file of the volume, or of a 2-D image.
         mask: label map on the same grid, or folder of binary masks named by object.
         modality: "CT" selects the window, any other name the percentiles.
-        options: window, percentiles and label options.
+        options: window, percentiles, plane and label options.
 
     Returns:
-        The case with boxes, and notes on overlaps.
+        The case with boxes, names and source, and notes on overlaps and the like.
 
     Raises:
         CaseError: the image or mask cannot be used. The message starts with its file.
     """
-    image, mask = Path(image), Path(mask)
-    grid = axial(read_volume(image))
-    labels, notes = _volume_labels(mask, grid, options.labels)
-    return _volume_case(name, image, mask, grid, labels, modality, options), notes
+    picture = volume_image(image, modality, options)
+    return _case(name, picture, _volume_objects(Path(mask), picture, options.labels), Path(mask), options)
 
 
 def dicom_case(
@@ -73,18 +57,13 @@ def dicom_case(
         options: as in `nifti_case`.
     """
     drawn = folder.mask() if mask is None else _dicom_mask(mask)
-    headers = folder.image_series(drawn)
-    series = read_series(headers, folder.path)
+    picture = series_image(folder, drawn, modality, options)
     if drawn is None:
-        grid = axial(series)
-        labels, notes = _volume_labels(mask, grid, options.labels)
+        objects = _volume_objects(mask, picture, options.labels)
     else:
         mask = Path(drawn.filename)
-        reader = segments.segments if drawn.Modality == "SEG" else contours.structures
-        found = reader(mask, series, str(headers[0].get("FrameOfReferenceUID", "")), options.labels.wants)
-        labels, notes = stacked(found, series.GetSize()[::-1])
-        grid, labels = axial(series), sitk.GetArrayFromImage(axial(labels_on(series, labels)))
-    return _volume_case(name, folder.path, mask, grid, labels, modality, options), notes
+        objects = _drawn_objects(drawn, picture, options.labels)
+    return _case(name, picture, objects, mask, options)
 
 
 def planar_case(
@@ -94,31 +73,46 @@ def planar_case(
 
     The mask is a file of the same size (labels, colours or one binary object), or a folder of binary masks.
     """
-    image, mask = Path(image), Path(mask)
-    pixels = read_image(image, options.percentiles)
-    if mask.is_dir():
-        read = [(key, path) for key, path in masks_in(mask, IMAGE_SUFFIXES) if options.labels.wants(key)]
-        binary = (
-            (key, _planar(path, pixels, LabelOptions(threshold=options.labels.threshold)) > 0)
-            for key, path in read
-        )
-        labels, notes = stacked(binary, pixels.shape[:2])
+    picture, mask = planar_image(image, options), Path(mask)
+    if picture.grid is not None:
+        objects = _volume_objects(mask, picture, options.labels)
     else:
-        labels, notes = _planar(mask, pixels, options.labels), []
-    return Case(name, pixels, None, finished(labels, options.labels, mask), np.ones(3)).with_boxes(), notes
+        objects = _planar_objects(mask, picture, options.labels)
+    return _case(name, picture, objects, mask, options)
 
 
-def _planar(mask: Path, pixels: np.ndarray, options: LabelOptions) -> np.ndarray:
+def _case(
+    name: str, picture: Picture, objects: Objects, mask: Path, options: ImportOptions
+) -> tuple[Case, list[str]]:
+    done = finished(objects, options.labels, mask)
+    return picture.case(name, done.labels, tuple(done.names.values())), [*picture.notes, *done.notes]
+
+
+def _planar_objects(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    if not mask.is_dir():
+        return Objects(_planar(mask, picture, options))
+    read = [(key, path) for key, path in masks_in(mask, IMAGE_SUFFIXES) if options.wants(key)]
+    binary = (
+        (key, _planar(path, picture, LabelOptions(threshold=options.threshold)) > 0) for key, path in read
+    )
+    return stacked(binary, picture.shape)
+
+
+def _planar(mask: Path, picture: Picture, options: LabelOptions) -> np.ndarray:
     labels = read_mask(mask, options)
-    if labels.shape != pixels.shape[:2]:
-        sizes = [f"{width}x{height}" for height, width in (labels.shape, pixels.shape[:2])]
-        raise CaseError(
-            mask, f"is {sizes[0]} pixels, its image {sizes[1]}: mask and image do not belong together"
+    if labels.shape != picture.shape:
+        sizes = [f"{width}x{height}" for height, width in (labels.shape, picture.shape)]
+        turned = labels.shape == picture.source.shape
+        why = (
+            "it fits the image before its EXIF orientation; save the mask as a viewer shows the image"
+            if turned
+            else "mask and image do not belong together"
         )
+        raise CaseError(mask, f"is {sizes[0]} pixels, its image {sizes[1]}: {why}")
     return labels
 
 
-def _dicom_mask(mask: Path):
+def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
     """Header of a DICOM mask file. None for a volume file or a folder."""
     if mask.is_dir() or stem(mask, VOLUME_SUFFIXES) is not None:
         return None
@@ -132,37 +126,25 @@ def _dicom_mask(mask: Path):
     return found
 
 
-def _volume_labels(mask: Path, grid: sitk.Image, options: LabelOptions) -> tuple[np.ndarray, list[str]]:
+def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of a SEG or RTSTRUCT, on the axes of the case."""
+    reader = segments.segments if drawn.Modality == "SEG" else contours.structures
+    found = reader(drawn.filename, picture.grid, picture.frame, options.wants)
+    return stacked(((name, picture.source.to_case(mask)) for name, mask in found), picture.shape)
+
+
+def _volume_objects(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of a mask file, or of a folder of them, on the axes of the case."""
     if not mask.is_dir():
-        return _on_grid(mask, grid, options), []
+        return Objects(picture.source.to_case(_on_grid(mask, picture.grid, options)))
     read = [(key, path) for key, path in masks_in(mask, VOLUME_SUFFIXES) if options.wants(key)]
-    binary = (
-        (key, _on_grid(path, grid, LabelOptions(threshold=options.threshold)) > 0) for key, path in read
-    )
-    return stacked(binary, grid.GetSize()[::-1])
+    single = LabelOptions(threshold=options.threshold)
+    binary = ((key, picture.source.to_case(_on_grid(path, picture.grid, single)) > 0) for key, path in read)
+    return stacked(binary, picture.shape)
 
 
 def _on_grid(mask: Path, grid: sitk.Image, options: LabelOptions) -> np.ndarray:
-    found = axial(read_volume(mask))
+    """Labels of a mask file on the grid of the source."""
+    found = turned_like(read_volume(mask), grid)
     check_same_grid(grid, found, mask)
     return label_map(sitk.GetArrayFromImage(found), options, mask)
-
-
-def _volume_case(
-    name: str,
-    image: Path,
-    mask: Path,
-    grid: sitk.Image,
-    labels: np.ndarray,
-    modality: str,
-    options: ImportOptions,
-) -> Case:
-    labels = finished(labels, options.labels, mask)
-    values = sitk.GetArrayFromImage(grid)
-    check_finite(values, image)
-    pixels = (
-        windowed(values, *options.window)
-        if modality == "CT"
-        else stretched(values, options.percentiles, image)
-    )
-    return Case(name, pixels, None, labels, np.array(grid.GetSpacing())).with_boxes()

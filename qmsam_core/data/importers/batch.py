@@ -12,6 +12,8 @@ from pathlib import Path
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
 
+from .planes import plane_of
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,7 +86,7 @@ def _import(job: Job, target: Path, overwrite: bool) -> str:
     started = time.monotonic()
     case, notes = job.read(target.stem)
     case.save(target)
-    shape = "x".join(map(str, case.images.shape))
+    shape = " ".join(["x".join(map(str, case.images.shape)), *plane_words(case)])
     spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
     print(
         f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, "
@@ -94,6 +96,12 @@ def _import(job: Job, target: Path, overwrite: bool) -> str:
     for note in notes:
         print(f"  note: {note}", flush=True)
     return "imported"
+
+
+def plane_words(case: Case) -> list[str]:
+    """Name the plane in which an imported volume is cut. Nothing for images and cases without source."""
+    source = case.source
+    return [plane_of(source.axes, source.direction)] if case.is_volume and source is not None else []
 
 
 def _safe(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Read volumes with SimpleITK, turn them to axial slices, and check that image and mask share a grid."""
+"""Read volumes with SimpleITK, and check that image and mask share a grid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
+from .planes import order_of
+
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 """Endings of files with a geometry that SimpleITK reads. The sub-command `nifti` takes them all."""
 
@@ -22,11 +24,16 @@ another scan is farther off."""
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK warns on stderr about every rounded header
 
 
-def read_volume(path: str | os.PathLike) -> sitk.Image:
-    """Read a three-dimensional image of one channel, as stored.
+def read_volume(path: str | os.PathLike, dimension: int | None = None) -> sitk.Image:
+    """Read a 3-D or 2-D image of one channel, as stored.
+
+    Args:
+        path: file to read.
+        dimension: 2 or 3 if the image has to have so many axes.
 
     Raises:
-        CaseError: unreadable, not one 3-D volume, several channels, or directions not at right angles.
+        CaseError: unreadable, not one 3-D volume or 2-D image, several channels, or directions not at right
+            angles.
     """
     path = Path(path)
     reader = sitk.ImageFileReader()
@@ -36,16 +43,34 @@ def read_volume(path: str | os.PathLike) -> sitk.Image:
         size, channels = reader.GetSize(), reader.GetNumberOfComponents()
         if len(size) == 4 and size[3] == 1:
             reader.SetExtractSize([*size[:3], 0])
-        elif len(size) != 3:
-            advice = "split it into 3-D volumes" if len(size) > 3 else "use the sub-command 'images'"
-            raise CaseError(
-                path, f"is {len(size)}-D of size {'x'.join(map(str, size))}; expected a 3-D volume ({advice})"
-            )
+            size = size[:3]
+        if len(size) not in ((2, 3) if dimension is None else (dimension,)):
+            raise CaseError(path, _wrong_dimension(size, dimension))
         if channels != 1:
             raise CaseError(path, f"has {channels} channels a voxel; expected one grey value or label")
         return reader.Execute()
     except RuntimeError as error:
         raise CaseError(path, f"cannot be read ({reason(error)})") from error
+
+
+def is_flat(path: str | os.PathLike) -> bool:
+    """Whether a file holds a 2-D image, by its header. False for a file that cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return reader.GetDimension() == 2
+
+
+def _wrong_dimension(size: tuple[int, ...], wanted: int | None) -> str:
+    if len(size) > 3:
+        advice = "split it into 3-D volumes"
+    else:
+        advice = f"use the sub-command '{'nifti' if len(size) == 3 else 'images'}'"
+    expected = "a 2-D image" if wanted == 2 else "a 3-D volume"
+    return f"is {len(size)}-D of size {'x'.join(map(str, size))}; expected {expected} ({advice})"
 
 
 def reason(error: RuntimeError) -> str:
@@ -54,16 +79,11 @@ def reason(error: RuntimeError) -> str:
     return re.sub(r"^(?:sitk::|itk::)?(?:ITK )?ERROR:\s*(?:\w+\(0x[0-9a-f]+\):\s*)?", "", last)
 
 
-def axial(image: sitk.Image) -> sitk.Image:
-    """Permute and flip the axes so that x runs roughly to the left, y to the back and z to the head."""
-    return sitk.DICOMOrient(image, "LPS")
-
-
-def labels_on(image: sitk.Image, labels: np.ndarray) -> sitk.Image:
-    """Return labels (z,y,x) as an image on the grid of `image`."""
-    mask = sitk.GetImageFromArray(labels)
-    mask.CopyInformation(image)
-    return mask
+def turned_like(mask: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """Permute and flip the axes of a mask, so that they run roughly in the directions of the image's axes."""
+    if mask.GetDimension() != 3 or image.GetDimension() != 3:
+        return mask
+    return sitk.DICOMOrient(mask, order_of(image.GetDirection()))
 
 
 def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike) -> None:
@@ -71,7 +91,7 @@ def check_same_grid(image: sitk.Image, mask: sitk.Image, path: str | os.PathLike
     if image.GetSize() != mask.GetSize():
         raise CaseError(
             path,
-            f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, axial): "
+            f"has {_size(mask)} voxels, its image {_size(image)} (x,y,z, along the image's axes): "
             "mask and image do not belong together",
         )
     ends = [(0, side - 1) for side in image.GetSize()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -65,14 +65,28 @@ def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike
     return labels
 
 
-def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Labels with the names that their source gives them.
+
+    Attributes:
+        labels: integers of the image's shape, 0 for the background.
+        names: label -> name of its object. A label without one is named by its number.
+        notes: what was noticed, one line each.
+    """
+
+    labels: np.ndarray
+    names: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Objects:
     """Combine binary masks, one per object, into one label map. The first object gets label 1, and so on.
 
     A voxel of several objects goes to the smallest of them, so a tumour drawn inside its organ survives.
 
     Returns:
-        labels: int32 of `shape`.
-        notes: voxels lost to overlaps, one line for each object concerned.
+        Labels int32 of `shape`, their names, and a note for each object that overlaps others or vanishes.
     """
     found = [(name, np.flatnonzero(mask)) for name, mask in masks]
     labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
@@ -93,17 +107,19 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tu
         for k, (name, where) in enumerate(found, 1)
         if len(where) and k not in present
     ]
-    return labels.reshape(shape), notes
+    names = {number: name for number, (name, _) in enumerate(found, 1)}
+    return Objects(labels.reshape(shape), names, tuple(notes))
 
 
-def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
+def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> Objects:
     """Split instances, drop small objects and number the rest 1..N: uint8 if they fit, else uint16.
+
+    The components of a split object share its name.
 
     Raises:
         CaseError: no object is left, or there are more than a case can hold.
     """
-    if options.instances:
-        labels = _components(labels)
+    labels, parents = _components(found.labels) if options.instances else (found.labels, None)
     sizes = np.bincount(labels.reshape(-1))
     keep = np.flatnonzero(sizes >= options.min_size)
     keep = keep[(keep > 0) & (sizes[keep] > 0)]
@@ -121,10 +137,14 @@ def finished(labels: np.ndarray, options: LabelOptions, path: str | os.PathLike)
         )
     table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
     table[keep] = np.arange(1, len(keep) + 1)
-    return table[labels]
+    numbers = [int(k if parents is None else parents[k]) for k in keep]
+    names = {k: found.names.get(number, str(number)) for k, number in enumerate(numbers, 1)}
+    return Objects(table[labels], names, found.notes)
 
 
-def _components(labels: np.ndarray) -> np.ndarray:
+def _components(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Number the connected components 1..N. Also list the label of each, with 0 for the background."""
+    parents = [0]
     connected = np.ones((3,) * labels.ndim, dtype=bool)
     split, count = np.zeros_like(labels, dtype=np.int32), 0
     for number, where in enumerate(ndimage.find_objects(labels), start=1):
@@ -132,4 +152,5 @@ def _components(labels: np.ndarray) -> np.ndarray:
             parts, found = ndimage.label(labels[where] == number, structure=connected)
             split[where] += np.where(parts, parts + count, 0).astype(np.int32)
             count += found
-    return split
+            parents += [number] * found
+    return split, parents
