@@ -1,30 +1,52 @@
-"""Segment whole cases in the challenge's format: boxes in, masks out.
+"""Segment images: boxes in, masks out.
 
-    python -m qmsam_core.deploy.predict -i cases/ -o segmentations/
+    python -m qmsam_core.deploy.predict -i ct.nii.gz --boxes boxes.csv --modality CT -o masks/
+    python -m qmsam_core.deploy.predict -i patients/ --boxes-from rtstructs/ -o masks/
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
+
+The input is a file, or a folder that is searched in depth: npz cases, NIfTI, NRRD, MetaImage, folders of
+DICOM slices, PNG, JPEG, TIFF and BMP. Masks are written in the format that came in, on its own grid, under
+the same sub-folders. `objects.csv` has each object's file, label, name, box and volume. Step by step:
+docs/your_images.md.
+
+Boxes are in an npz, or come from a table (`--boxes`), from masks (`--boxes-from`), or from the one SEG or
+RTSTRUCT in a series' own folder. Where masks overlap, the object with the smaller box lies on top.
 
 Without `--model` the project's own int8 model is used. It is exported once, to `outputs/exported/`.
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
 section 2.1). The same command run again continues where the last run ended. Outputs of another model, other
-settings or another input are made again.
+settings or another input are made again. Several processes may share an output folder.
 
-Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on, 130 interrupted.
+Exit code: 0 everything done, 1 some failed or was no case (each is named), 2 nothing could start or go on,
+130 interrupted.
 """
 
 import argparse
 import os
 import sys
+import warnings
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.transforms import ORDERS
-from .batch import MADE, TIMING, predict_folder
+from ..data.archive import CaseError
+from ..data.importers.intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, parse_window
+from ..data.importers.options import ImportOptions
+from ..data.importers.planes import ACQUIRED, ORDERS
+from ..data.phantoms import MODALITIES
+from ..data.transforms import ORDERS as INPUT_ORDERS
+from .batch import predict_folder
+from .box_table import read_box_table, rows_by_input
 from .engines import ENGINES, open_engine
 from .exported import FROM_NOISE, ExportError, read_export
+from .inputs import Input, find_inputs
+from .mask_pairs import masks_of
 from .memory import memory_size, resident_bytes
 from .predictor import Predictor
+from .reading import Reading
+from .records import MADE, OBJECTS, TIMING
 
 __all__ = ["main", "predict_folder"]
 
@@ -67,27 +89,85 @@ def command_line() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = parser.add_argument
-    option(
-        "-i",
-        "--input",
-        required=True,
-        type=Path,
-        help="folder of npz cases; boxes are derived from labels where a case has none",
-    )
+    option("-i", "--input", required=True, type=Path, help="file, or folder that is searched in depth")
     option(
         "-o",
         "--output",
         required=True,
         type=Path,
-        help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them",
+        help=f"folder for the masks, {OBJECTS}, {TIMING}, and {MADE}, what made them",
     )
+    _add_image_options(option)
+    _add_mask_options(option)
+    _add_engine_options(option)
+    return parser
+
+
+def _add_image_options(option) -> None:
+    option(
+        "--boxes",
+        type=Path,
+        metavar="TABLE",
+        help="CSV or JSON, one row a box: file, name, x_min y_min z_min x_max y_max z_max (ends included) "
+        "or x y z width height depth; frame voxel (default), LPS or RAS; first 0 (default) or 1",
+    )
+    option(
+        "--boxes-from",
+        type=Path,
+        metavar="MASKS",
+        help="mask of the input, or folder of masks named like the inputs: boxes are tight around objects",
+    )
+    option("--modality", help="of files that do not tell it (NIfTI, NRRD, MetaImage): CT, MR, PET, ...")
+    names = ", ".join(WINDOWS)
+    option(
+        "--window",
+        type=_window,
+        default=WINDOWS[DEFAULT_WINDOW],
+        help=f"CT window in HU: LEVEL,WIDTH or one of {names} (default: {DEFAULT_WINDOW})",
+    )
+    option(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=DEFAULT_PERCENTILES,
+        help="what becomes black and white in images that are neither CT nor 8-bit (default: 0.5 99.5)",
+    )
+    option(
+        "--plane",
+        choices=(ACQUIRED, *ORDERS),
+        default=ACQUIRED,
+        help="cut volumes into slices along this plane (default: the acquired one)",
+    )
+
+
+def _add_mask_options(option) -> None:
+    option(
+        "--one-mask-an-object",
+        action="store_true",
+        help="write a folder of binary masks for each input, whole where they overlap (DICOM: one SEG)",
+    )
+    option(
+        "--to-source",
+        action="store_true",
+        help="write the masks of imported npz cases in the format and on the grid they came from",
+    )
+    option(
+        "--shard",
+        type=_shard,
+        metavar="K/N",
+        help="do only part K of N, from 1: each input belongs to one part, by its name",
+    )
+
+
+def _add_engine_options(option) -> None:
     option(
         "--model",
         type=Path,
         help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
     )
     option("--engine", default="openvino", choices=ENGINES)
-    option("--threads", type=int, default=os.cpu_count(), help="of the engine")
+    option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
     option(
         "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
     )
@@ -101,8 +181,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     option(
         "--order",
-        default=ORDERS[0],
-        choices=ORDERS,
+        default=INPUT_ORDERS[0],
+        choices=INPUT_ORDERS,
         help="padding before normalising, as the paper, or after it, as the challenge's baseline",
     )
     option(
@@ -111,7 +191,23 @@ def command_line() -> argparse.ArgumentParser:
         help="in volumes take each box from the mask on the neighbouring slice, "
         "as the challenge's baseline does",
     )
-    return parser
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N such as 3/16, K from 1 to N")
+    return number, count
 
 
 def refuse_noise(folder: Path) -> None:
@@ -146,47 +242,95 @@ def shipped_model() -> Path:
     return folder
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Raise `ValueError` if options cannot be used, with what was expected."""
+    for name in ("threads", "decode_block"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    low, high = options.percentiles
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
+    if options.boxes and options.boxes_from:
+        raise ValueError("--boxes and --boxes-from: expected one of the two")
+    if options.output.resolve() == options.input.resolve():
+        raise ValueError(
+            f"{options.output}: is the input folder; give another with -o, or the cases would be replaced"
+        )
+
+
+def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Reading]:
+    """Find what to segment, in this shard, and how to read it.
+
+    Returns:
+        Inputs with the errors among them: files that are no case, rows and masks that fit none.
+
+    Raises:
+        ValueError: nothing can start. The message names the file.
+    """
+    given = [path for path in (options.boxes, options.boxes_from) if path]
+    inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
+    without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
+    found = find_inputs(options.input, without)
+    inputs = [one for one in found if isinstance(one, Input)]
+    if not inputs:
+        raise CaseError(options.input, "nothing to segment; expected npz, NIfTI, NRRD, DICOM or image files")
+    rows, masks, errors = {}, {}, []
+    if options.boxes:
+        rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
+    if options.boxes_from:
+        inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
+    left = [one for one in found if isinstance(one, CaseError)] + errors
+    if options.shard:
+        inputs = [one for one in inputs if one.in_shard(options.shard)]
+        # one part names what belongs to none
+        left = left if options.shard[0] == 1 else []
+    how = ImportOptions(options.window, tuple(options.percentiles), plane=options.plane)
+    modality = options.modality and next(
+        (name for name in MODALITIES if name.lower() == options.modality.lower()), options.modality
+    )
+    return [*inputs, *left], Reading(modality, how, rows, masks, options.to_source)
+
+
+def opened_predictor(options: argparse.Namespace) -> Predictor:
+    """Open the model. Raises `ValueError` or `OSError` if it cannot be used."""
+    folder = options.model or shipped_model()
+    refuse_noise(folder)
+    engine = open_engine(options.engine, folder, options.threads)
+    if options.memory_limit and resident_bytes() > options.memory_limit:
+        print(
+            f"predict: the model alone takes {resident_bytes() >> 20} MB "
+            f"of --memory-limit {options.memory_limit >> 20} MB; boxes are decoded one by one",
+            file=sys.stderr,
+        )
+    return Predictor(
+        engine,
+        options.decode_block,
+        order=options.order,
+        propagate=options.propagate,
+        memory_limit=options.memory_limit,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring. Returns the exit code."""
     options = command_line().parse_args(arguments)
-    for name in ("threads", "decode_block"):
-        if getattr(options, name) < 1:
-            print(
-                f"predict: --{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more",
-                file=sys.stderr,
-            )
-            return 2
-    cases = sorted(options.input.glob("*.npz"))
-    if not cases:
-        print(f"predict: {options.input}: no .npz files; expected a folder of cases", file=sys.stderr)
-        return 2
-    if options.output.resolve() == options.input.resolve():
-        print(
-            f"predict: {options.output}: is the input folder; "
-            "give another with -o, or the cases would be replaced",
-            file=sys.stderr,
-        )
-        return 2
+    # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
+    warnings.filterwarnings("ignore", module="pydicom")
     progress = None
     try:
-        folder = options.model or shipped_model()
-        refuse_noise(folder)
-        engine = open_engine(options.engine, folder, options.threads)
-        if options.memory_limit and resident_bytes() > options.memory_limit:
-            print(
-                f"predict: the model alone takes {resident_bytes() >> 20} MB "
-                f"of --memory-limit {options.memory_limit >> 20} MB; boxes are decoded one by one",
-                file=sys.stderr,
-            )
-        predictor = Predictor(
-            engine,
-            options.decode_block,
-            order=options.order,
-            propagate=options.propagate,
-            memory_limit=options.memory_limit,
+        check_options(options)
+        inputs, reading = gather(options)
+        predictor = opened_predictor(options)
+        progress = Progress(len(inputs))
+        rows = predict_folder(
+            predictor,
+            inputs,
+            options.output,
+            progress.log,
+            progress.done,
+            reading,
+            options.one_mask_an_object,
         )
-        progress = Progress(len(cases))
-        rows = predict_folder(predictor, cases, options.output, progress.log, progress.done)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
@@ -199,13 +343,23 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if progress:
             progress.close()
-    failed = sum(row["status"].startswith("failed") for row in rows)
-    kept = sum(row["status"] == "kept" for row in rows)
-    print(
-        f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; "
-        f"timing in {options.output / TIMING}"
+    print(summary(rows, options.output))
+    return 1 if any(row["status"].startswith("failed") for row in rows) else 0
+
+
+def summary(rows: list[dict], output: Path) -> str:
+    """Count what became of the inputs, in one line."""
+    count = Counter(row["status"].split(":")[0] for row in rows)
+    notes = [
+        f"{count[status]} {words}"
+        for status, words in (("kept", "kept from before"), ("done elsewhere", "by another process"))
+        if count[status]
+    ]
+    kept = f" ({', '.join(notes)})" if notes else ""
+    return (
+        f"{len(rows) - count['failed']} cases done{kept}, "
+        f"{count['failed']} failed; objects in {output / OBJECTS}, timing in {output / TIMING}"
     )
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ class Reservations:
             self._held.discard(name)
         self._path(name).unlink(missing_ok=True)
 
+    def drop(self, name: str, record: dict) -> None:
+        """Remove a record that lies here, unless the case was reserved again since."""
+        if _content(self._path(name)).get("record") == record:
+            self._path(name).unlink(missing_ok=True)
+
     def finished(self) -> Iterator[tuple[str, dict]]:
         """Yield name and record of every finished case, of all processes, that lies here."""
         for path in sorted(self._folder.glob("*.json")):

@@ -1,0 +1,96 @@
+"""Find the masks that boxes are taken from, for one input or, by the importers' rules, for a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..data.archive import CaseError
+from ..data.importers.grids import VOLUME_SUFFIXES
+from ..data.importers.pairing import find_pairs, stem
+from ..data.importers.planar import IMAGE_SUFFIXES
+from .inputs import Input
+
+
+def masks_of(
+    inputs: list[Input], root: Path, masks: Path
+) -> tuple[list[Input], dict[str, Path], list[CaseError]]:
+    """Find the mask of each input.
+
+    Args:
+        inputs: what was found below `root`.
+        root: the input, a file or folder.
+        masks: a file or a folder. It may be `root` itself, where masks then lie beside their images.
+
+    Returns:
+        The inputs that are no masks themselves; masks by the input's name; and an error for each input or
+        mask that has no partner or several.
+
+    Raises:
+        CaseError: there are no such masks, or one mask for several inputs.
+    """
+    if not masks.exists():
+        raise CaseError(masks, "there is no such file or folder; expected the masks of --boxes-from")
+    if len(inputs) == 1 and (root.is_file() or masks.is_file() or inputs[0].path == root):
+        return inputs, {inputs[0].name: masks}, []
+    if masks.is_file():
+        raise CaseError(
+            masks, f"is one file, but {root} holds {len(inputs)} inputs; expected a folder of masks"
+        )
+    kept, found, errors = [], {}, []
+    for kind, suffixes in (("volume", VOLUME_SUFFIXES), ("image", IMAGE_SUFFIXES)):
+        own = [one for one in inputs if one.kind == kind]
+        if own:
+            _pair(own, root, masks, suffixes, kept, found, errors)
+    for one in inputs:
+        if one.kind == "dicom":
+            _find(one, lambda name: series_mask(name, masks), found, errors)
+            kept.append(one)
+        elif one.kind == "npz":
+            kept.append(one)  # it has its own boxes
+    failed = {str(error.path) for error in errors}
+    return [one for one in kept if str(one.path) not in failed], found, errors
+
+
+def _pair(own, root, masks, suffixes, kept, found, errors) -> None:
+    pairs, wrong = find_pairs(root, masks, suffixes)
+    by_path = {str(pair.image): pair.mask for pair in pairs}
+    used = {str(mask) for mask in by_path.values()}
+    errors.extend(wrong)
+    for one in own:
+        if str(one.path) in by_path:
+            found[one.name] = by_path[str(one.path)]
+            kept.append(one)
+        elif str(one.path) not in used | {str(error.path) for error in wrong}:
+            errors.append(CaseError(one.path, f"has no mask in {masks}"))
+
+
+def _find(one: Input, finder: Callable, found: dict, errors: list[CaseError]) -> None:
+    try:
+        mask = finder(one.path.resolve().name)
+    except CaseError as error:
+        errors.append(CaseError(one.path, error.message))
+        return
+    found[one.name] = mask
+
+
+def series_mask(name: str, masks: Path) -> Path:
+    """Find the mask of a series' folder: `name.<ending>`, or folder `name` of one mask or one an object.
+
+    Raises:
+        CaseError: there is none, or several.
+    """
+    fitting = [
+        path
+        for path in sorted(masks.iterdir())
+        if path.name == name or (stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name) == name
+    ]
+    if len(fitting) != 1:
+        raise CaseError(
+            masks / name,
+            f"{len(fitting) or 'no'} masks for case {name!r} in {masks}; "
+            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
+        )
+    inside = sorted(p for p in fitting[0].iterdir() if p.is_file()) if fitting[0].is_dir() else []
+    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
+    return inside[0] if dicom else fitting[0]
