@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,7 +230,7 @@ def is_finished(target: Path, one: Input) -> bool:
         if target.name.endswith(".npz"):
             return _fits(target, one.path)
         return _readable(target)
-    except (CaseError, OSError):
+    except (CaseError, OSError, EOFError, zlib.error):
         return False
 
 
