@@ -160,9 +160,10 @@ def _cells(row: dict) -> dict[str, str]:
 
 
 def _csv_rows(path: Path) -> list[tuple[int, dict]]:
-    table = pd.read_csv(
-        path, sep=None, engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig"
-    )
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    separator = max(",;\t", key=header.count)
+    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     return [(line, row) for line, row in enumerate(table.to_dict("records"), 2)]  # line 1 is the header
 
 
