@@ -20,6 +20,6 @@ stretched between two percentiles of its non-zero values.
 
 **Labels.** Ids are 1..N without gaps, in the order of the ids or names found. Label i+1 belongs to box i and
 has the name `names[i]`: the name of the segment, structure or file, or the id in the label map. An object of
-several parts keeps one label, unless `--instances` splits it into connected components. Where named structures
-overlap, the smaller one keeps the shared voxels, and a note reports the overlap.
+several parts keeps one label, unless `--instances` splits it into connected components. Where named
+structures overlap, the smaller one keeps the shared voxels, and a note reports the overlap.
 """

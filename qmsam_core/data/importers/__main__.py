@@ -17,6 +17,7 @@ from pathlib import Path
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.phantoms import MODALITIES
 
+from . import pairing
 from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
 from .grids import VOLUME_SUFFIXES, is_flat
@@ -35,7 +36,11 @@ class _Unusable(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.kind is None:
+        parser.print_help()
+        return 2
     # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
     warnings.filterwarnings("ignore", module="pydicom")
     try:
@@ -138,8 +143,10 @@ def _pairs(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Pair 
             raise _Unusable(f"{masks}: is one file, but the images are a folder; expected a folder of masks")
         if options.name:
             raise _Unusable(f"--name {options.name}: cases of a folder are named after their images")
-        pairs, errors = find_pairs(images, masks, suffixes)
-        return [*errors, *pairs]
+        found = find_pairs(images, masks, suffixes, options.contrast)
+        for note in found.notes:
+            print(f"note: {note}", flush=True)
+        return [*found.errors, *found.pairs]
     name = stem(images, suffixes)
     wrong = next((p for p in (images, masks) if not p.is_dir() and stem(p, suffixes) is None), None)
     if wrong is not None:
@@ -159,8 +166,16 @@ def _import_options(options: argparse.Namespace) -> ImportOptions:
     low, high = options.percentiles
     if not 0 <= low < high <= 100:
         raise _Unusable(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
-    labels = LabelOptions(tuple(options.objects), options.threshold, options.instances, options.min_size)
-    return ImportOptions(options.window, (low, high), labels, options.plane)
+    labels = LabelOptions(
+        tuple(options.objects),
+        options.threshold,
+        options.instances,
+        options.min_size,
+        options.max_objects,
+        options.image_geometry,
+        options.interpolate,
+    )
+    return ImportOptions(options.window, (low, high), labels, options.windowed, options.plane)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,10 +186,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all imported, 1 some inputs could not be used (named on stderr), "
         "2 nothing could start.",
     )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    nifti = kinds.add_parser("nifti", help="NIfTI (or MHA, NRRD) volumes with masks on the same grid")
+    kinds = parser.add_subparsers(dest="kind")
+    layouts = {
+        "epilog": f"How images and masks of folders are paired. {pairing.__doc__}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    nifti = kinds.add_parser(
+        "nifti", help="NIfTI (or MHA, NRRD) volumes with masks on the same grid", **layouts
+    )
     dicom = kinds.add_parser("dicom", help="DICOM series with SEG, RTSTRUCT or a NIfTI mask")
-    images = kinds.add_parser("images", help="PNG, JPEG, TIFF or BMP images with masks")
+    images = kinds.add_parser("images", help="PNG, JPEG, TIFF or BMP images with masks", **layouts)
     for kind, what in ((nifti, "volume"), (images, "image")):
         kind.add_argument("images", type=Path, help=f"{what}, or folder of {what}s (searched in depth)")
         kind.add_argument(
@@ -188,6 +209,11 @@ def _parser() -> argparse.ArgumentParser:
             type=_folder_name,
             help=f"one of {', '.join(MODALITIES)}, or another folder name",
         )
+        contrast = (
+            "of several images with one mask (x_t1, x_t2; x_0000, x_0001) take the one that ends in WORD; "
+            "'all' makes a case of each"
+        )
+        kind.add_argument("--contrast", metavar="WORD", help=contrast)
     dicom.add_argument(
         "images", type=Path, help="folder of one series with its mask, or folder of such folders"
     )
@@ -203,7 +229,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for kind in (nifti, dicom, images):
         _add_common(kind, volumes=kind is not images)
-    images.set_defaults(window=WINDOWS[DEFAULT_WINDOW], plane=ACQUIRED)
+    interpolate = "fill slices between two contours of an RTSTRUCT structure that have none themselves"
+    dicom.add_argument("--interpolate", action="store_true", help=interpolate)
+    nifti.set_defaults(interpolate=False)
+    images.set_defaults(interpolate=False, window=WINDOWS[DEFAULT_WINDOW], plane=ACQUIRED, windowed=False)
     return parser
 
 
@@ -223,6 +252,8 @@ def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
             f"(default: {DEFAULT_WINDOW})"
         )
         kind.add_argument("--window", type=_window, default=WINDOWS[DEFAULT_WINDOW], help=window)
+        windowed = "the values are grey values already, 0..1 or 0..255: neither window nor stretch them"
+        kind.add_argument("--windowed", action="store_true", help=windowed)
         plane = (
             "cut volumes into slices along this plane (default: the acquired one, across the coarsest axis; "
             "axial if no spacing is 1.5 times the others)"
@@ -259,6 +290,10 @@ def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
         metavar="N",
         help="drop objects of fewer voxels or pixels (default: %(default)s)",
     )
+    many = "accept up to N labels in a mask, however scattered (else more than 20 are refused if scattered)"
+    kind.add_argument("--max-objects", type=int, metavar="N", help=many)
+    geometry = "place masks voxel by voxel on their images, whatever geometry they state"
+    kind.add_argument("--image-geometry", action="store_true", help=geometry)
     kind.add_argument(
         "--overwrite", action="store_true", help="make existing cases again (else they are kept)"
     )

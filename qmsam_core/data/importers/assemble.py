@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
 
 from . import contours, segments
-from .grids import VOLUME_SUFFIXES, check_same_grid, read_volume, turned_like
+from .grids import VOLUME_SUFFIXES, on_grid, read_volume
 from .labels import LabelOptions, Objects, finished, label_map, stacked
 from .options import ImportOptions
-from .pairing import masks_in, stem
+from .pairing import masks_in, named_masks, stem
 from .pictures import Picture, planar_image, series_image, volume_image
 from .planar import IMAGE_SUFFIXES, read_mask
 from .series import DicomFolder
 
+MaskPaths = str | os.PathLike | Sequence[str | os.PathLike]
+Masks = Path | tuple[Path, ...]
+
 
 def nifti_case(
-    name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions
+    name: str, image: str | os.PathLike, mask: MaskPaths, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
     """Make a case from a NIfTI, MHA or NRRD image and its mask.
 
     Args:
         name: name of the case.
         image: file of the volume, or of a 2-D image.
-        mask: label map on the same grid, or folder of binary masks named by object.
+        mask: label map on the same grid, or binary masks named by object: a folder of them or several files.
         modality: "CT" selects the window, any other name the percentiles.
         options: window, percentiles, plane and label options.
 
@@ -41,7 +45,8 @@ def nifti_case(
         CaseError: the image or mask cannot be used. The message starts with its file.
     """
     picture = volume_image(image, modality, options)
-    return _case(name, picture, _volume_objects(Path(mask), picture, options.labels), Path(mask), options)
+    masks = _paths(mask)
+    return _case(name, picture, _volume_objects(masks, picture, options.labels), masks, options)
 
 
 def dicom_case(
@@ -67,13 +72,14 @@ def dicom_case(
 
 
 def planar_case(
-    name: str, image: str | os.PathLike, mask: str | os.PathLike, options: ImportOptions
+    name: str, image: str | os.PathLike, mask: MaskPaths, options: ImportOptions
 ) -> tuple[Case, list[str]]:
     """Make a 2-D case from an image and its mask. Returns and raises as `nifti_case` does.
 
-    The mask is a file of the same size (labels, colours or one binary object), or a folder of binary masks.
+    The mask is a file of the same size (labels, colours or one binary object), or several binary masks as in
+    `nifti_case`.
     """
-    picture, mask = planar_image(image, options), Path(mask)
+    picture, mask = planar_image(image, options), _paths(mask)
     if picture.grid is not None:
         objects = _volume_objects(mask, picture, options.labels)
     else:
@@ -81,35 +87,57 @@ def planar_case(
     return _case(name, picture, objects, mask, options)
 
 
+def _paths(mask: MaskPaths) -> Masks:
+    return Path(mask) if isinstance(mask, str | os.PathLike) else tuple(map(Path, mask))
+
+
 def _case(
-    name: str, picture: Picture, objects: Objects, mask: Path, options: ImportOptions
+    name: str, picture: Picture, objects: Objects, mask: Masks, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    done = finished(objects, options.labels, mask)
+    done = finished(objects, options.labels, mask if isinstance(mask, Path) else mask[0])
     return picture.case(name, done.labels, tuple(done.names.values())), [*picture.notes, *done.notes]
 
 
-def _planar_objects(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
-    if not mask.is_dir():
-        return Objects(_planar(mask, picture, options))
-    read = [(key, path) for key, path in masks_in(mask, IMAGE_SUFFIXES) if options.wants(key)]
-    binary = (
-        (key, _planar(path, picture, LabelOptions(threshold=options.threshold)) > 0) for key, path in read
-    )
-    return stacked(binary, picture.shape)
+def _planar_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:
+    return _one_or_many(mask, IMAGE_SUFFIXES, picture, options, lambda path, how: _planar(path, picture, how))
 
 
-def _planar(mask: Path, picture: Picture, options: LabelOptions) -> np.ndarray:
-    labels = read_mask(mask, options)
-    if labels.shape != picture.shape:
-        sizes = [f"{width}x{height}" for height, width in (labels.shape, picture.shape)]
-        turned = labels.shape == picture.source.shape
+def _one_or_many(
+    mask: Masks,
+    suffixes: tuple[str, ...],
+    picture: Picture,
+    options: LabelOptions,
+    read: Callable[[Path, LabelOptions], Objects],
+) -> Objects:
+    """Objects of one mask file, or of several (a folder or a sequence of files), one an object."""
+    if isinstance(mask, Path) and not mask.is_dir():
+        return read(mask, options)
+    found = masks_in(mask, suffixes) if isinstance(mask, Path) else named_masks(mask, suffixes)
+    single, notes = replace(options, objects=()), []
+
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        for name, path in found:
+            if options.wants(name):
+                one = read(path, single)
+                notes.extend(one.notes)
+                yield name, one.labels > 0
+
+    stack = stacked(binary(), picture.shape)
+    return replace(stack, notes=(*notes, *stack.notes))
+
+
+def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    found = read_mask(mask, options)
+    if found.labels.shape != picture.shape:
+        sizes = [f"{width}x{height}" for height, width in (found.labels.shape, picture.shape)]
+        turned = found.labels.shape == picture.source.shape
         why = (
             "it fits the image before its EXIF orientation; save the mask as a viewer shows the image"
             if turned
             else "mask and image do not belong together"
         )
         raise CaseError(mask, f"is {sizes[0]} pixels, its image {sizes[1]}: {why}")
-    return labels
+    return found
 
 
 def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
@@ -128,23 +156,31 @@ def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
 
 def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptions) -> Objects:
     """Objects of a SEG or RTSTRUCT, on the axes of the case."""
-    reader = segments.segments if drawn.Modality == "SEG" else contours.structures
-    found = reader(drawn.filename, picture.grid, picture.frame, options.wants)
-    return stacked(((name, picture.source.to_case(mask)) for name, mask in found), picture.shape)
+    path, notes = Path(drawn.filename), []
+
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        if drawn.Modality == "SEG":
+            yield from segments.segments(path, picture.grid, picture.frame, options.wants, picture.rounding)
+            return
+        for one in contours.structures(path, picture.grid, picture.frame, options.wants, options.interpolate):
+            notes.extend(one.notes)
+            if one.mask is not None and one.mask.any():
+                yield one.name, one.mask
+
+    stack = stacked(((name, picture.source.to_case(mask)) for name, mask in binary()), picture.shape)
+    return replace(stack, notes=(*notes, *stack.notes))
 
 
-def _volume_objects(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
-    """Objects of a mask file, or of a folder of them, on the axes of the case."""
-    if not mask.is_dir():
-        return Objects(picture.source.to_case(_on_grid(mask, picture.grid, options)))
-    read = [(key, path) for key, path in masks_in(mask, VOLUME_SUFFIXES) if options.wants(key)]
-    single = LabelOptions(threshold=options.threshold)
-    binary = ((key, picture.source.to_case(_on_grid(path, picture.grid, single)) > 0) for key, path in read)
-    return stacked(binary, picture.shape)
+def _volume_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of a mask file, or of several, on the axes of the case."""
+    return _one_or_many(
+        mask, VOLUME_SUFFIXES, picture, options, lambda path, how: _on_grid(path, picture, how)
+    )
 
 
-def _on_grid(mask: Path, grid: sitk.Image, options: LabelOptions) -> np.ndarray:
-    """Labels of a mask file on the grid of the source."""
-    found = turned_like(read_volume(mask), grid)
-    check_same_grid(grid, found, mask)
-    return label_map(sitk.GetArrayFromImage(found), options, mask)
+def _on_grid(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    """Labels of a mask file on the axes of the case."""
+    read, notes = read_volume(mask)
+    values, more = on_grid(read, picture.grid, mask, picture.rounding, options.image_geometry)
+    found = label_map(picture.source.to_case(values), options, mask)
+    return replace(found, notes=(*(f"{mask.name}: {note}" for note in notes), *more, *found.notes))

@@ -6,12 +6,18 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import MAX_LABEL
+
+from .notes import Loss, listed
+from .plausibility import check_crowd, components, has_soft_edge
+
+WHOLE = 1e-3
+"""Largest distance of a label from a whole number. Scaled files store 1 as 1.00001526."""
 
 
 @dataclass(frozen=True)
@@ -24,45 +30,23 @@ class LabelOptions:
         threshold: makes a mask binary, value > threshold. None reads the values as label ids.
         instances: split every label into its connected components. Touching corners connect.
         min_size: drop objects of fewer pixels or voxels.
+        max_objects: accept so many labels in a mask, however scattered. None refuses masks that seem to hold
+            no labels.
+        image_geometry: place the voxels of a mask as those of its image, whatever geometry it states.
+        interpolate: fill slices between the contours of an RTSTRUCT structure.
     """
 
     objects: tuple[str, ...] = ()
     threshold: float | None = None
     instances: bool = False
     min_size: int = 1
+    max_objects: int | None = None
+    image_geometry: bool = False
+    interpolate: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether to keep an object of this name."""
         return not self.objects or any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.objects)
-
-
-def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> np.ndarray:
-    """Convert a mask's values to label ids, int32 of the same shape, 0 for the background.
-
-    Raises:
-        CaseError: there is no threshold and a value is NaN, negative, fractional or too large.
-    """
-    if options.threshold is not None:
-        return (values > options.threshold).astype(np.int32)
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-        raise CaseError(
-            path,
-            "holds fractions or NaN; expected label ids "
-            "(for a probability map or a lossy mask give --threshold)",
-        )
-    low, high = values.min(initial=0), values.max(initial=0)
-    if low < 0 or high > MAX_LABEL:
-        raise CaseError(
-            path,
-            f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} "
-            "(is it the mask? else give --threshold)",
-        )
-    labels = values.astype(np.int32)
-    if options.objects:
-        labels[
-            np.isin(labels, [number for number in np.unique(labels) if not options.wants(str(number))])
-        ] = 0
-    return labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +64,58 @@ class Objects:
     notes: tuple[str, ...] = ()
 
 
+def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> Objects:
+    """Take a mask's values as label ids, int32 of the same shape, 0 for the background.
+
+    Values within `WHOLE` of a whole number are rounded. A mask of one object with a soft edge is made binary.
+
+    Raises:
+        CaseError: there is no threshold and a value is NaN, negative, fractional or too large, or the mask
+            seems to hold no labels.
+    """
+    if options.threshold is not None:
+        return Objects((values > options.threshold).astype(np.int32))
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values).all() and (np.abs(values - np.rint(values)) <= WHOLE).all()):
+            raise CaseError(
+                path,
+                "holds fractions or NaN; expected label ids "
+                "(for a probability map or a lossy mask give --threshold)",
+            )
+        values = np.rint(values)
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > MAX_LABEL:
+        raise CaseError(
+            path,
+            f"holds values {low:g}..{high:g}; expected label ids 0..{MAX_LABEL} "
+            "(is it the mask? else give --threshold)",
+        )
+    labels = values.astype(np.int32)
+    if has_soft_edge(labels):
+        note = f"{Path(path).name} is one object with a soft edge: values above {high / 2:g} are the object"
+        return Objects(np.where(labels > high / 2, np.int32(high), np.int32(0)), notes=(note,))
+    return chosen(labels, {}, options, path)
+
+
+def chosen(
+    labels: np.ndarray, names: Mapping[int, str], options: LabelOptions, path: str | os.PathLike
+) -> Objects:
+    """Keep the labels whose names are wanted. A label without a name is named by its number.
+
+    Raises:
+        CaseError: the labels are so many and so scattered that they seem to be none.
+    """
+    found = [int(number) for number in np.unique(labels) if number]
+    if options.max_objects is None:
+        check_crowd(labels, len(found), path)
+    elif len(found) > options.max_objects:
+        raise CaseError(path, f"holds {len(found)} labels; --max-objects says {options.max_objects} at most")
+    unwanted = [number for number in found if not options.wants(names.get(number, str(number)))]
+    if unwanted:
+        labels[np.isin(labels, unwanted)] = 0
+    return Objects(labels, names)
+
+
 def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Objects:
     """Combine binary masks, one per object, into one label map. The first object gets label 1, and so on.
 
@@ -90,7 +126,8 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Ob
     """
     found = [(name, np.flatnonzero(mask)) for name, mask in masks]
     labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
-    notes = []
+    empty = [name for name, where in found if not len(where)]
+    notes = [f"no voxel is labelled in {listed(empty)}"] if empty else []
     for number in sorted(range(len(found)), key=lambda k: -len(found[k][1])):
         name, where = found[number]
         below = np.unique(labels[where])
@@ -103,7 +140,7 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Ob
         labels[where] = number + 1
     present = np.unique(labels)
     notes += [
-        f"{name!r} is wholly covered by smaller objects"
+        Loss(f"{name!r} is wholly covered by smaller objects")
         for k, (name, where) in enumerate(found, 1)
         if len(where) and k not in present
     ]
@@ -119,7 +156,7 @@ def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> 
     Raises:
         CaseError: no object is left, or there are more than a case can hold.
     """
-    labels, parents = _components(found.labels) if options.instances else (found.labels, None)
+    labels, parents = components(found.labels) if options.instances else (found.labels, None)
     sizes = np.bincount(labels.reshape(-1))
     keep = np.flatnonzero(sizes >= options.min_size)
     keep = keep[(keep > 0) & (sizes[keep] > 0)]
@@ -127,7 +164,8 @@ def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> 
         least = f" of at least {options.min_size} voxels" if options.min_size > 1 else ""
         raise CaseError(
             path,
-            f"has an empty mask: no object{least}{' matching --objects' if options.objects else ''} in it",
+            f"has an empty mask: no object{least}{' matching --objects' if options.objects else ''} in it"
+            + (f" ({'; '.join(found.notes[:3])})" if found.notes else ""),
         )
     if len(keep) > MAX_LABEL:
         raise CaseError(
@@ -137,20 +175,8 @@ def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> 
         )
     table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
     table[keep] = np.arange(1, len(keep) + 1)
+    dropped = np.count_nonzero(sizes[1:]) - len(keep)
+    note = [f"{dropped} objects of fewer than {options.min_size} voxels are left out by --min-size"]
     numbers = [int(k if parents is None else parents[k]) for k in keep]
     names = {k: found.names.get(number, str(number)) for k, number in enumerate(numbers, 1)}
-    return Objects(table[labels], names, found.notes)
-
-
-def _components(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Number the connected components 1..N. Also list the label of each, with 0 for the background."""
-    parents = [0]
-    connected = np.ones((3,) * labels.ndim, dtype=bool)
-    split, count = np.zeros_like(labels, dtype=np.int32), 0
-    for number, where in enumerate(ndimage.find_objects(labels), start=1):
-        if where is not None:
-            parts, found = ndimage.label(labels[where] == number, structure=connected)
-            split[where] += np.where(parts, parts + count, 0).astype(np.int32)
-            count += found
-            parents += [number] * found
-    return split, parents
+    return Objects(table[labels], names, (*found.notes, *(note if dropped else [])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from qmsam_core.data.cases import Case
 from qmsam_core.data.source import Source
 
 from .grids import VOLUME_SUFFIXES, read_volume
-from .intensity import check_finite, stretched, windowed
+from .intensity import check_hounsfield, outside_note, outside_view, shown_already, stretched, windowed
 from .options import ImportOptions
 from .pairing import stem
 from .planar import orientation, read_image, three_channels, upright_axes
 from .planes import ACQUIRED, acquired_plane, along, axes_to
-from .series import DicomFolder, read_series
+from .series import DicomFolder, read_series, rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Picture:
         source: the file or series, and the way from its array to the case and back.
         grid: the image as read, on the source's own grid; None for PNG, JPEG, TIFF and BMP.
         frame: UID of a DICOM series' coordinate system; "" for other files.
+        rounding: mm by which the positions in a DICOM series may be rounded; 0 for other files.
         notes: what was noticed, one line each.
     """
 
@@ -40,6 +41,7 @@ class Picture:
     source: Source
     grid: sitk.Image | None = None
     frame: str = ""
+    rounding: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,10 +67,10 @@ def volume_image(path: str | os.PathLike, modality: str, options: ImportOptions)
         CaseError: the image cannot be used. The message starts with its file.
     """
     path = Path(path)
-    image = read_volume(path)
+    image, notes = read_volume(path)
     if image.GetDimension() == 2:
-        return _flat(image, path, options)
-    return _picture(image, path, "volume", modality, options)
+        return _flat(image, path, notes, options)
+    return _picture(image, path, "volume", notes, modality, options)
 
 
 def series_image(
@@ -81,7 +83,8 @@ def series_image(
     headers = folder.image_series(drawn)
     frame = str(headers[0].get("FrameOfReferenceUID", ""))
     image = read_series(headers, folder.path)
-    return _picture(image, folder.path, "dicom", modality, options, frame)
+    picture = _picture(image, folder.path, "dicom", folder.notes(), modality, options)
+    return replace(picture, frame=frame, rounding=rounding(headers))
 
 
 def planar_image(path: str | os.PathLike, options: ImportOptions) -> Picture:
@@ -92,11 +95,13 @@ def planar_image(path: str | os.PathLike, options: ImportOptions) -> Picture:
     """
     path = Path(path)
     if stem(path, VOLUME_SUFFIXES) is not None:
-        return _flat(read_volume(path, dimension=2), path, options)
-    pixels = read_image(path, options.percentiles)
+        image, notes = read_volume(path, dimension=2)
+        return _flat(image, path, notes, options)
+    pixels, notes = read_image(path, options.percentiles)
     source = Source(os.fspath(path), "image", pixels.shape[:2], upright_axes(path))
-    turned = ("turned upright as its EXIF orientation says",) if orientation(path) > 1 else ()
-    return Picture(np.ascontiguousarray(source.to_case(pixels)), np.ones(3), source, notes=turned)
+    if orientation(path) > 1:
+        notes.append("turned upright as its EXIF orientation says")
+    return Picture(np.ascontiguousarray(source.to_case(pixels)), np.ones(3), source, notes=tuple(notes))
 
 
 def _source(image: sitk.Image, path: Path, kind: str, axes: tuple[int, ...]) -> Source:
@@ -111,25 +116,42 @@ def _source(image: sitk.Image, path: Path, kind: str, axes: tuple[int, ...]) -> 
     )
 
 
-def _flat(image: sitk.Image, path: Path, options: ImportOptions) -> Picture:
+def _flat(image: sitk.Image, path: Path, notes: list[str], options: ImportOptions) -> Picture:
     """A 2-D file keeps its rows and columns."""
     values = sitk.GetArrayFromImage(image)
-    check_finite(values, path)
-    pixels = values if values.dtype == np.uint8 else stretched(values, options.percentiles, path)
-    return Picture(three_channels(pixels), np.ones(3), _source(image, path, "volume", (1, 2)), image)
+    pixels, more = (values, []) if values.dtype == np.uint8 else _grey(values, path, "", options)
+    source = _source(image, path, "volume", (1, 2))
+    return Picture(three_channels(pixels), np.ones(3), source, image, notes=(*notes, *more))
 
 
 def _picture(
-    image: sitk.Image, path: Path, kind: str, modality: str, options: ImportOptions, frame: str = ""
+    image: sitk.Image, path: Path, kind: str, notes: list[str], modality: str, options: ImportOptions
 ) -> Picture:
     size, spacing, direction = image.GetSize(), image.GetSpacing(), image.GetDirection()
     plane = acquired_plane(size, spacing, direction) if options.plane == ACQUIRED else options.plane
     source = _source(image, path, kind, axes_to(plane, direction))
-    values = source.to_case(sitk.GetArrayViewFromImage(image))
-    check_finite(values, path)
-    pixels = (
-        windowed(values, *options.window)
-        if modality == "CT"
-        else stretched(values, options.percentiles, path)
-    )
-    return Picture(np.ascontiguousarray(pixels), along(source.axes, spacing), source, image, frame)
+    pixels, more = _grey(source.to_case(sitk.GetArrayViewFromImage(image)), path, modality, options)
+    pixels = np.ascontiguousarray(pixels)
+    return Picture(pixels, along(source.axes, spacing), source, image, notes=(*notes, *more))
+
+
+def _grey(
+    values: np.ndarray, path: Path, modality: str, options: ImportOptions
+) -> tuple[np.ndarray, list[str]]:
+    """Convert values to uint8 of the same shape. NaN outside the field of view becomes 0, with a note."""
+    outside, notes = outside_view(values, path), []
+    if outside is not None:
+        values = np.where(outside, values[~outside].min(), values)
+        notes = [outside_note(outside)]
+    if options.windowed:
+        pixels = shown_already(values, path)
+    elif modality == "CT":
+        notes += check_hounsfield(values, path)
+        pixels = windowed(values, *options.window)
+    else:
+        pixels = stretched(
+            values if outside is None else np.where(outside, 0, values), options.percentiles, path
+        )
+    if outside is not None:
+        pixels[outside] = 0
+    return pixels, notes

@@ -14,11 +14,15 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
-_GRID_TOLERANCE = 1e-3  # mm, of the affine's entries: SEG files store positions as rounded decimal strings
+_GRID_TOLERANCE = 1e-3  # of the affine's entries in mm, and of the slice distance as a fraction
 
 
 def segments(
-    path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
+    path: str | os.PathLike,
+    image: sitk.Image,
+    frame_of_reference: str = "",
+    wanted=lambda name: True,
+    rounding: float = 0.0,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each segment in the order of its number. Fractional segments are thresholded at 0.5.
 
@@ -27,6 +31,7 @@ def segments(
         image: series that the segments belong to.
         frame_of_reference: UID of the series' coordinate system. "" skips the check.
         wanted: selects segments by label.
+        rounding: mm by which the positions may be rounded.
 
     Yields:
         The segment's label and its bool mask (z,y,x) on the grid of `image`.
@@ -49,13 +54,17 @@ def segments(
     for number in file.segment_numbers:
         name = str(file.get_segment_description(number).SegmentLabel)
         if wanted(name):
-            yield name, _on_grid(file, number, grid, name, path)
+            yield name, _on_grid(file, number, grid, name, path, rounding)
 
 
-def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> np.ndarray:
+def _on_grid(
+    file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path, rounding: float
+) -> np.ndarray:
+    tolerance = max(_GRID_TOLERANCE, rounding)
+    loose = {"atol": rounding, "perpendicular_tol": None} if rounding else {}
     try:
-        volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
-        matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
+        volume = file.get_volume(segment_numbers=[number], **loose).squeeze_channel()
+        matched = volume.match_geometry(grid, tol=tolerance)
     except Exception as error:
         raise CaseError(
             path,

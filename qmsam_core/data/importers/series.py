@@ -14,6 +14,8 @@ import SimpleITK as sitk
 from qmsam_core.data.archive import CaseError
 
 from .grids import reason
+from .notes import listed
+from .walk import files_below
 
 MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
 """DICOM modality -> the study's name. Only modalities that come as volumes."""
@@ -24,7 +26,9 @@ _HEADER = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
 ]  # fmt: skip
-_SPACING_TOLERANCE = 0.02  # fraction of the slice distance: positions are rounded decimals
+_SPACING_TOLERANCE = 0.02  # fraction of the slice distance
+_MOST_ROUNDING = 0.45  # fraction of the slice distance: coarser positions could hide a missing slice
+_EXACT = 1 + 1e-6  # decimals are no exact binary numbers
 _DRIFT_TOLERANCE = 0.1  # fraction of the slice distance, sideways: more means a tilted gantry
 _SAME_DIRECTION = 1e-3
 
@@ -37,25 +41,50 @@ class DicomFolder:
         path: the folder.
         series: SeriesInstanceUID -> headers of its files. Each header has a `filename`.
         masks: headers of SEG and RTSTRUCT files.
+        damaged: errors of files that look like DICOM and cannot be read, and of links that lead nowhere.
+        others: files that are no DICOM images or masks.
     """
 
     path: Path
     series: dict[str, list[pydicom.Dataset]] = field(default_factory=dict)
     masks: list[pydicom.Dataset] = field(default_factory=list)
+    damaged: list[CaseError] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
 
     @classmethod
     def scan(cls, folder: str | os.PathLike) -> DicomFolder:
-        """Read the headers of all DICOM files in and below `folder`. Other files are skipped."""
-        found = cls(Path(folder))
-        for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".")):
-            header = _header(path)
-            if header is None:
+        """Read the headers of all DICOM files in and below `folder`. Links are followed."""
+        found, below = cls(Path(folder)), files_below(folder)
+        found.damaged += below.errors
+        for path in below.files:
+            try:
+                header = _header(path)
+            except CaseError as error:
+                found.damaged.append(error)
                 continue
-            if header.get("Modality") in ("SEG", "RTSTRUCT"):
+            if header is None:
+                found.others.append(path)
+            elif header.get("Modality") in ("SEG", "RTSTRUCT"):
                 found.masks.append(header)
             elif "Rows" in header:
                 found.series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
+            elif path.name.upper() != "DICOMDIR":
+                found.others.append(path)
+        found._judge_others()
         return found
+
+    def _judge_others(self) -> None:
+        """A file that is no DICOM file but looks like one, by its ending and bytes, is a damaged slice."""
+        endings = {Path(h.filename).suffix.lower() for s in self.series.values() for h in s} | {".dcm"}
+        broken = [p for p in self.others if p.suffix.lower() in endings and _looks_cut(p)]
+        self.others = [path for path in self.others if path not in broken]
+        self.damaged += [CaseError(path, f"is no readable DICOM file ({_bytes(path)})") for path in broken]
+
+    def notes(self) -> list[str]:
+        """Name the files in the folder that are neither images nor masks."""
+        if not self.others:
+            return []
+        return [f"{len(self.others)} files are no DICOM images: {listed([p.name for p in self.others])}"]
 
     @staticmethod
     def read_mask(path: Path) -> pydicom.Dataset | None:
@@ -82,8 +111,16 @@ class DicomFolder:
         """Headers of the image series: the only one, or the one that `mask` refers to.
 
         Raises:
-            CaseError: there is no image series, or several and `mask` does not select one.
+            CaseError: there is no image series, or several and `mask` does not select one. A file is damaged,
+                so that a slice may be missing.
         """
+        if self.damaged:
+            first, more = self.damaged[0], len(self.damaged) - 1
+            raise CaseError(
+                first.path,
+                f"{first.message}{f', so are {more} more files' if more else ''}: the series is incomplete; "
+                "copy it again, or move the file away if it is no slice",
+            )
         if not self.series:
             raise CaseError(self.path, "holds no DICOM image series")
         chosen = self.series
@@ -105,16 +142,32 @@ class DicomFolder:
 
 def holds_dicom(folder: Path) -> bool:
     """Whether a DICOM image or mask lies directly in the folder. A DICOMDIR does not count."""
-    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
-    return any(
-        header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header)
-        for header in map(_header, files)
-    )
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        try:
+            header = _header(path)
+        except CaseError:  # named when the folder is scanned
+            continue
+        if header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header):
+            return True
+    return False
 
 
 def modality_of(headers: list[pydicom.Dataset]) -> str | None:
     """The study's name of the series' modality. None if it is not CT, MR or PET."""
     return MODALITIES.get(str(headers[0].get("Modality", "")))
+
+
+def rounding(headers: list[pydicom.Dataset]) -> float:
+    """Largest error in mm that rounding to the digits written gives a distance between two slices.
+
+    It is one unit of the last decimal, half a unit at either end, of the coordinate with the fewest decimals.
+    Coordinates that are the same in all slices do not count, and those with an exponent are exact.
+    """
+    units = [0.0]
+    for written in zip(*([_text(v) for v in h.get("ImagePositionPatient") or []] for h in headers)):
+        if len(set(written)) > 1 and not any("e" in text.lower() for text in written):
+            units.append(10.0 ** -max(len(text.partition(".")[2]) for text in written))
+    return max(units)
 
 
 def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
@@ -151,13 +204,31 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     return image
 
 
+def _text(value: object) -> str:
+    return str(getattr(value, "original_string", None) or value).strip()
+
+
 def _header(path: Path) -> pydicom.Dataset | None:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
-    except (pydicom.errors.InvalidDicomError, EOFError):
+    except pydicom.errors.InvalidDicomError:
         return None
+    except EOFError as error:
+        raise CaseError(path, f"is a damaged DICOM file ({_bytes(path)})") from error
     except Exception as error:  # skipping a damaged file in silence would leave out a slice
         raise CaseError(path, f"is a damaged DICOM file ({' '.join(str(error).split())})") from error
+
+
+def _looks_cut(path: Path) -> bool:
+    """Whether a file is empty or holds bytes that no text has."""
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    return not start or b"\0" in start
+
+
+def _bytes(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size:,} bytes" if size else "empty"
 
 
 def _referenced_series(mask: pydicom.Dataset) -> set[str]:
@@ -232,7 +303,8 @@ def _slice_distance(
             folder,
             f"has several slices at one position ({names}): a 4-D or repeated series; split it into volumes",
         )
-    odd = np.flatnonzero(np.abs(steps - usual) > _SPACING_TOLERANCE * usual)
+    loose = min(rounding(ordered), _MOST_ROUNDING * usual)
+    odd = np.flatnonzero(np.abs(steps - usual) > max(_SPACING_TOLERANCE * usual, loose * _EXACT))
     if len(odd):
         raise CaseError(
             folder,
@@ -240,7 +312,7 @@ def _slice_distance(
             f"where {usual:.3g} mm is usual",
         )
     drift = np.linalg.norm(np.diff(places, axis=0) - steps[:, None] * normal, axis=1).max()
-    if drift > _DRIFT_TOLERANCE * usual:
+    if drift > max(_DRIFT_TOLERANCE * usual, loose * _EXACT):
         raise CaseError(
             folder,
             f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); "
