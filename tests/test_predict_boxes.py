@@ -29,7 +29,7 @@ def cases(tmp_path, text, root=None, name="boxes.csv", modality="CT"):
     found = {}
     for one in inputs:
         try:
-            found[one.name] = Reading(modality, rows=rows).case(one)
+            found[one.name] = Reading(modality, rows=rows).case(one)[0]
         except CaseError as error:
             found[one.name] = error
     return found, errors

@@ -20,7 +20,7 @@ from small_data import rectangle_case
 from qmsam_core.data import CaseError, read_segmentation
 from qmsam_core.data.importers.__main__ import main as import_command
 from qmsam_core.deploy import Predictor, predict
-from qmsam_core.deploy.batch import OutputError, predict_folder
+from qmsam_core.deploy.batch import OutputError, name_of, predict_folder
 from qmsam_core.deploy.inputs import Input, find_inputs
 from qmsam_core.deploy.mask_pairs import masks_of
 from qmsam_core.deploy.predict import main as predict_command
@@ -90,8 +90,8 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone.npz").symlink_to(tmp_path / "nowhere.npz")
     (tmp_path / "in" / "file.npz").symlink_to(tmp_path / "real" / "2DBox_US_a.npz")
-    found = [one.name for one in find_inputs(tmp_path / "in")]
-    assert found == ["file.npz", "gone.npz", "linked/2DBox_US_a.npz"]
+    found = [name_of(one) for one in find_inputs(tmp_path / "in")]
+    assert found == [str(tmp_path / "in" / "gone.npz"), "file.npz", "linked/2DBox_US_a.npz"]
 
 
 def test_what_is_no_case_is_named(tmp_path):
@@ -100,7 +100,7 @@ def test_what_is_no_case_is_named(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     errors = [str(one) for one in find_inputs(tmp_path) if isinstance(one, CaseError)]
     assert len(errors) == 2
-    assert "gone: is a link to a file that does not exist" in errors[0]
+    assert "nowhere, which is not there" in errors[0]
     assert "report.pdf: is no case; expected .npz" in errors[1]
 
 

@@ -229,7 +229,7 @@ def test_boxes_of_an_rtstruct(tmp_path):
     write_rtstruct(tmp_path / "rt.dcm", {"Cube": contours})
     reading = Reading(masks={"pat": tmp_path / "rt.dcm"})
     (one,) = find_inputs(tmp_path / "pat")
-    case = reading.case(one)
+    case, _ = reading.case(one)
     assert case.names == ("Cube",) and case.boxes.tolist() == [[4, 3, 2, 9, 7, 3]]
 
 

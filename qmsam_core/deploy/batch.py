@@ -7,7 +7,7 @@ others hold.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.archive import CaseError
 from ..data.cases import Case
+from ..data.importers.notes import Loss
 from ..data.source import Source
 from ..provenance.files import atomic_file, remove_partial
 from .grid_boxes import boxes_to_source
@@ -61,7 +62,8 @@ def predict_folder(
 
     Returns:
         One row per input: case, status (`done`, `kept`, `done elsewhere` by another process, or
-        `failed: ...`) and the fields of `Timing`. A kept case has the times of the earlier run.
+        `failed: ...`) and the fields of `Timing`. A kept case has the times of the earlier run. `left_out` is
+        the number of things in an input that could not be used.
 
     Raises:
         OutputError: the output folder cannot be made or written, another process writes outputs of other
@@ -119,6 +121,7 @@ class _Loaded:
         source: where its masks go; None for npz.
         target: file or folder of its masks.
         seconds: it took to read.
+        notes: what was noticed while it was read.
     """
 
     one: Input | CaseError
@@ -128,6 +131,12 @@ class _Loaded:
     source: Source | None = None
     target: Path | None = None
     seconds: float = 0.0
+    notes: Sequence[str] = ()
+
+    @property
+    def left_out(self) -> int:
+        """Number of things in the input that could not be used."""
+        return sum(isinstance(note, Loss) for note in self.notes)
 
 
 @dataclass
@@ -196,7 +205,7 @@ class _Batch:
                 self.reserved.release(one.name)
                 return _Loaded(one, state)
             remove_partial(target)
-            case = self.reading.case(one)
+            case, notes = self.reading.case(one)
             check_boxes(case)
         except FAILURES as error:
             if reserved:
@@ -204,7 +213,7 @@ class _Batch:
             return _Loaded(one, "failed", error)
         if source is None and one.kind != "npz":
             source = case.source
-        return _Loaded(one, "read", case, origin, source, target, time.perf_counter() - started)
+        return _Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
 
     def _finished(self, one: Input, origin: str, target: Path) -> str:
         if not (self.records.holds(one.name, origin) and is_finished(target, one)):
@@ -213,6 +222,8 @@ class _Batch:
 
     def _segment(self, loaded: _Loaded, writing: "Writing") -> None:
         case = loaded.content
+        for note in loaded.notes:
+            self.log(f"{loaded.one.name}: {'left out' if isinstance(note, Loss) else 'note'}: {note}")
         try:
             masks = self.predictor.segment_apart(case) if self.apart else self.predictor.segment(case)
             self.predictor.timing.read = loaded.seconds
@@ -231,7 +242,7 @@ class _Batch:
             self.records.finish(loaded.one.name, loaded.origin, row, objects)
         except OSError:  # a full disk; an output without a record is made again
             self.reserved.release(loaded.one.name)
-        self._add(row)
+        self._add({**row, "left_out": loaded.left_out})
 
     def _failed(self, loaded: _Loaded, error: BaseException) -> None:
         self.reserved.release(loaded.one.name)

@@ -18,6 +18,7 @@ from ..data.archive import CaseError
 from ..data.importers.grids import VOLUME_SUFFIXES
 from ..data.importers.pairing import stem
 from ..data.importers.planar import IMAGE_SUFFIXES
+from ..data.importers.walk import files_below
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
@@ -78,30 +79,20 @@ def find_inputs(root: Path, without: Collection[Path] = ()) -> list[Input | Case
         raise CaseError(root, "there is no such file or folder; expected the input of -i")
     if root.is_file():
         return [_of_file(root, root.name)]
-    passed = {os.path.realpath(path) for path in without}
-    found = [one for folder, files in _folders(root, passed) for one in _in_folder(root, folder, files)]
+    passed = [os.path.realpath(path) for path in without]
+    below = files_below(root)
+    folders: dict[Path, list[Path]] = {}
+    for path in below.files:
+        if path.name.lower() not in _BESIDE and not _lies_in(path, passed):
+            folders.setdefault(path.parent, []).append(path)
+    found = [one for folder, files in folders.items() for one in _in_folder(root, folder, files)]
+    found += below.errors
     return sorted(found, key=lambda one: one.name if isinstance(one, Input) else str(one.path))
 
 
-def _folders(root: Path, passed: set[str]) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield every folder and its files. A folder that is reached twice, through a link, is searched once."""
-    seen = set()
-    for folder, inner, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        paths = [Path(folder, name) for name in sorted(files)]
-        yield Path(folder), [path for path in paths if _counts(path) and os.path.realpath(path) not in passed]
-        inner[:] = sorted(
-            name
-            for name in inner
-            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) not in passed
-        )
-
-
-def _counts(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower() not in _BESIDE
+def _lies_in(path: Path, folders: list[str]) -> bool:
+    real = os.path.realpath(path)
+    return any(real == folder or real.startswith(folder + os.sep) for folder in folders)
 
 
 def _in_folder(root: Path, folder: Path, files: list[Path]) -> Iterator[Input | CaseError]:
@@ -124,8 +115,6 @@ def _of_file(path: Path, name: str) -> Input | CaseError:
     kind = _kind(path)
     if kind is not None:
         return Input(path, name, kind, (path,))
-    if not path.exists():
-        return CaseError(path, "is a link to a file that does not exist")
     endings = ", ".join((".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
     return CaseError(path, f"is no case; expected {endings}, or DICOM files")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..data.archive import CaseError
+from ..data.importers.assemble import Masks
 from ..data.importers.grids import VOLUME_SUFFIXES
 from ..data.importers.pairing import find_pairs, stem
 from ..data.importers.planar import IMAGE_SUFFIXES
@@ -14,7 +15,7 @@ from .inputs import Input
 
 def masks_of(
     inputs: list[Input], root: Path, masks: Path
-) -> tuple[list[Input], dict[str, Path], list[CaseError]]:
+) -> tuple[list[Input], dict[str, Masks], list[CaseError]]:
     """Find the mask of each input.
 
     Args:
@@ -48,21 +49,17 @@ def masks_of(
             kept.append(one)
         elif one.kind == "npz":
             kept.append(one)  # it has its own boxes
-    failed = {str(error.path) for error in errors}
-    return [one for one in kept if str(one.path) not in failed], found, errors
+    return [one for one in kept if one.kind == "npz" or one.name in found], found, errors
 
 
 def _pair(own, root, masks, suffixes, kept, found, errors) -> None:
-    pairs, wrong = find_pairs(root, masks, suffixes)
-    by_path = {str(pair.image): pair.mask for pair in pairs}
-    used = {str(mask) for mask in by_path.values()}
-    errors.extend(wrong)
+    pairs = find_pairs(root, masks, suffixes)
+    by_path = {str(pair.image): pair.mask for pair in pairs.pairs}
     for one in own:
         if str(one.path) in by_path:
             found[one.name] = by_path[str(one.path)]
             kept.append(one)
-        elif str(one.path) not in used | {str(error.path) for error in wrong}:
-            errors.append(CaseError(one.path, f"has no mask in {masks}"))
+    errors.extend(pairs.errors)
 
 
 def _find(one: Input, finder: Callable, found: dict, errors: list[CaseError]) -> None:

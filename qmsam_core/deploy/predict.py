@@ -344,7 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
         if progress:
             progress.close()
     print(summary(rows, options.output))
-    return 1 if any(row["status"].startswith("failed") for row in rows) else 0
+    return 1 if any(row["status"].startswith("failed") or row.get("left_out") for row in rows) else 0
 
 
 def summary(rows: list[dict], output: Path) -> str:
@@ -355,10 +355,12 @@ def summary(rows: list[dict], output: Path) -> str:
         for status, words in (("kept", "kept from before"), ("done elsewhere", "by another process"))
         if count[status]
     ]
+    left_out = sum(row.get("left_out", 0) for row in rows)
+    lost = f", {left_out} structures or files left out" if left_out else ""
     kept = f" ({', '.join(notes)})" if notes else ""
     return (
         f"{len(rows) - count['failed']} cases done{kept}, "
-        f"{count['failed']} failed; objects in {output / OBJECTS}, timing in {output / TIMING}"
+        f"{count['failed']} failed{lost}; objects in {output / OBJECTS}, timing in {output / TIMING}"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.archive import CaseArchive, CaseError
 from ..data.cases import Case, tight_boxes
-from ..data.importers.assemble import dicom_case, nifti_case, planar_case
+from ..data.importers.assemble import Masks, dicom_case, nifti_case, planar_case
 from ..data.importers.options import ImportOptions
 from ..data.importers.pictures import Picture, planar_image, series_image, volume_image
 from ..data.importers.series import DicomFolder, modality_of
@@ -38,7 +38,7 @@ class Reading:
     modality: str | None = None
     options: ImportOptions = field(default_factory=ImportOptions)
     rows: Mapping[str, Sequence[BoxRow]] = field(default_factory=dict)
-    masks: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, Masks] = field(default_factory=dict)
     to_source: bool = False
 
     def origin(self, one: Input) -> str:
@@ -52,28 +52,30 @@ class Reading:
         if rows := self.rows.get(one.name):
             facts.append(_digest([row.cells for row in rows]))
         if mask := self.masks.get(one.name):
-            files = sorted(p for p in mask.rglob("*") if p.is_file()) if mask.is_dir() else [mask]
-            facts.append(_digest([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]))
+            facts.append(_digest([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(mask)]))
         if one.kind != "npz":
-            o = self.options
-            facts.append(_digest([self.modality, o.window, o.percentiles, o.plane, repr(o.labels)]))
+            facts.append(_digest([self.modality, repr(self.options)]))
         return ", ".join(facts)
 
-    def case(self, one: Input) -> Case:
+    def case(self, one: Input) -> tuple[Case, list[str]]:
         """Read an input with its boxes.
+
+        Returns:
+            The case without labels, and notes on what was noticed. A `Loss` among them is left out.
 
         Raises:
             CaseError: it cannot be read, has no boxes, or does not tell its modality.
         """
         rows, mask = self.rows.get(one.name), self.masks.get(one.name)
         if one.kind == "npz":
-            return self._boxed_case(one, rows)
+            return self._boxed_case(one, rows), []
         if rows:
             picture = self._picture(one)
             boxes, names = boxes_of(rows, picture.source, one.path)
-            return replace(picture.case(one.name), boxes=boxes, names=names if any(names) else ())
-        case = self._case_with_mask(one, mask)
-        return replace(case, labels=None)  # only its boxes are asked for
+            case = replace(picture.case(one.name), boxes=boxes, names=names if any(names) else ())
+            return case, list(picture.notes)
+        case, notes = self._case_with_mask(one, mask)
+        return replace(case, labels=None), notes  # only its boxes are asked for
 
     def source(self, one: Input) -> Source | None:
         """Return the source of an imported case, if its masks go back there.
@@ -114,17 +116,17 @@ class Reading:
         drawn = found.masks[0] if len(found.masks) == 1 else None
         return series_image(found, drawn, self._modality(one, found), self.options)
 
-    def _case_with_mask(self, one: Input, mask: Path | None) -> Case:
+    def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
         if one.kind == "dicom":
             found = series_folder(one)
             if mask is None and not found.masks:
                 raise CaseError(one.path, NO_BOXES)
-            return dicom_case(one.name, found, mask, self._modality(one, found), self.options)[0]
+            return dicom_case(one.name, found, mask, self._modality(one, found), self.options)
         if mask is None:
             raise CaseError(one.path, NO_BOXES)
         if one.kind == "image":
-            return planar_case(one.name, one.path, mask, self.options)[0]
-        return nifti_case(one.name, one.path, mask, self._modality(one), self.options)[0]
+            return planar_case(one.name, one.path, mask, self.options)
+        return nifti_case(one.name, one.path, mask, self._modality(one), self.options)
 
     def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
         stated = None
@@ -141,11 +143,7 @@ class Reading:
 
 
 def series_folder(one: Input) -> DicomFolder:
-    """Scan the DICOM files of an input. Series and masks in folders below are not part of it.
-
-    Raises:
-        CaseError: a file is damaged or no DICOM file.
-    """
+    """Scan the DICOM files of an input. Series and masks in folders below are not part of it."""
     own = {str(path) for path in one.files}
     folder = one.path if one.path.is_dir() else one.path.parent
     found = DicomFolder.scan(folder)
@@ -154,13 +152,14 @@ def series_folder(one: Input) -> DicomFolder:
         for uid, headers in found.series.items()
         if (kept := [header for header in headers if str(header.filename) in own])
     }
-    masks = [header for header in found.masks if str(header.filename) in own]
-    read = {str(h.filename) for headers in series.values() for h in headers} | {
-        str(h.filename) for h in masks
-    }
-    if unread := sorted(own - read):
-        raise CaseError(unread[0], "is no DICOM image; take it out of the series' folder or copy it again")
-    return replace(found, path=one.path, series=series, masks=masks)
+    return replace(
+        found,
+        path=one.path,
+        series=series,
+        masks=[header for header in found.masks if str(header.filename) in own],
+        damaged=[error for error in found.damaged if str(error.path) in own],
+        others=[path for path in found.others if str(path) in own],
+    )
 
 
 def check_not_sizes(case: Case) -> None:
@@ -186,6 +185,12 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.prod(np.clip(high - low + 1, 0, None), axis=1)
     sizes = [np.prod(b[:, half:] - b[:, :half] + 1, axis=1) for b in (boxes, others)]
     return shared / np.maximum(sizes[0] + sizes[1] - shared, 1)
+
+
+def _files(mask: Masks) -> list[Path]:
+    if isinstance(mask, tuple):
+        return list(mask)
+    return sorted(p for p in mask.rglob("*") if p.is_file()) if mask.is_dir() else [mask]
 
 
 def _digest(content) -> str:
