@@ -123,7 +123,8 @@ def _one_or_many(
                 yield name, one.labels > 0
 
     stack = stacked(binary(), picture.shape)
-    return replace(stack, notes=(*notes, *stack.notes))
+    missing = options.unmatched(name for name, _ in found)
+    return replace(stack, notes=(*notes, *missing, *stack.notes))
 
 
 def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
@@ -156,19 +157,23 @@ def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
 
 def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptions) -> Objects:
     """Objects of a SEG or RTSTRUCT, on the axes of the case."""
-    path, notes = Path(drawn.filename), []
+    path, notes, names = Path(drawn.filename), [], []
+
+    def wanted(name: str) -> bool:
+        names.append(name)
+        return options.wants(name)
 
     def binary() -> Iterator[tuple[str, np.ndarray]]:
         if drawn.Modality == "SEG":
-            yield from segments.segments(path, picture.grid, picture.frame, options.wants, picture.rounding)
+            yield from segments.segments(path, picture.grid, picture.frame, wanted, picture.rounding)
             return
-        for one in contours.structures(path, picture.grid, picture.frame, options.wants, options.interpolate):
+        for one in contours.structures(path, picture.grid, picture.frame, wanted, options.interpolate):
             notes.extend(one.notes)
             if one.mask is not None and one.mask.any():
                 yield one.name, one.mask
 
     stack = stacked(((name, picture.source.to_case(mask)) for name, mask in binary()), picture.shape)
-    return replace(stack, notes=(*notes, *stack.notes))
+    return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
 
 
 def _volume_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:

@@ -43,9 +43,9 @@ def read_volume(path: str | os.PathLike, dimension: int | None = None) -> tuple[
             are not at right angles up to rounding.
     """
     path = Path(path)
-    header, unfinished = None, None
+    header, unfinished, found = None, None, []
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        header, unfinished = check_nifti(path)
+        header, unfinished, found = check_nifti(path)
     else:
         check_packed(path)
     try:
@@ -56,7 +56,7 @@ def read_volume(path: str | os.PathLike, dimension: int | None = None) -> tuple[
         image, notes = _straightened(path, header, dimension)
     if unfinished is not None:
         image = _with_unfinished(image, unfinished)
-    return image, [*notes, *(header.problems() if header else [])]
+    return image, [*notes, *found]
 
 
 def _read(path: Path, dimension: int | None) -> sitk.Image:

@@ -46,7 +46,17 @@ class LabelOptions:
 
     def wants(self, name: str) -> bool:
         """Whether to keep an object of this name."""
-        return not self.objects or any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.objects)
+        return not self.objects or any(_fits(name, pattern) for pattern in self.objects)
+
+    def unmatched(self, names: Iterable[str]) -> list[str]:
+        """Say which patterns of `objects` fit none of the names that a mask has."""
+        names = list(names)
+        missing = [p for p in self.objects if not any(_fits(name, p) for name in names)]
+        return [f"--objects {p}: no such object; found {listed(names) or 'none'}" for p in missing]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name.lower(), pattern.lower())
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +115,16 @@ def chosen(
     Raises:
         CaseError: the labels are so many and so scattered that they seem to be none.
     """
-    found = [int(number) for number in np.unique(labels) if number]
+    found = [int(number) for number in np.flatnonzero(np.bincount(labels.reshape(-1))) if number]
     if options.max_objects is None:
         check_crowd(labels, len(found), path)
     elif len(found) > options.max_objects:
         raise CaseError(path, f"holds {len(found)} labels; --max-objects says {options.max_objects} at most")
-    unwanted = [number for number in found if not options.wants(names.get(number, str(number)))]
+    called = {number: names.get(number, str(number)) for number in found}
+    unwanted = [number for number, name in called.items() if not options.wants(name)]
     if unwanted:
         labels[np.isin(labels, unwanted)] = 0
-    return Objects(labels, names)
+    return Objects(labels, names, tuple(options.unmatched(called.values())))
 
 
 def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Objects:

@@ -118,12 +118,13 @@ class NiftiHeader:
         return np.column_stack([turn * steps, place])
 
 
-def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray | None]:
+def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray | None, list[str]]:
     """Read a file to its end, and compare checksum and length with what it states.
 
     Returns:
         The header; None if the file is no NIfTI.
         Flat array of the stored values, where some are NaN or infinite; None otherwise.
+        What the header contradicts, one line each.
 
     Raises:
         CaseError: the file ends too early, or its compressed data are damaged.
@@ -146,9 +147,9 @@ def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray
     except OSError as error:
         raise CaseError(path, f"cannot be read ({error.strerror or error})") from error
     if header is None:
-        return None, None
-    _check_length(path, header, length)
-    return header, _unfinished(header, b"".join(parts)) if keep else None
+        return None, None, []
+    notes = [*header.problems(), *_check_length(path, header, length)]
+    return header, _unfinished(header, b"".join(parts)) if keep else None, notes
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -157,9 +158,9 @@ def _opened(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _check_length(path: Path, header: NiftiHeader, length: int) -> None:
+def _check_length(path: Path, header: NiftiHeader, length: int) -> list[str]:
     if header.kind not in _BYTES:
-        return
+        return []
     expected = header.offset + int(np.prod(header.dims, dtype=object)) * _BYTES[header.kind]
     if length < expected:
         raise CaseError(
@@ -167,6 +168,9 @@ def _check_length(path: Path, header: NiftiHeader, length: int) -> None:
             f"holds {length:,} bytes, its header promises {expected:,}: the file is cut off; "
             "copy or download it again",
         )
+    if length > expected:
+        return [f"the file holds {length - expected:,} bytes more than its header promises"]
+    return []
 
 
 def _unfinished(header: NiftiHeader, data: bytes) -> np.ndarray | None:

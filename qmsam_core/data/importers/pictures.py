@@ -83,7 +83,7 @@ def series_image(
     headers = folder.image_series(drawn)
     frame = str(headers[0].get("FrameOfReferenceUID", ""))
     image = read_series(headers, folder.path)
-    picture = _picture(image, folder.path, "dicom", folder.notes(), modality, options)
+    picture = _picture(image, folder.path, "dicom", folder.notes(headers), modality, options)
     return replace(picture, frame=frame, rounding=rounding(headers))
 
 

@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LOSSY_VALUES = 256  # a mask with more distinct colours is taken for a photograph
 
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are reported on one line here
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {2: (1, -2), 3: (-1, -2), 4: (-1, 2), 5: (2, 1), 6: (2, -1), 7: (-2, -1), 8: (-2, 1)}
 """EXIF orientation -> axes of the upright image in the stored one, as in `Source.axes`."""
@@ -91,6 +92,8 @@ def read_mask(path: str | os.PathLike, options: LabelOptions) -> Objects:
     pixels = stored_indices(path)
     if pixels is None:
         pixels = _decoded(path)
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and np.ptp(pixels[..., :3]) == 0 < np.ptp(pixels[..., 3]):
+        raise CaseError(path, "draws its objects in transparency, in one colour; save it in grey")
     upright = Source(os.fspath(path), "image", pixels.shape[:2], upright_axes(path))
     pixels = upright.to_case(pixels)
     if pixels.ndim == 3 and (options.threshold is not None or (pixels[..., :3] == pixels[..., :1]).all()):

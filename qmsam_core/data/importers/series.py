@@ -80,11 +80,24 @@ class DicomFolder:
         self.others = [path for path in self.others if path not in broken]
         self.damaged += [CaseError(path, f"is no readable DICOM file ({_bytes(path)})") for path in broken]
 
-    def notes(self) -> list[str]:
-        """Name the files in the folder that are neither images nor masks."""
-        if not self.others:
-            return []
-        return [f"{len(self.others)} files are no DICOM images: {listed([p.name for p in self.others])}"]
+    def notes(self, chosen: list[pydicom.Dataset]) -> list[str]:
+        """Name what is not part of the series `chosen`: other series, and files that are no DICOM images."""
+        found = [
+            f"series {kind} is not imported"
+            for uid, kind in self._kinds().items()
+            if self.series[uid] is not chosen
+        ]
+        if self.others:
+            names = listed([path.name for path in self.others])
+            found.append(f"{len(self.others)} files are no DICOM images: {names}")
+        return found
+
+    def _kinds(self) -> dict[str, str]:
+        """Modality, description and number of files of each series."""
+        return {
+            uid: f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files"
+            for uid, h in self.series.items()
+        }
 
     @staticmethod
     def read_mask(path: Path) -> pydicom.Dataset | None:
@@ -128,10 +141,7 @@ class DicomFolder:
             wanted = _referenced_series(mask)
             chosen = {uid: headers for uid, headers in self.series.items() if uid in wanted}
         if len(chosen) != 1:
-            kinds = "; ".join(
-                f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files"
-                for uid, h in self.series.items()
-            )
+            kinds = "; ".join(self._kinds().values())
             raise CaseError(
                 self.path,
                 f"mixes {len(self.series)} image series ({kinds}); "
