@@ -17,14 +17,15 @@ from hospital_data import cube_labels, cube_values, image_of, write_image, write
 from PIL import Image
 from small_data import rectangle_case
 
-from qmsam_core.data import CaseError, read_segmentation
+from qmsam_core.data import Case, CaseError, read_segmentation, write_segmentation
 from qmsam_core.data.importers.__main__ import main as import_command
-from qmsam_core.deploy import Predictor, predict
+from qmsam_core.deploy import Predictor, batch, predict
 from qmsam_core.deploy.batch import OutputError, name_of, predict_folder
 from qmsam_core.deploy.inputs import Input, find_inputs
 from qmsam_core.deploy.mask_pairs import masks_of
 from qmsam_core.deploy.predict import main as predict_command
-from qmsam_core.deploy.reservations import FOLDER, STALE_SECONDS, Reservations, started_at
+from qmsam_core.deploy.reading import Reading
+from qmsam_core.deploy.reservations import FOLDER, STALE_SECONDS, UNWRITTEN_SECONDS, Reservations, started_at
 from qmsam_core.evaluate.__main__ import main as evaluate_command
 
 LABELS, VALUES = cube_labels(), cube_values()
@@ -436,7 +437,7 @@ def test_a_half_written_reservation_counts_until_it_is_old(tmp_path):
         path = reserved._path("a")
         path.write_text("")
         assert not reserved.take("a") and reserved.holder("a") is None
-        long_ago = time.time() - STALE_SECONDS - 60
+        long_ago = time.time() - UNWRITTEN_SECONDS - 60
         os.utime(path, (long_ago, long_ago))
         assert reserved.take("a")
 
@@ -451,6 +452,47 @@ def test_what_a_process_finished_before_it_was_killed_is_not_done_again(tmp_path
     assert [row["status"] for row in rows] == ["kept", "kept", "done"] and engine.encoded == 1
     assert len(pd.read_csv(tmp_path / "out" / "timing.csv")) == 3
     assert len(pd.read_csv(tmp_path / "out" / "objects.csv")) == 6
+
+
+def test_processes_that_wait_for_each_other_take_in_what_the_other_finished(tmp_path, monkeypatch):
+    paths = small_folder(tmp_path)
+    monkeypatch.setattr(batch, "WAIT_SECONDS", 0.01)
+    lines, first = [], []
+
+    def finish_elsewhere(line):
+        lines.append(line)
+        with Reservations(tmp_path / "out") as other:  # the holder finishes, and saves nothing
+            monkeypatch.setattr(Reservations, "take", take)
+            one = Input.case(paths[1])
+            record = {
+                "predictor": settings(tmp_path),
+                "origin": Reading().origin(one),
+                "row": {},
+                "objects": [],
+            }
+            record["row"] = {"case": one.name, "status": "done"}
+            predict_one(tmp_path, paths[1])
+            other.finish(one.name, record)
+
+    def settings(root):
+        return json.loads((root / "out" / "predictor.json").read_text())["predictor"]
+
+    def predict_one(root, path):
+        segs = Predictor(BoxEngine()).segment(Case.load(path))
+        write_segmentation(root / "out" / path.name, segs)
+
+    take = Reservations.take
+
+    def held(self, name, *rest):
+        if name == paths[1].name:
+            first.append(name)
+            return False
+        return take(self, name, *rest)
+
+    monkeypatch.setattr(Reservations, "take", held)
+    rows = predict_folder(Predictor(BoxEngine()), paths, tmp_path / "out", finish_elsewhere)
+    assert [row["status"] for row in rows] == ["done", "done elsewhere", "done"] and first
+    assert lines[0].startswith("waiting for 1 cases of other processes")
 
 
 def test_a_process_with_other_settings_does_not_mix_its_masks_in(tmp_path):

@@ -171,6 +171,7 @@ class _Batch:
                     self.log(f"waiting for {len(inputs)} cases of other processes, the first of {holder}")
                     waited = True
                 time.sleep(WAIT_SECONDS)
+                self.records.save()  # what others finished lies there until someone takes it in
 
     def _once(self, inputs: list[Input | CaseError], taken: dict[Path, str]) -> list[Input | CaseError]:
         """Settle what can be. Returns the inputs that other processes hold."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data.archive import CaseError
 from ..data.importers.assemble import Masks
 from ..data.importers.grids import VOLUME_SUFFIXES
-from ..data.importers.pairing import find_pairs, stem
+from ..data.importers.pairing import find_pairs, mask_of_series
 from ..data.importers.planar import IMAGE_SUFFIXES
 from .inputs import Input
 
@@ -45,7 +45,7 @@ def masks_of(
             _pair(own, root, masks, suffixes, kept, found, errors)
     for one in inputs:
         if one.kind == "dicom":
-            _find(one, lambda name: series_mask(name, masks), found, errors)
+            _find(one, lambda name: mask_of_series(name, masks), found, errors)
             kept.append(one)
         elif one.kind == "npz":
             kept.append(one)  # it has its own boxes
@@ -69,25 +69,3 @@ def _find(one: Input, finder: Callable, found: dict, errors: list[CaseError]) ->
         errors.append(CaseError(one.path, error.message))
         return
     found[one.name] = mask
-
-
-def series_mask(name: str, masks: Path) -> Path:
-    """Find the mask of a series' folder: `name.<ending>`, or folder `name` of one mask or one an object.
-
-    Raises:
-        CaseError: there is none, or several.
-    """
-    fitting = [
-        path
-        for path in sorted(masks.iterdir())
-        if path.name == name or (stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name) == name
-    ]
-    if len(fitting) != 1:
-        raise CaseError(
-            masks / name,
-            f"{len(fitting) or 'no'} masks for case {name!r} in {masks}; "
-            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
-        )
-    inside = sorted(p for p in fitting[0].iterdir() if p.is_file()) if fitting[0].is_dir() else []
-    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
-    return inside[0] if dicom else fitting[0]

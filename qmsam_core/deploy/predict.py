@@ -23,7 +23,6 @@ Exit code: 0 everything done, 1 some failed or was no case (each is named), 2 no
 """
 
 import argparse
-import os
 import sys
 import warnings
 from collections import Counter
@@ -31,22 +30,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.archive import CaseError
-from ..data.importers.intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, parse_window
-from ..data.importers.options import ImportOptions
-from ..data.importers.planes import ACQUIRED, ORDERS
-from ..data.phantoms import MODALITIES
-from ..data.transforms import ORDERS as INPUT_ORDERS
 from .batch import predict_folder
-from .box_table import read_box_table, rows_by_input
-from .engines import ENGINES, open_engine
+from .engines import open_engine
 from .exported import FROM_NOISE, ExportError, read_export
-from .inputs import Input, find_inputs
-from .mask_pairs import masks_of
-from .memory import memory_size, resident_bytes
+from .memory import resident_bytes
+from .predict_arguments import arguments_parser, check_options, gather
 from .predictor import Predictor
-from .reading import Reading
-from .records import MADE, OBJECTS, TIMING
+from .records import OBJECTS, TIMING
+from .reservations import Reservations
 
 __all__ = ["main", "predict_folder"]
 
@@ -81,135 +72,6 @@ class Progress:
             self._bar.close()
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Return the command line's parser; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.deploy.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    option = parser.add_argument
-    option("-i", "--input", required=True, type=Path, help="file, or folder that is searched in depth")
-    option(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        help=f"folder for the masks, {OBJECTS}, {TIMING}, and {MADE}, what made them",
-    )
-    _add_image_options(option)
-    _add_mask_options(option)
-    _add_engine_options(option)
-    return parser
-
-
-def _add_image_options(option) -> None:
-    option(
-        "--boxes",
-        type=Path,
-        metavar="TABLE",
-        help="CSV or JSON, one row a box: file, name, x_min y_min z_min x_max y_max z_max (ends included) "
-        "or x y z width height depth; frame voxel (default), LPS or RAS; first 0 (default) or 1",
-    )
-    option(
-        "--boxes-from",
-        type=Path,
-        metavar="MASKS",
-        help="mask of the input, or folder of masks named like the inputs: boxes are tight around objects",
-    )
-    option("--modality", help="of files that do not tell it (NIfTI, NRRD, MetaImage): CT, MR, PET, ...")
-    names = ", ".join(WINDOWS)
-    option(
-        "--window",
-        type=_window,
-        default=WINDOWS[DEFAULT_WINDOW],
-        help=f"CT window in HU: LEVEL,WIDTH or one of {names} (default: {DEFAULT_WINDOW})",
-    )
-    option(
-        "--percentiles",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        default=DEFAULT_PERCENTILES,
-        help="what becomes black and white in images that are neither CT nor 8-bit (default: 0.5 99.5)",
-    )
-    option(
-        "--plane",
-        choices=(ACQUIRED, *ORDERS),
-        default=ACQUIRED,
-        help="cut volumes into slices along this plane (default: the acquired one)",
-    )
-
-
-def _add_mask_options(option) -> None:
-    option(
-        "--one-mask-an-object",
-        action="store_true",
-        help="write a folder of binary masks for each input, whole where they overlap (DICOM: one SEG)",
-    )
-    option(
-        "--to-source",
-        action="store_true",
-        help="write the masks of imported npz cases in the format and on the grid they came from",
-    )
-    option(
-        "--shard",
-        type=_shard,
-        metavar="K/N",
-        help="do only part K of N, from 1: each input belongs to one part, by its name",
-    )
-
-
-def _add_engine_options(option) -> None:
-    option(
-        "--model",
-        type=Path,
-        help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
-    )
-    option("--engine", default="openvino", choices=ENGINES)
-    option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
-    option(
-        "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
-    )
-    option(
-        "--memory-limit",
-        "--memory-limit-mb",
-        type=memory_size,
-        metavar="SIZE",
-        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): "
-        "fewer boxes are decoded at once to stay within it",
-    )
-    option(
-        "--order",
-        default=INPUT_ORDERS[0],
-        choices=INPUT_ORDERS,
-        help="padding before normalising, as the paper, or after it, as the challenge's baseline",
-    )
-    option(
-        "--propagate",
-        action="store_true",
-        help="in volumes take each box from the mask on the neighbouring slice, "
-        "as the challenge's baseline does",
-    )
-
-
-def _window(text: str) -> tuple[float, float]:
-    try:
-        return parse_window(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        number, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N such as 3/16, K from 1 to N")
-    return number, count
-
-
 def refuse_noise(folder: Path) -> None:
     """Raise `ExportError` if an export was made for its speed only, with scales that fit no image."""
     if FROM_NOISE in read_export(folder)["origin"]:
@@ -232,7 +94,8 @@ def shipped_model() -> Path:
     path = checkpoint_path(SHIPPED)
     model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
     folder = path.parents[1] / "exported" / path.stem
-    facts = export_if_stale(model, folder, origin)
+    with Reservations(folder.parent) as reserved, reserved.alone(folder.name):  # processes start together
+        facts = export_if_stale(model, folder, origin)
     made = "; ".join(f"{key} {value}" for key, value in facts_of(path).items() if key != "data")
     print(
         f"model: {facts['model']} in int8, recipe {facts['recipe']}, from {facts['origin']}"
@@ -240,55 +103,6 @@ def shipped_model() -> Path:
         file=sys.stderr,
     )
     return folder
-
-
-def check_options(options: argparse.Namespace) -> None:
-    """Raise `ValueError` if options cannot be used, with what was expected."""
-    for name in ("threads", "decode_block"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
-    low, high = options.percentiles
-    if not 0 <= low < high <= 100:
-        raise ValueError(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
-    if options.boxes and options.boxes_from:
-        raise ValueError("--boxes and --boxes-from: expected one of the two")
-    if options.output.resolve() == options.input.resolve():
-        raise ValueError(
-            f"{options.output}: is the input folder; give another with -o, or the cases would be replaced"
-        )
-
-
-def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Reading]:
-    """Find what to segment, in this shard, and how to read it.
-
-    Returns:
-        Inputs with the errors among them: files that are no case, rows and masks that fit none.
-
-    Raises:
-        ValueError: nothing can start. The message names the file.
-    """
-    given = [path for path in (options.boxes, options.boxes_from) if path]
-    inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
-    without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
-    found = find_inputs(options.input, without)
-    inputs = [one for one in found if isinstance(one, Input)]
-    if not inputs:
-        raise CaseError(options.input, "nothing to segment; expected npz, NIfTI, NRRD, DICOM or image files")
-    rows, masks, errors = {}, {}, []
-    if options.boxes:
-        rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
-    if options.boxes_from:
-        inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
-    left = [one for one in found if isinstance(one, CaseError)] + errors
-    if options.shard:
-        inputs = [one for one in inputs if one.in_shard(options.shard)]
-        # one part names what belongs to none
-        left = left if options.shard[0] == 1 else []
-    how = ImportOptions(options.window, tuple(options.percentiles), plane=options.plane)
-    modality = options.modality and next(
-        (name for name in MODALITIES if name.lower() == options.modality.lower()), options.modality
-    )
-    return [*inputs, *left], Reading(modality, how, rows, masks, options.to_source)
 
 
 def opened_predictor(options: argparse.Namespace) -> Predictor:
@@ -313,7 +127,7 @@ def opened_predictor(options: argparse.Namespace) -> Predictor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; see the module's docstring. Returns the exit code."""
-    options = command_line().parse_args(arguments)
+    options = arguments_parser(__doc__).parse_args(arguments)
     # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
     warnings.filterwarnings("ignore", module="pydicom")
     progress = None

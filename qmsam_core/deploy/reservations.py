@@ -26,6 +26,8 @@ FOLDER = ".reserved"
 RENEW_SECONDS = 60.0
 STALE_SECONDS = 900.0
 """A reservation of another machine that was not renewed for so long counts as given up."""
+UNWRITTEN_SECONDS = 30.0
+"""A file that is still empty after this was left by a process that died while it wrote it."""
 
 
 class Reservations:
@@ -130,12 +132,12 @@ class Reservations:
         if not self._free(path, found, done):
             return False
         guard = path.with_suffix(".guard")
-        if _age(guard) > STALE_SECONDS:
+        if _age(guard) > UNWRITTEN_SECONDS:
             guard.unlink(missing_ok=True)
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return False  # another process takes it over at this moment
+        except (FileExistsError, FileNotFoundError):
+            return False  # another process takes it over at this moment, or has finished everything
         try:
             now = _content(path)
             if now != found or not path.exists():
@@ -153,6 +155,8 @@ class Reservations:
         return self._given_up(path, content)
 
     def _given_up(self, path: Path, content: dict) -> bool:
+        if not content:
+            return _age(path) > UNWRITTEN_SECONDS
         if content.get("host") == self._me["host"]:
             return not self._is_me(content) and started_at(content["pid"]) != content["started"]
         return _age(path) > STALE_SECONDS

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from qmsam_core.data.archive import CaseError
 
-from .arguments import arguments_parser
+from .arguments import arguments_parser, import_options
 from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
 from .grids import VOLUME_SUFFIXES, is_flat
-from .labels import LabelOptions
 from .notes import listed
 from .options import ImportOptions
-from .pairing import Pair, find_pairs, stem
+from .pairing import Pair, find_pairs, mask_of_series, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder, holds_dicom, modality_of
 
@@ -111,7 +110,7 @@ def _unclaimed(root: Path, cases: list[Path], masks: Path | None) -> Iterator[Ca
 
 def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, single: bool) -> Job:
     found = DicomFolder.scan(folder)
-    mask = options.masks if single or options.masks is None else _mask_of(folder.name, options.masks)
+    mask = options.masks if single or options.masks is None else mask_of_series(folder.name, options.masks)
     drawn = (
         (DicomFolder.read_mask(mask) if mask.is_file() else None)
         if mask
@@ -127,24 +126,6 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
     return Job(
         folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)
     )
-
-
-def _mask_of(name: str, masks: Path) -> Path:
-    """Find the mask of a case: `name.<ending>`, or folder `name` of one DICOM mask or a volume per object."""
-    files = [
-        p
-        for p in sorted(masks.iterdir())
-        if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name
-    ]
-    if len(files) != 1:
-        raise CaseError(
-            masks / name,
-            f"{len(files) or 'no'} masks for case {name!r}; "
-            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
-        )
-    inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
-    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
-    return inside[0] if dicom else files[0]
 
 
 def _pairs(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Pair | CaseError]:
@@ -176,19 +157,10 @@ def _check_exists(path: Path | None) -> None:
 
 
 def _import_options(options: argparse.Namespace) -> ImportOptions:
-    low, high = options.percentiles
-    if not 0 <= low < high <= 100:
-        raise _Unusable(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
-    labels = LabelOptions(
-        tuple(options.objects),
-        options.threshold,
-        options.instances,
-        options.min_size,
-        options.max_objects,
-        options.image_geometry,
-        options.interpolate,
-    )
-    return ImportOptions(options.window, (low, high), labels, options.windowed, options.plane)
+    try:
+        return import_options(options)
+    except ValueError as error:
+        raise _Unusable(str(error)) from error
 
 
 if __name__ == "__main__":

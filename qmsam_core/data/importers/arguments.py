@@ -10,6 +10,8 @@ from qmsam_core.data.phantoms import MODALITIES
 
 from . import pairing
 from .intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, parse_window
+from .labels import LabelOptions
+from .options import ImportOptions
 from .planes import ACQUIRED, ORDERS
 
 
@@ -37,10 +39,10 @@ def arguments_parser() -> argparse.ArgumentParser:
     _add_series(dicom)
     for kind in (nifti, dicom, images):
         _add_output(kind)
-        _add_labels(kind)
-        _add_grey(kind)
-    _add_volumes(nifti)
-    _add_volumes(dicom)
+        add_labels(kind)
+        add_grey(kind)
+    add_volumes(nifti)
+    add_volumes(dicom)
     nifti.set_defaults(interpolate=False)
     images.set_defaults(interpolate=False, window=WINDOWS[DEFAULT_WINDOW], plane=ACQUIRED, windowed=False)
     return parser
@@ -51,7 +53,7 @@ def _add_pairs(kind: argparse.ArgumentParser, what: str) -> None:
     masks = "its mask, folder of one binary mask an object, or folder of masks named like the images"
     kind.add_argument("masks", type=Path, help=masks)
     modality = f"one of {', '.join(MODALITIES)}, or another folder name"
-    kind.add_argument("--modality", required=True, type=_folder_name, help=modality)
+    kind.add_argument("--modality", required=True, type=folder_name, help=modality)
     contrast = (
         "of several images with one mask (x_t1, x_t2; x_0000, x_0001) take the one that ends in WORD; "
         "'all' makes a case of each"
@@ -64,9 +66,14 @@ def _add_series(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("images", type=Path, help=images)
     masks = "SEG, RTSTRUCT or NIfTI mask, or folder of masks named like the cases' folders"
     kind.add_argument("masks", type=Path, nargs="?", help=masks)
-    kind.add_argument("--modality", type=_folder_name, help="default: as the series says")
+    kind.add_argument("--modality", type=folder_name, help="default: as the series says")
     single = "take the folder with all its sub-folders as one case"
     kind.add_argument("--one-case", action="store_true", help=single)
+    add_interpolate(kind)
+
+
+def add_interpolate(kind: argparse._ActionsContainer) -> None:
+    """Add the argument of RTSTRUCT contours."""
     interpolate = "fill slices between two contours of an RTSTRUCT structure that have none themselves"
     kind.add_argument("--interpolate", action="store_true", help=interpolate)
 
@@ -74,13 +81,14 @@ def _add_series(kind: argparse.ArgumentParser) -> None:
 def _add_output(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--out", type=Path, required=True, help="data folder to write to")
     dataset = "name of the data set's folder (default: %(default)s)"
-    kind.add_argument("--dataset", type=_folder_name, default="Imported", help=dataset)
+    kind.add_argument("--dataset", type=folder_name, default="Imported", help=dataset)
     kind.add_argument("--name", help="name of a single case (default: the file's or folder's)")
     overwrite = "make existing cases again (else they are kept)"
     kind.add_argument("--overwrite", action="store_true", help=overwrite)
 
 
-def _add_labels(kind: argparse.ArgumentParser) -> None:
+def add_labels(kind: argparse._ActionsContainer) -> None:
+    """Add the arguments that say how masks become labels."""
     objects = "keep these names (SEG, RTSTRUCT, folder of masks, colours) or label ids; * and ? allowed"
     kind.add_argument("--objects", nargs="+", default=(), metavar="PATTERN", help=objects)
     threshold = "make masks binary: object where value > THRESHOLD (probability maps, JPEG masks)"
@@ -95,7 +103,8 @@ def _add_labels(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--image-geometry", action="store_true", help=geometry)
 
 
-def _add_grey(kind: argparse.ArgumentParser) -> None:
+def add_grey(kind: argparse._ActionsContainer) -> None:
+    """Add the argument of values that are neither CT nor 8-bit."""
     percentiles = (
         "what becomes 0 and 255 in images that are neither CT nor 8-bit "
         "(default: 0.5 99.5, of non-zero values)"
@@ -110,7 +119,8 @@ def _add_grey(kind: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_volumes(kind: argparse.ArgumentParser) -> None:
+def add_volumes(kind: argparse._ActionsContainer) -> None:
+    """Add the arguments of volumes: window and plane."""
     names = ", ".join(f"{name} {level:g}/{width:g}" for name, (level, width) in WINDOWS.items())
     window = (
         f"CT window in HU: LEVEL,WIDTH (as --window=-600,1500) or one of {names} (default: {DEFAULT_WINDOW})"
@@ -125,6 +135,27 @@ def _add_volumes(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--plane", choices=(ACQUIRED, *ORDERS), default=ACQUIRED, help=plane)
 
 
+def import_options(options: argparse.Namespace) -> ImportOptions:
+    """Collect what the arguments of grey values, volumes and labels say.
+
+    Raises:
+        ValueError: the percentiles are in no order.
+    """
+    low, high = options.percentiles
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
+    labels = LabelOptions(
+        tuple(options.objects),
+        options.threshold,
+        options.instances,
+        options.min_size,
+        options.max_objects,
+        options.image_geometry,
+        options.interpolate,
+    )
+    return ImportOptions(options.window, (low, high), labels, options.windowed, options.plane)
+
+
 def _window(text: str) -> tuple[float, float]:
     try:
         return parse_window(text)
@@ -132,7 +163,7 @@ def _window(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _folder_name(text: str) -> str:
+def folder_name(text: str) -> str:
     """Check that `text` is a plain folder name. A modality of the study gets its usual spelling."""
     if not re.fullmatch(r"[\w-][\w. -]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no plain folder name (letters, digits, '-', '_', '.')")
