@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.valuerep import format_number_as_ds
 
 from qmsam_core.data.archive import CaseError
 
@@ -40,7 +42,10 @@ def segments(
         CaseError: the file is no SEG, or has another coordinate system or another grid than the series.
     """
     try:
-        file = hd.seg.segread(path)
+        data = pydicom.dcmread(path)
+        if rounding:
+            _snap(data, image, rounding)
+        file = hd.seg.Segmentation.from_dataset(data, copy=False)
     except Exception as error:  # a damaged or foreign file can raise anything inside highdicom
         raise CaseError(path, f"is no readable DICOM SEG file ({_line(error)})") from error
     found = str(file.get("FrameOfReferenceUID", ""))
@@ -54,17 +59,24 @@ def segments(
     for number in file.segment_numbers:
         name = str(file.get_segment_description(number).SegmentLabel)
         if wanted(name):
-            yield name, _on_grid(file, number, grid, name, path, rounding)
+            yield name, _on_grid(file, number, grid, name, path)
 
 
-def _on_grid(
-    file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path, rounding: float
-) -> np.ndarray:
-    tolerance = max(_GRID_TOLERANCE, rounding)
-    loose = {"atol": rounding, "perpendicular_tol": None} if rounding else {}
+def _snap(data: pydicom.Dataset, image: sitk.Image, rounding: float) -> None:
+    """Move the frames, in place, to the slices of the series that they are off by rounding alone."""
+    for frame in data.get("PerFrameFunctionalGroupsSequence", []):
+        for plane in frame.get("PlanePositionSequence", []):
+            place = [float(v) for v in plane.ImagePositionPatient]
+            nearest = np.rint(image.TransformPhysicalPointToContinuousIndex(place))
+            exact = image.TransformContinuousIndexToPhysicalPoint(nearest.tolist())
+            if np.linalg.norm(np.subtract(exact, place)) <= rounding * np.sqrt(3):
+                plane.ImagePositionPatient = [format_number_as_ds(v) for v in exact]
+
+
+def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> np.ndarray:
     try:
-        volume = file.get_volume(segment_numbers=[number], **loose).squeeze_channel()
-        matched = volume.match_geometry(grid, tol=tolerance)
+        volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
+        matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
     except Exception as error:
         raise CaseError(
             path,
