@@ -121,6 +121,7 @@ def test_busi_becomes_a_case_of_two_objects(tmp_path):
     for name, mask in zip(("", "_mask", "_mask_1"), (masks[0], *masks)):
         Image.fromarray(mask).save(tmp_path / f"benign (4){name}.png")
     case = imported(tmp_path, "images", tmp_path, tmp_path, "--modality", "US")["2DBox_US_benign_4"]
+    assert case.names == ("mask", "mask_1")
     np.testing.assert_array_equal(case.labels, (masks[0] > 0) + 2 * (masks[1] > 0))
 
 

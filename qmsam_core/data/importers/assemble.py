@@ -113,6 +113,7 @@ def _one_or_many(
     if isinstance(mask, Path) and not mask.is_dir():
         return read(mask, options)
     found = masks_in(mask, suffixes) if isinstance(mask, Path) else named_masks(mask, suffixes)
+    found = [(_object_name(name, picture), path) for name, path in found]
     single, notes = replace(options, objects=()), []
 
     def binary() -> Iterator[tuple[str, np.ndarray]]:
@@ -125,6 +126,13 @@ def _one_or_many(
     stack = stacked(binary(), picture.shape)
     missing = options.unmatched(name for name, _ in found)
     return replace(stack, notes=(*notes, *missing, *stack.notes))
+
+
+def _object_name(mask: str, picture: Picture) -> str:
+    """Name of the object in a mask file: the file's name, without that of the image in front of it."""
+    image = Path(picture.source.path)
+    rest = mask.removeprefix(stem(image, (*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) or image.name)
+    return rest.strip(" _.-") or mask
 
 
 def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
