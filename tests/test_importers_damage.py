@@ -15,7 +15,9 @@ from hospital_data import (
     error_of,
     image_of,
     imported,
+    rectangle,
     write_image,
+    write_rtstruct,
     write_seg,
     write_series,
 )
@@ -227,7 +229,10 @@ def test_positions_rounded_to_the_digits_written_are_accepted(tmp_path, digits, 
     turned = sitk.GetArrayFromImage(sitk.DICOMOrient(labels, order))
     write_seg(tmp_path / "seg.dcm", series, {"cube": turned == 1, "rod": turned == 2})
     sitk.WriteImage(labels, str(tmp_path / "m.nii.gz"))
-    for mask in ("seg.dcm", "m.nii.gz"):
+    box = [rectangle(image, z, (3.6, 9.4), (2.7, 7.4)) for z in (2, 3)]
+    rod = [rectangle(image, z, (14.5, 17.5), (11.5, 13.5)) for z in range(6)]
+    write_rtstruct(tmp_path / "rs.dcm", {"cube": box, "rod": rod})
+    for mask in ("seg.dcm", "m.nii.gz") if order == "PIR" else ("seg.dcm", "m.nii.gz", "rs.dcm"):
         arguments = ["dicom", tmp_path / "p", tmp_path / mask, "--plane", "axial", "--overwrite"]
         case = imported(tmp_path, *arguments)["3DBox_CT_p"]
         np.testing.assert_array_equal(case.labels, LABELS)
@@ -281,3 +286,30 @@ def test_dicom_masks_without_case_are_named(tmp_path, capsys):
     said = capsys.readouterr()
     assert "p2.nii.gz: belongs to no case" in said.err and "notes.txt" in said.out
     assert pydicom.dcmread(next((tmp_path / "scans/p1").iterdir())).Modality == "CT"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.nii.gz", b"", "holds 0 bytes, less than a NIfTI header"),
+        ("a.nii", b"no header", "less than a NIfTI header"),
+        ("a.mha", b"", "is empty (0 bytes)"),
+        ("a.nrrd", b"", "is empty (0 bytes)"),
+        ("a.mhd", b"NDims = 3\nElementDataFile = a.raw\n", "has its voxels in a.raw, which is not there"),
+    ],
+)
+def test_files_that_hold_nothing_say_so(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CaseError) as caught:
+        read_volume(tmp_path / name)
+    assert message in str(caught.value)
+
+
+def test_endings_that_say_the_wrong_thing(tmp_path):
+    path = write(tmp_path / "a.nii", VALUES)
+    (tmp_path / "plain.nii.gz").write_bytes(path.read_bytes())
+    image, notes = read_volume(tmp_path / "plain.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), VALUES)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(CaseError, match="holds compressed data; name it .nii.gz"):
+        read_volume(path)

@@ -175,7 +175,9 @@ def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptio
         if drawn.Modality == "SEG":
             yield from segments.segments(path, picture.grid, picture.frame, wanted, picture.rounding)
             return
-        for one in contours.structures(path, picture.grid, picture.frame, wanted, options.interpolate):
+        for one in contours.structures(
+            path, picture.grid, picture.frame, wanted, options.interpolate, picture.rounding
+        ):
             notes.extend(one.notes)
             if one.mask is not None and one.mask.any():
                 yield one.name, one.mask

@@ -30,6 +30,9 @@ from .regions import Region, between, combined, without_twins
 PLANE_TOLERANCE = 0.25
 """Largest distance of a contour from its slice's middle, in slices. Beyond, it belongs to another series."""
 
+MOST_TOLERANCE = 0.45
+"""The same where the positions of the series are rounded coarsely."""
+
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -48,6 +51,7 @@ def structures(
     frame_of_reference: str = "",
     wanted=lambda name: True,
     interpolate: bool = False,
+    rounding: float = 0.0,
 ) -> Iterator[Structure]:
     """Yield each wanted structure, in the file's order.
 
@@ -57,18 +61,20 @@ def structures(
         frame_of_reference: UID of the series' coordinate system. "" skips the check.
         wanted: selects structures by name.
         interpolate: fill slices without a contour between two that have one.
+        rounding: mm by which the series' positions may be rounded.
 
     Raises:
         CaseError: no RTSTRUCT, or another coordinate system.
     """
     data = _read(path)
     _check_frame(path, data, frame_of_reference)
+    tolerance = min(max(PLANE_TOLERANCE, rounding / image.GetSpacing()[2]), MOST_TOLERANCE)
     for name, contours in _structures(data):
         if not wanted(name):
             continue
         areas = [c for c in contours if c.get("ContourGeometricType") in _AREAS and c.get("ContourData")]
         if areas:
-            yield _rasterised(areas, image, name, interpolate)
+            yield _rasterised(areas, image, name, interpolate, tolerance)
         else:
             kinds = sorted({str(c.get("ContourGeometricType", "none")) for c in contours})
             drawn = f"{len(contours)} contours of type {listed(kinds)}" if contours else "no contour"
@@ -117,13 +123,15 @@ def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
     return np.linalg.solve(axes, (points - image.GetOrigin()).T).T
 
 
-def _rasterised(areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool) -> Structure:
+def _rasterised(
+    areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool, tolerance: float
+) -> Structure:
     width, height, depth = image.GetSize()
     slices: dict[int, list[Region]] = {}
     for contour in areas:
         points = _in_voxels(image, np.asarray(contour.ContourData, dtype=float).reshape(-1, 3))
         z = round(float(np.mean(points[:, 2])))
-        if problem := _misplaced(points, z, depth):
+        if problem := _misplaced(points, z, depth, tolerance):
             advice = "give --objects to choose others, or the series it was drawn on"
             return Structure(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
         plane = np.zeros((height, width), dtype=bool)
@@ -144,10 +152,10 @@ def _rasterised(areas: list[pydicom.Dataset], image: sitk.Image, name: str, inte
     return Structure(name, mask, tuple(notes))
 
 
-def _misplaced(points: np.ndarray, z: int, depth: int) -> str:
+def _misplaced(points: np.ndarray, z: int, depth: int, tolerance: float) -> str:
     """Say why a contour does not fit the series. "" if it does."""
     off = float(np.abs(points[:, 2] - z).max())
-    if off > PLANE_TOLERANCE:
+    if off > tolerance:
         return (
             f"has a contour {off:.2f} slices off the middle of slice {z}, "
             "so it was drawn on another series and is left out"
