@@ -117,6 +117,38 @@ def test_a_mask_with_a_soft_edge_is_one_object(tmp_path, capsys):
     assert has_soft_edge(np.repeat(soft[None], 3, axis=0).astype(np.int32))
 
 
+@pytest.mark.parametrize("sigma", [0.6, 1, 2])
+@pytest.mark.parametrize("colour", [None, (255, 0, 0), (90, 200, 0)])
+def test_a_blurred_mask_is_one_object(tmp_path, sigma, colour):
+    mask = np.zeros((80, 100), np.uint8)
+    mask[15:60, 20:85] = 255
+    soft = cv2.GaussianBlur(mask, (0, 0), sigma)
+    if colour is not None:
+        soft = np.rint(soft[..., None] * (np.array(colour) / 255)).astype(np.uint8)
+    Image.fromarray(soft).save(tmp_path / "m.png")
+    found = read(tmp_path / "m.png")
+    assert (found.labels > 0).sum() == pytest.approx(45 * 65, rel=0.02) and len(np.unique(found.labels)) == 2
+    assert list(found.names.values()) == (
+        [] if colour is None else ["ff0000" if colour[0] > 200 else "5ac800"]
+    )
+    assert "soft edge" in found.notes[0]
+
+
+def test_blended_colours_and_grey_ramps_are_asked_about(tmp_path):
+    two = np.zeros((80, 100, 3), np.uint8)
+    two[10:30, 10:50, 0], two[40:70, 30:90, 1] = 255, 255
+    Image.fromarray(cv2.GaussianBlur(two, (5, 5), 1)).save(tmp_path / "m.png")
+    with pytest.raises(CaseError, match="2 colours with edges that blend"):
+        read(tmp_path / "m.png")
+    wide = np.zeros((80, 100), np.uint8)
+    wide[30:50, 30:60] = 255
+    with pytest.raises(CaseError, match="that blend into each other.*--threshold"):
+        label_map(cv2.GaussianBlur(wide, (0, 0), 5), LabelOptions(), "m")
+    ramp = np.rint(np.hypot(*np.mgrid[:60, :60])).astype(np.uint8)
+    with pytest.raises(CaseError, match="that blend into each other.*--threshold"):
+        label_map(ramp, LabelOptions(), "m")
+
+
 def rings(step):
     return (disc(levels=1) > 0.5) * (10 - np.clip(np.rint(disc(radius=9) / 255 * step), 0, 9))
 

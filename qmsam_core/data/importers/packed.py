@@ -13,7 +13,7 @@ _CHUNK = 1 << 20
 
 
 def check_packed(path: str | os.PathLike) -> None:
-    """Raise `CaseError` if a `.mha`, `.mhd` or `.nrrd` file has no voxels, or compressed ones that are damaged.
+    """Raise `CaseError` if a `.mha`, `.mhd` or `.nrrd` file has no voxels, or damaged compressed ones.
 
     ITK compares the length of voxels that are not compressed itself.
     """
