@@ -142,7 +142,7 @@ def test_blended_colours_and_grey_ramps_are_asked_about(tmp_path):
         read(tmp_path / "m.png")
     wide = np.zeros((80, 100), np.uint8)
     wide[30:50, 30:60] = 255
-    with pytest.raises(CaseError, match="that blend into each other.*--threshold"):
+    with pytest.raises(CaseError, match="looks like grey values.*--threshold"):
         label_map(cv2.GaussianBlur(wide, (0, 0), 5), LabelOptions(), "m")
     ramp = np.rint(np.hypot(*np.mgrid[:60, :60])).astype(np.uint8)
     with pytest.raises(CaseError, match="that blend into each other.*--threshold"):
