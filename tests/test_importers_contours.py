@@ -5,12 +5,14 @@ import pytest
 from hospital_data import (
     CUBE_BOX,
     SHAPE,
+    cube_labels,
     cube_values,
     error_of,
     image_of,
     imported,
     rectangle,
     write_rtstruct,
+    write_seg,
     write_series,
 )
 
@@ -119,6 +121,19 @@ def test_slices_without_contour_are_noted_and_filled_by_a_switch(tmp_path, capsy
     case = struct(tmp_path, rod, "--interpolate", "--overwrite")
     assert (case.labels == case.labels[0]).all() and case.labels.shape == SHAPE
     assert "filled by interpolation" in capsys.readouterr().out
+
+
+def test_segments_that_reach_beyond_the_series_or_are_empty_are_named(tmp_path, capsys):
+    labels = cube_labels()
+    series = write_series(tmp_path / "p")
+    masks = {"cube": labels == 1, "rod": labels == 2, "none": labels == 9}
+    write_seg(tmp_path / "seg.dcm", series, masks)
+    for path in series[4:]:
+        path.unlink()
+    case = imported(tmp_path, "dicom", tmp_path / "p", tmp_path / "seg.dcm", code=1)["3DBox_CT_p"]
+    said = capsys.readouterr()
+    assert case.names == ("cube", "rod") and "no voxel is labelled in none" in said.out
+    assert "'rod' has 12 of its voxels outside the series" in said.err and "'cube'" not in said.err
 
 
 def test_a_structure_without_area_and_a_name_that_is_not_there_are_said(tmp_path, capsys):

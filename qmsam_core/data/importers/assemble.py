@@ -171,18 +171,19 @@ def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptio
         names.append(name)
         return options.wants(name)
 
-    def binary() -> Iterator[tuple[str, np.ndarray]]:
-        if drawn.Modality == "SEG":
-            yield from segments.segments(path, picture.grid, picture.frame, wanted, picture.rounding)
-            return
-        for one in contours.structures(
-            path, picture.grid, picture.frame, wanted, options.interpolate, picture.rounding
-        ):
-            notes.extend(one.notes)
-            if one.mask is not None and one.mask.any():
-                yield one.name, one.mask
+    where = (path, picture.grid, picture.frame, wanted)
+    if drawn.Modality == "SEG":
+        found = segments.segments(*where, rounding=picture.rounding)
+    else:
+        found = contours.structures(*where, rounding=picture.rounding, interpolate=options.interpolate)
 
-    stack = stacked(((name, picture.source.to_case(mask)) for name, mask in binary()), picture.shape)
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        for one in found:
+            notes.extend(one.notes)
+            if one.mask is not None and (one.mask.any() or not one.notes):
+                yield one.name, picture.source.to_case(one.mask)
+
+    stack = stacked(binary(), picture.shape)
     return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +23,7 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
-from .notes import Loss, listed
+from .notes import Drawn, Loss, listed
 from .regions import Region, between, combined, without_twins
 
 PLANE_TOLERANCE = 0.25
@@ -36,15 +35,6 @@ MOST_TOLERANCE = 0.45
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """A structure as drawn: its name, its bool mask (z,y,x) or None if it cannot be used, and notes on it."""
-
-    name: str
-    mask: np.ndarray | None
-    notes: tuple[str, ...] = ()
-
-
 def structures(
     path: str | os.PathLike,
     image: sitk.Image,
@@ -52,7 +42,7 @@ def structures(
     wanted=lambda name: True,
     interpolate: bool = False,
     rounding: float = 0.0,
-) -> Iterator[Structure]:
+) -> Iterator[Drawn]:
     """Yield each wanted structure, in the file's order.
 
     Args:
@@ -78,7 +68,7 @@ def structures(
         else:
             kinds = sorted({str(c.get("ContourGeometricType", "none")) for c in contours})
             drawn = f"{len(contours)} contours of type {listed(kinds)}" if contours else "no contour"
-            yield Structure(name, None, (f"structure {name!r} has {drawn}, so no area",))
+            yield Drawn(name, None, (f"structure {name!r} has {drawn}, so no area",))
 
 
 def _read(path: str | os.PathLike) -> pydicom.Dataset:
@@ -125,7 +115,7 @@ def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
 
 def _rasterised(
     areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool, tolerance: float
-) -> Structure:
+) -> Drawn:
     width, height, depth = image.GetSize()
     slices: dict[int, list[Region]] = {}
     for contour in areas:
@@ -133,7 +123,7 @@ def _rasterised(
         z = round(float(np.mean(points[:, 2])))
         if problem := _misplaced(points, z, depth, tolerance):
             advice = "give --objects to choose others, or the series it was drawn on"
-            return Structure(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
+            return Drawn(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
         plane = np.zeros((height, width), dtype=bool)
         invert_inside(plane, points[:, :2])
         toggles = contour.ContourGeometricType == "CLOSEDPLANAR_XOR"
@@ -149,7 +139,7 @@ def _rasterised(
     notes += _bridged(mask, sorted(slices), name, interpolate)
     if not mask.any():
         notes.append(Loss(f"structure {name!r} covers no voxel: it is smaller than the voxels"))
-    return Structure(name, mask, tuple(notes))
+    return Drawn(name, mask, tuple(notes))
 
 
 def _misplaced(points: np.ndarray, z: int, depth: int, tolerance: float) -> str:

@@ -16,6 +16,8 @@ from pydicom.valuerep import format_number_as_ds
 
 from qmsam_core.data.archive import CaseError
 
+from .notes import Drawn, Loss
+
 _GRID_TOLERANCE = 1e-3  # of the affine's entries in mm, and of the slice distance as a fraction
 
 
@@ -25,7 +27,7 @@ def segments(
     frame_of_reference: str = "",
     wanted=lambda name: True,
     rounding: float = 0.0,
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[Drawn]:
     """Yield each segment in the order of its number. Fractional segments are thresholded at 0.5.
 
     Args:
@@ -36,7 +38,7 @@ def segments(
         rounding: mm by which the positions may be rounded.
 
     Yields:
-        The segment's label and its bool mask (z,y,x) on the grid of `image`.
+        Each wanted segment, on the grid of `image`. A part outside that grid is left out, with a note.
 
     Raises:
         CaseError: the file is no SEG, or has another coordinate system or another grid than the series.
@@ -59,7 +61,7 @@ def segments(
     for number in file.segment_numbers:
         name = str(file.get_segment_description(number).SegmentLabel)
         if wanted(name):
-            yield name, _on_grid(file, number, grid, name, path)
+            yield _on_grid(file, number, grid, name, path)
 
 
 def _snap(data: pydicom.Dataset, image: sitk.Image, rounding: float) -> None:
@@ -73,7 +75,7 @@ def _snap(data: pydicom.Dataset, image: sitk.Image, rounding: float) -> None:
                 plane.ImagePositionPatient = [format_number_as_ds(v) for v in exact]
 
 
-def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> np.ndarray:
+def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> Drawn:
     try:
         volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
         matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
@@ -83,8 +85,11 @@ def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, na
             f"segment {name!r} does not lie on the series' grid ({_line(error)}): "
             "resample it, or give its own series",
         ) from error
+    outside = np.count_nonzero(volume.array >= 0.5) - np.count_nonzero(matched.array >= 0.5)
+    lost = f"segment {name!r} has {outside:,} of its voxels outside the series: slices are missing"
     # highdicom orders a grid made from ITK as x, y, z.
-    return np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)
+    mask = np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)
+    return Drawn(name, mask, (Loss(lost),) if outside > 0 else ())
 
 
 def _line(error: Exception) -> str:
