@@ -142,6 +142,7 @@ def dicom_damage(name, folder, series):
         "mixed": lambda: write_series(folder / "other", series="other") and (folder / "seg.dcm").unlink(),
         "no mask": lambda: (folder / "seg.dcm").unlink(),
         "two masks": lambda: (folder / "seg2.dcm").write_bytes((folder / "seg.dcm").read_bytes()),
+        "spacing": lambda: without_spacing(data),
         "truncated": lambda: series[2].write_bytes(series[2].read_bytes()[:-100]),
         "tilt": lambda: tilt(series),
         "sizes": lambda: resized(data),
@@ -175,6 +176,11 @@ def without_position(data):
     data.save_as(data.filename)
 
 
+def without_spacing(data):
+    data.PixelSpacing = [0, 0]
+    data.save_as(data.filename)
+
+
 def odd_orientation(data):
     data.ImageOrientationPatient = [1, 0, 0]
     data.save_as(data.filename)
@@ -188,7 +194,8 @@ def odd_orientation(data):
         ("mixed", "mixes 2 image series"),
         ("no mask", "holds no mask"),
         ("two masks", "holds 2 masks"),
-        ("truncated", "cannot be read"),
+        ("truncated", "is a slice that cannot be read"),
+        ("spacing", "has pixel spacing [0.0, 0.0]; expected mm above 0"),
         ("tilt", "tilted gantry"),
         ("sizes", "slices of 20x1"),
         ("position", "no position"),

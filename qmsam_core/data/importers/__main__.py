@@ -6,6 +6,7 @@ Exit codes: 0 every input is now a case, 1 some failed (each is named on stderr)
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
     modality = options.modality or stated
     if modality is None:
         raise CaseError(folder, "is none of CT, MR and PET; give --modality")
-    name = options.name or folder.resolve().name
+    name = options.name or Path(os.path.abspath(folder)).name  # a link has its own name
     return Job(
         folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)
     )

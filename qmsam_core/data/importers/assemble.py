@@ -113,6 +113,7 @@ def _one_or_many(
     if isinstance(mask, Path) and not mask.is_dir():
         return read(mask, options)
     found = masks_in(mask, suffixes) if isinstance(mask, Path) else named_masks(mask, suffixes)
+    found = [(_object_name(name, picture), path) for name, path in found]
     single, notes = replace(options, objects=()), []
 
     def binary() -> Iterator[tuple[str, np.ndarray]]:
@@ -125,6 +126,13 @@ def _one_or_many(
     stack = stacked(binary(), picture.shape)
     missing = options.unmatched(name for name, _ in found)
     return replace(stack, notes=(*notes, *missing, *stack.notes))
+
+
+def _object_name(mask: str, picture: Picture) -> str:
+    """Name of the object in a mask file: the file's name, without that of the image in front of it."""
+    image = Path(picture.source.path)
+    rest = mask.removeprefix(stem(image, (*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) or image.name)
+    return rest.strip(" _.-") or mask
 
 
 def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
@@ -163,16 +171,19 @@ def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptio
         names.append(name)
         return options.wants(name)
 
-    def binary() -> Iterator[tuple[str, np.ndarray]]:
-        if drawn.Modality == "SEG":
-            yield from segments.segments(path, picture.grid, picture.frame, wanted, picture.rounding)
-            return
-        for one in contours.structures(path, picture.grid, picture.frame, wanted, options.interpolate):
-            notes.extend(one.notes)
-            if one.mask is not None and one.mask.any():
-                yield one.name, one.mask
+    where = (path, picture.grid, picture.frame, wanted)
+    if drawn.Modality == "SEG":
+        found = segments.segments(*where, rounding=picture.rounding)
+    else:
+        found = contours.structures(*where, rounding=picture.rounding, interpolate=options.interpolate)
 
-    stack = stacked(((name, picture.source.to_case(mask)) for name, mask in binary()), picture.shape)
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        for one in found:
+            notes.extend(one.notes)
+            if one.mask is not None and (one.mask.any() or not one.notes):
+                yield one.name, picture.source.to_case(one.mask)
+
+    stack = stacked(binary(), picture.shape)
     return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
 
 

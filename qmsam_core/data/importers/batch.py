@@ -96,8 +96,12 @@ def names_summary(cases: list[tuple[str, ...]]) -> list[str]:
     counts = Counter(name for names in cases for name in set(names))
     if all(count == len(cases) for count in counts.values()):
         return []
-    found = listed([f"{name} {count}" for name, count in sorted(counts.items())], limit=60)
+    found = listed([f"{name} {count}" for name, count in sorted(counts.items(), key=_by_number)], limit=60)
     return [f"objects differ between the {len(cases)} cases; cases with each name: {found}"]
+
+
+def _by_number(item: tuple[str, int]) -> tuple[int, str]:
+    return (int(item[0]) if item[0].isdecimal() else -1), item[0]
 
 
 def stored_names(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -24,22 +23,16 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
-from .notes import Loss, listed
+from .notes import Drawn, Loss, listed
 from .regions import Region, between, combined, without_twins
 
 PLANE_TOLERANCE = 0.25
 """Largest distance of a contour from its slice's middle, in slices. Beyond, it belongs to another series."""
 
+MOST_TOLERANCE = 0.45
+"""The same where the positions of the series are rounded coarsely."""
+
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """A structure as drawn: its name, its bool mask (z,y,x) or None if it cannot be used, and notes on it."""
-
-    name: str
-    mask: np.ndarray | None
-    notes: tuple[str, ...] = ()
 
 
 def structures(
@@ -48,7 +41,8 @@ def structures(
     frame_of_reference: str = "",
     wanted=lambda name: True,
     interpolate: bool = False,
-) -> Iterator[Structure]:
+    rounding: float = 0.0,
+) -> Iterator[Drawn]:
     """Yield each wanted structure, in the file's order.
 
     Args:
@@ -57,22 +51,24 @@ def structures(
         frame_of_reference: UID of the series' coordinate system. "" skips the check.
         wanted: selects structures by name.
         interpolate: fill slices without a contour between two that have one.
+        rounding: mm by which the series' positions may be rounded.
 
     Raises:
         CaseError: no RTSTRUCT, or another coordinate system.
     """
     data = _read(path)
     _check_frame(path, data, frame_of_reference)
+    tolerance = min(max(PLANE_TOLERANCE, rounding / image.GetSpacing()[2]), MOST_TOLERANCE)
     for name, contours in _structures(data):
         if not wanted(name):
             continue
         areas = [c for c in contours if c.get("ContourGeometricType") in _AREAS and c.get("ContourData")]
         if areas:
-            yield _rasterised(areas, image, name, interpolate)
+            yield _rasterised(areas, image, name, interpolate, tolerance)
         else:
             kinds = sorted({str(c.get("ContourGeometricType", "none")) for c in contours})
             drawn = f"{len(contours)} contours of type {listed(kinds)}" if contours else "no contour"
-            yield Structure(name, None, (f"structure {name!r} has {drawn}, so no area",))
+            yield Drawn(name, None, (f"structure {name!r} has {drawn}, so no area",))
 
 
 def _read(path: str | os.PathLike) -> pydicom.Dataset:
@@ -117,15 +113,17 @@ def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
     return np.linalg.solve(axes, (points - image.GetOrigin()).T).T
 
 
-def _rasterised(areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool) -> Structure:
+def _rasterised(
+    areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool, tolerance: float
+) -> Drawn:
     width, height, depth = image.GetSize()
     slices: dict[int, list[Region]] = {}
     for contour in areas:
         points = _in_voxels(image, np.asarray(contour.ContourData, dtype=float).reshape(-1, 3))
         z = round(float(np.mean(points[:, 2])))
-        if problem := _misplaced(points, z, depth):
+        if problem := _misplaced(points, z, depth, tolerance):
             advice = "give --objects to choose others, or the series it was drawn on"
-            return Structure(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
+            return Drawn(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
         plane = np.zeros((height, width), dtype=bool)
         invert_inside(plane, points[:, :2])
         toggles = contour.ContourGeometricType == "CLOSEDPLANAR_XOR"
@@ -141,13 +139,13 @@ def _rasterised(areas: list[pydicom.Dataset], image: sitk.Image, name: str, inte
     notes += _bridged(mask, sorted(slices), name, interpolate)
     if not mask.any():
         notes.append(Loss(f"structure {name!r} covers no voxel: it is smaller than the voxels"))
-    return Structure(name, mask, tuple(notes))
+    return Drawn(name, mask, tuple(notes))
 
 
-def _misplaced(points: np.ndarray, z: int, depth: int) -> str:
+def _misplaced(points: np.ndarray, z: int, depth: int, tolerance: float) -> str:
     """Say why a contour does not fit the series. "" if it does."""
     off = float(np.abs(points[:, 2] - z).max())
-    if off > PLANE_TOLERANCE:
+    if off > tolerance:
         return (
             f"has a contour {off:.2f} slices off the middle of slice {z}, "
             "so it was drawn on another series and is left out"

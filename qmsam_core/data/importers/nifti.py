@@ -147,15 +147,30 @@ def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray
     except OSError as error:
         raise CaseError(path, f"cannot be read ({error.strerror or error})") from error
     if header is None:
+        _explain(path, length)
         return None, None, []
+    if path.suffix.lower() == ".nii" and _is_packed(path):
+        raise CaseError(path, "holds compressed data; name it .nii.gz")
     notes = [*header.problems(), *_check_length(path, header, length)]
     return header, _unfinished(header, b"".join(parts)) if keep else None, notes
 
 
 def _opened(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if _is_packed(path) else path.open("rb")
+
+
+def _is_packed(path: Path) -> bool:
     with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _explain(path: Path, length: int) -> None:
+    """Refuse a file that holds no header at all. ITK would only say that it knows no reader for it."""
+    if length < 348:
+        raise CaseError(
+            path,
+            f"holds {length:,} bytes, less than a NIfTI header; it is cut off: copy or download it again",
+        )
 
 
 def _check_length(path: Path, header: NiftiHeader, length: int) -> list[str]:

@@ -13,12 +13,14 @@ _CHUNK = 1 << 20
 
 
 def check_packed(path: str | os.PathLike) -> None:
-    """Raise `CaseError` if the voxels of a `.mha`, `.mhd` or `.nrrd` file are compressed and damaged.
+    """Raise `CaseError` if a `.mha`, `.mhd` or `.nrrd` file has no voxels, or damaged compressed ones.
 
-    Files that are not compressed pass; ITK compares their length itself.
+    ITK compares the length of voxels that are not compressed itself.
     """
     path = Path(path)
     try:
+        if not path.stat().st_size:
+            raise CaseError(path, "is empty (0 bytes); copy or download it again")
         header, offset = _header(path)
         if path.suffix.lower() == ".nrrd":
             packed = header.get("encoding", "").lower() in ("gzip", "gz")
@@ -26,10 +28,17 @@ def check_packed(path: str | os.PathLike) -> None:
         else:
             packed = header.get("compresseddata", "").lower() == "true"
             voxels = header.get("elementdatafile")
-        if not packed:
-            return
         attached = voxels is None or voxels.upper() == "LOCAL"
-        _inflate(path if attached else path.parent / voxels, offset if attached else 0)
+        source = path if attached else path.parent / voxels
+        if (
+            not attached
+            and voxels.split()[0].upper() != "LIST"
+            and "%" not in voxels
+            and not source.is_file()
+        ):
+            raise CaseError(path, f"has its voxels in {voxels}, which is not there; keep both in one folder")
+        if packed:
+            _inflate(source, offset if attached else 0)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CaseError(
             path, f"is damaged or cut off ({' '.join(str(error).split())}); copy or download it again"

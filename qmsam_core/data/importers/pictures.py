@@ -69,7 +69,7 @@ def volume_image(path: str | os.PathLike, modality: str, options: ImportOptions)
     path = Path(path)
     image, notes = read_volume(path)
     if image.GetDimension() == 2:
-        return _flat(image, path, notes, options)
+        return _flat(image, path, notes, modality, options)
     return _picture(image, path, "volume", notes, modality, options)
 
 
@@ -96,7 +96,7 @@ def planar_image(path: str | os.PathLike, options: ImportOptions) -> Picture:
     path = Path(path)
     if stem(path, VOLUME_SUFFIXES) is not None:
         image, notes = read_volume(path, dimension=2)
-        return _flat(image, path, notes, options)
+        return _flat(image, path, notes, "", options)
     pixels, notes = read_image(path, options.percentiles)
     source = Source(os.fspath(path), "image", pixels.shape[:2], upright_axes(path))
     if orientation(path) > 1:
@@ -116,10 +116,10 @@ def _source(image: sitk.Image, path: Path, kind: str, axes: tuple[int, ...]) -> 
     )
 
 
-def _flat(image: sitk.Image, path: Path, notes: list[str], options: ImportOptions) -> Picture:
-    """A 2-D file keeps its rows and columns."""
+def _flat(image: sitk.Image, path: Path, notes: list[str], modality: str, options: ImportOptions) -> Picture:
+    """A 2-D file keeps its rows and columns, and its values if they have 8 bits."""
     values = sitk.GetArrayFromImage(image)
-    pixels, more = (values, []) if values.dtype == np.uint8 else _grey(values, path, "", options)
+    pixels, more = (values, []) if values.dtype == np.uint8 else _grey(values, path, modality, options)
     source = _source(image, path, "volume", (1, 2))
     return Picture(three_channels(pixels), np.ones(3), source, image, notes=(*notes, *more))
 

@@ -14,6 +14,7 @@ from qmsam_core.data.source import Source
 
 from .intensity import outside_note, outside_view, stretched
 from .labels import LabelOptions, Objects, chosen, label_map
+from .plausibility import has_soft_edge
 from .stored import stored_indices
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -145,6 +146,19 @@ def _is_tiff(path: str | os.PathLike) -> bool:
     return Path(path).suffix.lower() in (".tif", ".tiff")
 
 
+def _soft_colour(grey: np.ndarray, codes: np.ndarray, path: str | os.PathLike) -> Objects:
+    """Make a mask of one colour binary, whose edge is mixed with the background's black."""
+    full = np.unique(codes[grey == grey.max()])
+    if len(full) > 1:
+        raise CaseError(
+            path,
+            f"has {len(full)} colours with edges that blend into others; save it without smoothing, "
+            "or give --threshold for one object",
+        )
+    note = f"{Path(path).name} is one object with a soft edge: values above {grey.max() / 2:g} are the object"
+    return Objects((grey > grey.max() / 2).astype(np.int32), {1: f"{full[0]:06x}"}, (note,))
+
+
 def _by_colour(pixels: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> Objects:
     if pixels.dtype != np.uint8:
         raise CaseError(
@@ -159,4 +173,7 @@ def _by_colour(pixels: np.ndarray, options: LabelOptions, path: str | os.PathLik
             "(is it the mask? for one object give --threshold)",
         )
     names = {k: f"{code:06x}" for k, code in enumerate(colours) if k}
+    grey = pixels.max(axis=2).astype(np.int32)
+    if has_soft_edge(grey):
+        return _soft_colour(grey, codes, path)
     return chosen(np.searchsorted(colours, codes).astype(np.int32), names, options, path)

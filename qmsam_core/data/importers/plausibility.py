@@ -16,43 +16,50 @@ SCATTERED = 3
 """Connected pieces a label, on average, from which labels are taken for grey values."""
 
 _SOFT_LEVELS = 3  # values between background and object from which an edge is soft
-_SOFT_TOP = 100  # soft edges come from masks drawn in grey values, whose object is far from 1
-_EDGE = 5  # pixels of the window around an edge
-_SHARE = 0.95  # of the values between, which have to lie at the edge
+_SOFT_TOP = 50  # soft edges come from masks drawn in grey values, whose object is far from 1
+_SLOPE = 0.9  # share of the values between that have both a smaller and a larger neighbour
+_CORE = 0.3  # share of an object that is not edge
 
 
-def has_soft_edge(labels: np.ndarray) -> bool:
-    """Whether a mask is one object whose edge was smoothed: the values between lie where it meets 0.
+def is_graded(labels: np.ndarray) -> bool:
+    """Whether the values rise and fall like grey values: most have a smaller and a larger neighbour.
+
+    Inside the objects of a label map all neighbours are equal.
 
     Args:
         labels: integers >= 0, of any shape.
     """
     top = int(labels.max(initial=0))
-    if top < _SOFT_TOP:
-        return False
     between = (labels > 0) & (labels < top)
-    if len(np.unique(labels[between])) < _SOFT_LEVELS:
+    if top < _SOFT_TOP or np.count_nonzero(np.bincount(labels[between])) < _SOFT_LEVELS:
         return False
-    inside = ndimage.binary_dilation(labels == top, np.ones((_EDGE,) * labels.ndim))
-    outside = ndimage.binary_dilation(labels == 0, np.ones((_EDGE,) * labels.ndim))
-    return bool((inside & outside)[between].mean() >= _SHARE)
+    values = labels[between]
+    smaller = ndimage.minimum_filter(labels, 3, mode="nearest")[between] < values
+    larger = ndimage.maximum_filter(labels, 3, mode="nearest")[between] > values
+    return bool((smaller & larger).mean() >= _SLOPE)
+
+
+def has_soft_edge(labels: np.ndarray) -> bool:
+    """Whether a mask is one object whose edge was smoothed: graded values around a core of the largest."""
+    core = np.count_nonzero(labels == labels.max(initial=0))
+    return core >= _CORE * np.count_nonzero(labels) and is_graded(labels)  # the cheap test first
 
 
 def check_crowd(labels: np.ndarray, count: int, path: str | os.PathLike) -> None:
-    """Raise `CaseError` if many labels lie in many pieces, as the grey values of a picture do.
+    """Raise `CaseError` if the labels look like the grey values of a picture: graded, or many in many pieces.
 
     Args:
         labels: int32, of any shape.
         count: number of labels in it.
         path: file of the mask, for the message.
     """
-    if count <= CROWD:
-        return
-    pieces = len(components(labels)[1]) - 1
-    if pieces > SCATTERED * count:
+    graded = is_graded(labels)
+    pieces = len(components(labels)[1]) - 1 if count > CROWD and not graded else 0
+    if graded or pieces > SCATTERED * count:
+        found = "that blend into each other" if graded else f"in {pieces:,} pieces"
         raise CaseError(
             path,
-            f"holds {count} labels in {pieces:,} pieces, which looks like grey values and not like objects; "
+            f"holds {count} labels {found}, which looks like grey values and not like objects; "
             "give --threshold for one object, with --instances for one a piece, "
             f"or --max-objects {count} if they are labels",
         )

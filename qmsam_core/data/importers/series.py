@@ -205,13 +205,26 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        raise CaseError(folder, f"has a slice that cannot be read ({reason(error)})") from error
+        raise _unreadable(ordered, folder, error) from error
     rows, columns = _directions(ordered[0])
     row_spacing, column_spacing = (float(v) for v in ordered[0].PixelSpacing)
     image.SetSpacing((column_spacing, row_spacing, step))
     image.SetOrigin([float(v) for v in ordered[0].ImagePositionPatient])
     image.SetDirection(np.column_stack([rows, columns, np.cross(rows, columns)]).ravel().tolist())
     return image
+
+
+def _unreadable(headers: list[pydicom.Dataset], folder: Path, error: RuntimeError) -> CaseError:
+    """Error for a series that ITK cannot read. It names the first slice that fails alone."""
+    for header in headers:
+        try:
+            sitk.ReadImage(os.fspath(header.filename))
+        except RuntimeError as alone:
+            problem = (
+                f"is a slice that cannot be read ({reason(alone)}): the series is incomplete; copy it again"
+            )
+            return CaseError(header.filename, problem)
+    return CaseError(folder, f"has slices that cannot be read together ({reason(error)})")
 
 
 def _text(value: object) -> str:
@@ -268,6 +281,8 @@ def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom
                 header.filename,
                 "has no position, orientation or pixel spacing; expected slices of a CT, MR or PET volume",
             )
+        if not all(float(step) > 0 for step in header.PixelSpacing):
+            raise CaseError(header.filename, f"has pixel spacing {header.PixelSpacing}; expected mm above 0")
     _check_alike(headers, folder)
     rows, columns = _directions(headers[0])
     normal = np.cross(rows, columns)
