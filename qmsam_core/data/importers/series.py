@@ -34,6 +34,7 @@ class DicomFolder:
         masks: headers of SEG and RTSTRUCT files.
         damaged: errors of files that look like DICOM and cannot be read, and of links that lead nowhere.
         others: files that are no DICOM images or masks.
+        loops: links to folders that they lie in, which are not followed.
     """
 
     path: Path
@@ -41,12 +42,14 @@ class DicomFolder:
     masks: list[pydicom.Dataset] = field(default_factory=list)
     damaged: list[CaseError] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
 
     @classmethod
     def scan(cls, folder: str | os.PathLike) -> DicomFolder:
         """Read the headers of all DICOM files in and below `folder`. Links are followed."""
         found, below = cls(Path(folder)), files_below(folder)
         found.damaged += below.errors
+        found.loops += below.loops
         for path in below.files:
             try:
                 header = _header(path)
@@ -78,6 +81,7 @@ class DicomFolder:
             for uid, kind in self._kinds().items()
             if self.series[uid] is not chosen
         ]
+        found += [f"{path} leads to a folder above it and is not followed" for path in self.loops]
         if self.others:
             names = listed([path.name for path in self.others])
             found.append(f"{len(self.others)} files are no DICOM images: {names}")
