@@ -265,16 +265,18 @@ def test_links_are_followed_and_loops_and_dead_links_named(tmp_path, capsys):
     assert [p.name for p in files_below(data).files] == ["ct.nii.gz", "ct_seg.nii.gz"]
 
 
-def test_a_linked_dicom_folder_is_one_of_the_cases(tmp_path):
+def test_a_linked_dicom_folder_is_one_of_the_cases(tmp_path, capsys):
     series = write_series(tmp_path / "real/ct")
     write_seg(tmp_path / "real/seg.dcm", series, {"cube": LABELS == 1, "rod": LABELS == 2})
     (tmp_path / "scans/p1").mkdir(parents=True)
     for name in ("ct", "seg.dcm"):
         (tmp_path / "scans/p1" / name).symlink_to(tmp_path / "real" / name)
     (tmp_path / "scans/p2").symlink_to(tmp_path / "real")
+    (tmp_path / "real/ct/up").symlink_to(tmp_path / "scans")
     cases = imported(tmp_path, "dicom", tmp_path / "scans")
     assert list(cases) == ["3DBox_CT_p1", "3DBox_CT_p2"]
     check_cube(cases["3DBox_CT_p1"])
+    assert "ct/up leads to a folder above it" in capsys.readouterr().out
 
 
 def test_dicom_masks_without_case_are_named(tmp_path, capsys):

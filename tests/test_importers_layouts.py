@@ -57,6 +57,12 @@ def paired(tmp_path, names, images=".", masks=".", contrast=None):
         (["x.tif", "masks/x.tif", "y.tif", "masks/y.tif"], {"x": "x.tif", "y": "y.tif"}),
         (["img_1.png", "mask_1.png", "img_12.png", "mask_12.png"],
          {"img_1": "mask_1.png", "img_12": "mask_12.png"}),
+        (["img/img0001.nii", "label/label0001.nii"], {"img_img0001": "label0001.nii"}),  # BTCV
+        (["case_1/imaging.nii.gz", "case_1/segmentation.nii.gz"],  # KiTS
+         {"case_1_imaging": "segmentation.nii.gz"}),
+        (["imagesTr/liver_1.nii.gz", "labelsTr/liver_1.nii.gz", "imagesTr/._liver_1.nii.gz"],  # MSD
+         {"imagesTr_liver_1": "liver_1.nii.gz"}),
+        (["Original/1.tif", "Ground Truth/1.tif"], {"Original_1": "1.tif"}),
         (["p/ct.nii", "p/liver_mask.nii", "p/spleen_mask.nii"],
          {"p_ct": ["liver_mask.nii", "spleen_mask.nii"]}),
         (["train/images/x.png", "train/labels/x.png", "test/images/x.png", "test/labels/x.png"],

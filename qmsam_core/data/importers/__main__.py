@@ -1,6 +1,7 @@
 """Command line of the importers: `python -m qmsam_core.data.importers {nifti,dicom,images} ...`.
 
-Exit codes: 0 every input is now a case, 1 some failed (each is named on stderr), 2 nothing could start.
+Exit codes: 0 every input is now a case, 1 some failed or something in them was left out (each is named on
+stderr), 2 nothing could start.
 """
 
 from __future__ import annotations

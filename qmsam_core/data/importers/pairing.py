@@ -8,7 +8,7 @@ with the image's path that holds masks has one object a file. Else the first rul
    - folders such as `images`, `imagesTr`, `masks`, `labelsTr`, `segmentations`, anywhere in the path;
    - words at the end of a name: `x_image`, `x_0000` (nnU-Net); `x_mask`, `x_seg`, `x_label`, `x_gt`,
      `x_masks` (stardist, cellpose);
-   - words at the start of a name: `volume-1` and `segmentation-1` (LiTS), `img_1` and `mask_1`.
+   - words at the start of a name: `volume-1` and `segmentation-1` (LiTS), `img0001` and `label0001`.
    Masks that differ by a number, `x_mask`, `x_mask_1` (BUSI), are one object each.
 3. The image is the only one in its folder. The masks lie in that folder (`patient7/ct`, `patient7/seg`), in a
    folder of masks in it (`s0001/ct`, `s0001/segmentations/liver`: TotalSegmentator), or in one beside it
@@ -33,14 +33,14 @@ from .grids import VOLUME_SUFFIXES
 from .notes import listed
 from .walk import files_below
 
-_WORD = r"(?:(?:cp_)?mask|seg|segmentation|label|gt|annotation|manual|lesion)s?"
+_WORD = r"(?:(?:cp_)?mask|seg|segmentation|label|gt|anno|annotation|manual)s?"
 _MASK_END = re.compile(rf"[ _.-]{_WORD}(?P<number>[ _.-]?\d+)?$", re.IGNORECASE)
-_MASK_START = re.compile(rf"^{_WORD}[ _.-]+(?=.)", re.IGNORECASE)
+_MASK_START = re.compile(rf"^{_WORD}(?:[ _.-]+(?=.)|(?=\d))", re.IGNORECASE)
 _MASK_NAME = re.compile(rf"^{_WORD}$", re.IGNORECASE)
 _MASK_FOLDER = re.compile(rf"^(?:{_WORD}|ground[ _-]?truths?)(?P<part>Tr|Ts|Va)?$", re.IGNORECASE)
 _IMAGE_END = re.compile(r"[ _.-](?:image|img)$", re.IGNORECASE)
-_IMAGE_START = re.compile(r"^(?:volume|image|img|scan)s?[ _.-]+(?=.)", re.IGNORECASE)
-_IMAGE_FOLDER = re.compile(r"^(?:image|img|scan|volume)s?(?P<part>Tr|Ts|Va)?$", re.IGNORECASE)
+_IMAGE_START = re.compile(r"^(?:volume|image|img|scan)s?(?:[ _.-]+(?=.)|(?=\d))", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"^(?:image|img|scan|volume|original)s?(?P<part>Tr|Ts|Va)?$", re.IGNORECASE)
 _CONTRAST = re.compile(
     r"[ _.-](?P<word>t1(?:ce|c|n|gd|w)?|t2(?:f|w)?|flair|pd|adc|dwi|swi|\d{4})$", re.IGNORECASE
 )

@@ -19,7 +19,8 @@ from .options import ImportOptions
 from .pairing import stem
 from .planar import orientation, read_image, three_channels, upright_axes
 from .planes import ACQUIRED, acquired_plane, along, axes_to
-from .series import DicomFolder, read_series, rounding
+from .series import DicomFolder
+from .stack import read_series, rounding
 
 
 @dataclass(frozen=True, eq=False)

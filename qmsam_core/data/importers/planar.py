@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LOSSY_VALUES = 256  # a mask with more distinct colours is taken for a photograph
 
 
+Image.MAX_IMAGE_PIXELS = None  # OpenCV, which reads the pixels, has its own limit
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are reported on one line here
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {2: (1, -2), 3: (-1, -2), 4: (-1, 2), 5: (2, 1), 6: (2, -1), 7: (-2, -1), 8: (-2, 1)}

@@ -18,7 +18,7 @@ class Found:
     Attributes:
         files: sorted by path. Hidden files and folders (".name") are left out.
         errors: links that lead nowhere and folders that cannot be opened.
-        loops: links to a folder that they lie in. They are not followed.
+        loops: links to a folder that they lie in, or to one above. They are not followed.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -29,7 +29,8 @@ class Found:
 def files_below(folder: str | os.PathLike) -> Found:
     """List the files in and below `folder`."""
     found = Found()
-    _descend(Path(folder), (os.path.realpath(folder),), found)
+    # A folder that is a link itself lies in two places.
+    _descend(Path(folder), (os.path.realpath(folder), os.path.abspath(folder)), found)
     found.files.sort()
     return found
 
@@ -43,7 +44,7 @@ def _descend(folder: Path, above: tuple[str, ...], found: Found) -> None:
     for path in inside:
         if path.is_dir():
             real = os.path.realpath(path)
-            if real in above:
+            if any(os.path.commonpath([real, folder]) == real for folder in above):
                 found.loops.append(path)
             else:
                 _descend(path, (*above, real), found)
