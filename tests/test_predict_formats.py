@@ -26,6 +26,7 @@ from PIL import Image
 
 from qmsam_core.data import Case, CaseError, read_segmentation
 from qmsam_core.data.importers.assemble import dicom_case, nifti_case, planar_case
+from qmsam_core.data.importers.labels import LabelOptions
 from qmsam_core.data.importers.options import ImportOptions
 from qmsam_core.data.importers.series import DicomFolder
 from qmsam_core.data.source import Source
@@ -256,10 +257,11 @@ def test_an_image_gives_a_png_as_viewers_show_it(tmp_path, name, orientation):
 
 
 def test_more_than_255_objects_in_an_image_are_16_bit_grey(tmp_path):
-    truth = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    truth = np.random.default_rng(0).permutation(400).astype(np.uint16).reshape(20, 20)
     Image.fromarray((truth % 251).astype(np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(truth).save(tmp_path / "m.png")
-    target = predicted(tmp_path / "a.png", tmp_path / "out", truth, tmp_path / "m.png")
+    many = ImportOptions(labels=LabelOptions(max_objects=400))
+    target = predicted(tmp_path / "a.png", tmp_path / "out", truth, tmp_path / "m.png", options=many)
     assert np.array_equal(np.array(Image.open(target)), truth)
 
 
