@@ -799,7 +799,7 @@ def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, 
     for k in range(2, 8):
         rectangle_case(f"2DBox_X_{k}", k, False).save(folder / "in" / f"2DBox_X_{k}.npz")
     (folder / "in" / "2DBox_X_9.npz").unlink()
-    alive, most, read = set(), [], batch.Case.load
+    alive, most, read = set(), [], Case.load
 
     def load(path):
         alive.add(path.name)
@@ -811,7 +811,7 @@ def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, 
         assert segs.max() > 0
         alive.discard(path.name)
 
-    monkeypatch.setattr(batch.Case, "load", load)
+    monkeypatch.setattr(Case, "load", load)
     monkeypatch.setattr(mask_files, "write_segmentation", write)
     rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out")
     assert [row["status"] for row in rows] == ["done"] * 8

@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import SimpleITK as sitk
 from box_engine import BoxEngine
@@ -20,8 +22,8 @@ from small_data import rectangle_case
 from qmsam_core.data import Case, CaseError, read_segmentation, write_segmentation
 from qmsam_core.data.importers.__main__ import main as import_command
 from qmsam_core.deploy import Predictor, batch, predict
-from qmsam_core.deploy.batch import OutputError, name_of, predict_folder
-from qmsam_core.deploy.inputs import Input, find_inputs
+from qmsam_core.deploy.batch import OutputError, predict_folder
+from qmsam_core.deploy.inputs import Input, find_inputs, name_of
 from qmsam_core.deploy.mask_pairs import masks_of
 from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.reading import Reading
@@ -127,7 +129,9 @@ def test_masks_of_series_are_named_like_their_folders(tmp_path):
             write_seg(tmp_path / "masks" / "p1.dcm", paths, {"cube": LABELS == 1})
         if name == "p2":
             write_image(tmp_path / "masks" / "p2.nii.gz", LABELS)
+    write_image(tmp_path / "masks" / "p9.nii.gz", LABELS)
     inputs, masks, errors = masks_of(find_inputs(tmp_path / "in"), tmp_path / "in", tmp_path / "masks")
+    assert len(errors) == 2 and "p9.nii.gz: is a mask without series" in str(errors[1])
     assert [one.name for one in inputs] == ["p1", "p2"] == list(masks)
     assert "no masks for case 'p3'" in str(errors[0])
 
@@ -173,9 +177,37 @@ def test_one_image_and_a_table(tmp_path, boxes_engine, capsys):
     assert out[-1].startswith("1 cases done, 0 failed; objects in")
 
 
+def test_another_file_that_is_at_fault_is_named(tmp_path, boxes_engine, capsys):
+    write_image(tmp_path / "a.nii.gz", VALUES)
+    (tmp_path / "drawn.nii.gz").write_bytes(b"no mask")
+    arguments = ["-i", tmp_path / "a.nii.gz", "--boxes-from", tmp_path / "drawn.nii.gz", "--modality", "CT"]
+    _, error = run(capsys, *arguments, "-o", tmp_path / "out", code=1)
+    assert any(line.startswith("a.nii.gz: ") and "drawn.nii.gz" in line for line in error)
+    paths = write_series(tmp_path / "in" / "pat")
+    paths[-1].write_bytes(paths[-1].read_bytes()[:100])
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("x,y,z,width,height,depth\n1,1,1,5,5,2\n")
+    arguments = ["-i", tmp_path / "in", "--boxes", boxes, "-o", tmp_path / "series"]
+    _, error = run(capsys, *arguments, code=1)
+    assert any(line.startswith("pat: ") and paths[-1].name in line for line in error)
+
+
+def test_a_single_dicom_file(tmp_path, boxes_engine, capsys):
+    paths = write_series(tmp_path / "pat")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("name,x,y,z,width,height,depth\ncube,4,3,0,6,5,1\n")
+    run(capsys, "-i", paths[2], "--boxes", boxes, "-o", tmp_path / "out")
+    seg = hd.seg.segread(tmp_path / "out" / paths[2].name)
+    (frame,) = seg.PerFrameFunctionalGroupsSequence
+    place = frame.PlanePositionSequence[0].ImagePositionPatient
+    assert list(place) == pytest.approx(list(pydicom.dcmread(paths[2]).ImagePositionPatient))
+    assert seg.get_segment_description(1).SegmentLabel == "cube"
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
+        (["-i", "in/volumes/e.raw", "-o", "out"], "e.raw: is no case"),
         (["-i", "in", "-o", "out", "--boxes", "nowhere.csv"], "nowhere.csv: is no table of boxes"),
         (["-i", "in", "-o", "out", "--boxes-from", "nowhere"], "nowhere: there is no such file"),
         (["-i", "in", "-o", "out", "--boxes", "a", "--boxes-from", "b"], "expected one of the two"),
@@ -384,7 +416,7 @@ def test_four_processes_share_a_folder_and_one_is_killed(tmp_path):
     )
     assert not (tmp_path / "out" / FOLDER).exists()
     timing = pd.read_csv(tmp_path / "out" / "timing.csv")
-    assert timing["case"].is_unique and len(timing) == 60 and (timing["status"] == "done").all()
+    assert timing["case"].is_unique and len(timing) == 60 and timing["status"].isin(["done", "kept"]).all()
     assert len(pd.read_csv(tmp_path / "out" / "objects.csv")) == 120
     made = json.loads((tmp_path / "out" / "predictor.json").read_text())
     assert len(made["cases"]) == 60

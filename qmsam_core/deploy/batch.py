@@ -7,35 +7,25 @@ others hold.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ..data.archive import CaseError
-from ..data.cases import Case
 from ..data.importers.notes import Loss
-from ..data.source import Source
 from ..provenance.files import atomic_file, remove_partial
-from .grid_boxes import boxes_to_source
-from .inputs import Input
-from .mask_files import is_finished, target_of, write_masks
-from .predictor import MasksApart, Predictor, Timing, check_boxes, run_ahead
+from .inputs import Input, name_of
+from .mask_files import is_finished, target_of
+from .predictor import Predictor, Timing, check_boxes, run_ahead
 from .reading import Reading
 from .records import OutputError, Records
 from .reservations import Reservations
+from .writing import FAILURES, Loaded, Writing, why
 
 SAVE_SECONDS = 10.0
 """Seconds between updates of the tables. What is finished since lies in the reservations."""
 WAIT_SECONDS = 1.0
 """Seconds between looks at what other processes hold, once there is nothing else to do."""
-FAILURES = (CaseError, OSError, MemoryError, RuntimeError, ValueError)
-"""Errors of a single case: its content, the disk, memory, or the engine (which raises RuntimeError)."""
-GIVE_UP = 3
-"""The batch ends after this many files in a row could not be written. A full disk would fail for hours, but
-one file that is too large is no reason to stop."""
 
 
 def predict_folder(
@@ -110,36 +100,6 @@ def _not_writable(output: Path, error: OSError) -> str:
 
 
 @dataclass
-class _Loaded:
-    """What reading an input gave: a case to segment, an error, or a reason to pass over it.
-
-    Attributes:
-        one: the input, or the error that stands for it.
-        state: `read`, `failed`, `kept`, `elsewhere` (finished by another process) or `held` (by another).
-        content: the case or the error.
-        origin: what its output is made from.
-        source: where its masks go; None for npz.
-        target: file or folder of its masks.
-        seconds: it took to read.
-        notes: what was noticed while it was read.
-    """
-
-    one: Input | CaseError
-    state: str
-    content: Case | BaseException | None = None
-    origin: str = ""
-    source: Source | None = None
-    target: Path | None = None
-    seconds: float = 0.0
-    notes: Sequence[str] = ()
-
-    @property
-    def left_out(self) -> int:
-        """Number of things in the input that could not be used."""
-        return sum(isinstance(note, Loss) for note in self.notes)
-
-
-@dataclass
 class _Batch:
     predictor: Predictor
     output: Path
@@ -186,11 +146,11 @@ class _Batch:
                     self._settle(loaded)
         return held
 
-    def _load(self, one: Input | CaseError, taken: dict[Path, str]) -> _Loaded:
+    def _load(self, one: Input | CaseError, taken: dict[Path, str]) -> Loaded:
         """Reserve and read an input that has boxes, unless its output is finished."""
         started = time.perf_counter()
         if isinstance(one, CaseError):
-            return _Loaded(one, "failed", one)
+            return Loaded(one, "failed", one)
         reserved = False
         try:
             origin, source = self.reading.origin(one), self.reading.source(one)
@@ -198,30 +158,30 @@ class _Batch:
             if taken.setdefault(target, one.name) != one.name:
                 raise CaseError(one.path, f"gives the same output {target} as {taken[target]}; rename one")
             if state := self._finished(one, origin, target):
-                return _Loaded(one, state)
+                return Loaded(one, state)
             reserved = self.reserved.take(one.name, self.records.counts(origin))
             if not reserved:
-                return _Loaded(one, "held")
+                return Loaded(one, "held")
             if state := self._finished(one, origin, target):  # by another process, just before
                 self.reserved.release(one.name)
-                return _Loaded(one, state)
+                return Loaded(one, state)
             remove_partial(target)
             case, notes = self.reading.case(one)
             check_boxes(case)
         except FAILURES as error:
             if reserved:
                 self.reserved.release(one.name)
-            return _Loaded(one, "failed", error)
+            return Loaded(one, "failed", error)
         if source is None and one.kind != "npz":
             source = case.source
-        return _Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
+        return Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
 
     def _finished(self, one: Input, origin: str, target: Path) -> str:
         if not (self.records.holds(one.name, origin) and is_finished(target, one)):
             return ""
         return "kept" if self.records.held_before(one.name, origin) else "elsewhere"
 
-    def _segment(self, loaded: _Loaded, writing: "Writing") -> None:
+    def _segment(self, loaded: Loaded, writing: Writing) -> None:
         case = loaded.content
         for note in loaded.notes:
             self.log(f"{loaded.one.name}: {'left out' if isinstance(note, Loss) else 'note'}: {note}")
@@ -234,7 +194,7 @@ class _Batch:
         except FAILURES as error:
             self._failed(loaded, error)
 
-    def _written(self, loaded: _Loaded, timing: Timing, objects: list[dict], error: BaseException | None):
+    def _written(self, loaded: Loaded, timing: Timing, objects: list[dict], error: BaseException | None):
         if error is not None:
             self._failed(loaded, error)
             return
@@ -245,15 +205,16 @@ class _Batch:
             self.reserved.release(loaded.one.name)
         self._add({**row, "left_out": loaded.left_out})
 
-    def _failed(self, loaded: _Loaded, error: BaseException) -> None:
+    def _failed(self, loaded: Loaded, error: BaseException) -> None:
         self.reserved.release(loaded.one.name)
-        self._settle(_Loaded(loaded.one, "failed", error))
+        self._settle(Loaded(loaded.one, "failed", error))
 
-    def _settle(self, loaded: _Loaded) -> None:
+    def _settle(self, loaded: Loaded) -> None:
         name = name_of(loaded.one)
         if loaded.state == "failed":
-            row = {"case": name, "status": f"failed: {one_line(loaded.content)}"}
-            self.log(f"{name}: {one_line(loaded.content)}")
+            reason = why(loaded.one, loaded.content)
+            row = {"case": name, "status": f"failed: {reason}"}
+            self.log(f"{name}: {reason}")
             self.records.note(row)
         elif loaded.state == "kept":
             row = self.records.kept(name)
@@ -280,89 +241,3 @@ class _Batch:
                 f"{self.output}: {count} segmentations there are of another model or other settings, "
                 "or of unknown origin; they are made again"
             )
-
-
-def name_of(one: Input | CaseError) -> str:
-    """Name of an input in tables and messages."""
-    return one.name if isinstance(one, Input) else str(one.path)
-
-
-class Writing:
-    """Write the masks of one input at a time in a thread. `start` waits for the last and settles it."""
-
-    def __init__(self, output: Path, settle: Callable) -> None:
-        self._output, self._settle = output, settle
-        self._pool = ThreadPoolExecutor(1)
-        self._lost = 0
-        self._running: tuple[_Loaded, Timing, Future] | None = None
-
-    def __enter__(self) -> "Writing":
-        return self
-
-    def __exit__(self, kind, *_) -> None:
-        try:
-            self.wait()
-        except OutputError:
-            if kind is None:
-                raise
-        finally:
-            self._pool.shutdown()
-
-    def start(self, loaded: _Loaded, masks: np.ndarray | MasksApart, timing: Timing) -> None:
-        """Start to write masks. The time goes into `timing`."""
-        self.wait()
-        self._running = (loaded, timing, self._pool.submit(timing.timed, "write", _write, loaded, masks))
-
-    def wait(self) -> None:
-        """Wait until the current masks are written or failed. Raises `OutputError` after many failures."""
-        if self._running is None:
-            return
-        (loaded, timing, future), self._running = self._running, None
-        try:
-            objects = future.result()
-        except FAILURES as error:
-            self._settle(loaded, timing, [], error)
-            self._lost += 1
-            if self._lost == GIVE_UP:
-                raise OutputError(
-                    f"{self._output}: {GIVE_UP} files in a row could not be written, "
-                    f"the last for {one_line(error)}; "
-                    "finished cases are kept, the same command goes on with the rest"
-                ) from error
-        else:
-            self._lost = 0
-            self._settle(loaded, timing, objects, None)
-
-
-def _write(loaded: _Loaded, masks: np.ndarray | MasksApart) -> list[dict]:
-    write_masks(loaded.target, loaded.source, masks, loaded.content)
-    return objects_of(loaded.content, loaded.source, masks)
-
-
-def objects_of(case: Case, source: Source | None, masks: np.ndarray | MasksApart) -> list[dict]:
-    """Describe each object for `objects.csv`.
-
-    Boxes are in voxels from 0 on the grid that the masks are written on. `ml` is there for volumes.
-    """
-    count = len(case.boxes)
-    if isinstance(masks, MasksApart):
-        voxels = [int(masks[i].sum()) for i in range(count)]
-    else:
-        voxels = np.bincount(masks.reshape(-1), minlength=count + 1)[1:].tolist()
-    boxes = case.boxes if source is None else boxes_to_source(source, case.boxes)
-    half = boxes.shape[1] // 2
-    rows = []
-    for i, box in enumerate(boxes.tolist()):
-        row = {"label": i + 1, "name": case.names[i] if case.names else "", "voxels": voxels[i]}
-        for end, values in (("min", box[:half]), ("max", box[half:])):
-            row |= {f"{axis}_{end}": value for axis, value in zip("xyz", values)}
-        if case.is_volume:
-            row["ml"] = voxels[i] * float(np.prod(case.spacing)) / 1000
-        rows.append(row)
-    return rows
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line, without the path where the error keeps its file separately."""
-    text = " ".join(str(getattr(error, "message", error)).split())
-    return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)

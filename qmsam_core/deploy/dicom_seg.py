@@ -90,8 +90,12 @@ def _series(source: Source) -> list[pydicom.Dataset]:
     folder = Path(source.path)
     if not folder.exists():
         raise CaseError(folder, "is gone; a DICOM SEG needs the series that it belongs to")
-    found = DicomFolder.scan(folder if folder.is_dir() else folder.parent)
-    fitting = [headers for headers in found.series.values() if _fits(headers, source)]
+    below = list(DicomFolder.scan(folder if folder.is_dir() else folder.parent).series.values())
+    here = [
+        [h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)] for headers in below
+    ]
+    # of the files in the folder itself; else of all below, as the importers take them for one case
+    fitting = [s for s in here if s and _fits(s, source)] or [s for s in below if _fits(s, source)]
     if len(fitting) != 1:
         raise CaseError(folder, "does not hold the series that the case was made from; import it again")
     return [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in fitting[0]]

@@ -61,6 +61,11 @@ class Input:
         return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % count == number - 1
 
 
+def name_of(one: Input | CaseError) -> str:
+    """Name of an input in tables and messages."""
+    return one.name if isinstance(one, Input) else str(one.path)
+
+
 def find_inputs(root: Path, without: Collection[Path] = ()) -> list[Input | CaseError]:
     """List what lies at or below `root`, sorted by name.
 

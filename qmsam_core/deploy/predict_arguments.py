@@ -161,6 +161,8 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
     found = find_inputs(options.input, without)
     inputs = [one for one in found if isinstance(one, Input)]
+    if not inputs and len(found) == 1:
+        raise found[0]
     if not inputs:
         raise CaseError(options.input, "nothing to segment; expected npz, NIfTI, NRRD, DICOM or image files")
     rows, masks, errors = {}, {}, []

@@ -68,6 +68,10 @@ class Reading:
         """
         rows, mask = self.rows.get(one.name), self.masks.get(one.name)
         if one.kind == "npz":
+            if mask is not None:
+                raise CaseError(
+                    one.path, "is an npz, which has boxes or labels of its own; leave out --boxes-from"
+                )
             return self._boxed_case(one, rows), []
         if rows:
             picture = self._picture(one)
