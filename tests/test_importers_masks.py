@@ -144,9 +144,12 @@ def test_blended_colours_and_grey_ramps_are_asked_about(tmp_path):
     wide[30:50, 30:60] = 255
     with pytest.raises(CaseError, match="looks like grey values.*--threshold"):
         label_map(cv2.GaussianBlur(wide, (0, 0), 5), LabelOptions(), "m")
-    ramp = np.rint(np.hypot(*np.mgrid[:60, :60])).astype(np.uint8)
+    noise = np.random.default_rng(3).normal(128, 900, (60, 60)).astype(np.float32)
+    picture = np.clip(cv2.GaussianBlur(noise, (0, 0), 5), 0, 200).astype(np.uint8)
     with pytest.raises(CaseError, match="that blend into each other.*--threshold"):
-        label_map(ramp, LabelOptions(), "m")
+        label_map(picture, LabelOptions(), "m")
+    rows = np.arange(400).reshape(20, 20)  # each label one piece, as an object is
+    assert label_map(rows, LabelOptions(), "m").labels.max() == 399
 
 
 def rings(step):

@@ -15,6 +15,9 @@ CROWD = 20
 SCATTERED = 3
 """Connected pieces a label, on average, from which labels are taken for grey values."""
 
+BLENDED = 1.2
+"""The same for labels that rise and fall like grey values."""
+
 _SOFT_LEVELS = 3  # values between background and object from which an edge is soft
 _SOFT_TOP = 50  # soft edges come from masks drawn in grey values, whose object is far from 1
 _SLOPE = 0.9  # share of the values between that have both a smaller and a larger neighbour
@@ -46,7 +49,7 @@ def has_soft_edge(labels: np.ndarray) -> bool:
 
 
 def check_crowd(labels: np.ndarray, count: int, path: str | os.PathLike) -> None:
-    """Raise `CaseError` if the labels look like the grey values of a picture: graded, or many in many pieces.
+    """Raise `CaseError` if labels look like the grey values of a picture: graded or many, in many pieces.
 
     Args:
         labels: int32, of any shape.
@@ -54,13 +57,15 @@ def check_crowd(labels: np.ndarray, count: int, path: str | os.PathLike) -> None
         path: file of the mask, for the message.
     """
     graded = is_graded(labels)
-    pieces = len(components(labels)[1]) - 1 if count > CROWD and not graded else 0
-    if graded or pieces > SCATTERED * count:
-        found = "that blend into each other" if graded else f"in {pieces:,} pieces"
+    if count <= CROWD and not graded:
+        return
+    pieces = len(components(labels)[1]) - 1
+    if pieces > (BLENDED if graded else SCATTERED) * count:
+        found = "that blend into each other, " if graded else ""
         raise CaseError(
             path,
-            f"holds {count} labels {found}, which looks like grey values and not like objects; "
-            "give --threshold for one object, with --instances for one a piece, "
+            f"holds {count} labels {found}in {pieces:,} pieces, which looks like grey values and not like "
+            "objects; give --threshold for one object, with --instances for one a piece, "
             f"or --max-objects {count} if they are labels",
         )
 
