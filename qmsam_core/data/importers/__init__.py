@@ -22,4 +22,8 @@ stretched between two percentiles of its non-zero values.
 has the name `names[i]`: the name of the segment, structure or file, or the id in the label map. An object of
 several parts keeps one label, unless `--instances` splits it into connected components. Where named
 structures overlap, the smaller one keeps the shared voxels, and a note reports the overlap.
+
+**What cannot be used.** Files are read to their end and checked before a case is written. A damaged file, an
+incomplete series, or a mask that seems to be none stops its own case. A structure, segment or object that
+cannot be kept is named and counted, and the rest of its case is imported. Both set the exit code.
 """
