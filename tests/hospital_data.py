@@ -64,7 +64,12 @@ def write_image(path: Path, array: np.ndarray, order: str = "LPS", degrees: floa
 
 
 def write_series(
-    folder: Path, image: sitk.Image | None = None, modality: str = "CT", series: str = "1", slopes=(1.0,)
+    folder: Path,
+    image: sitk.Image | None = None,
+    modality: str = "CT",
+    series: str = "1",
+    slopes=(1.0,),
+    digits: int = 6,
 ) -> list[Path]:
     """Write a DICOM series, one file for each slice. File names are not in the order of the slices.
 
@@ -74,6 +79,7 @@ def write_series(
         modality: CT, MR or PT.
         series: name of the series. Its UID is made from it.
         slopes: rescale slopes. The values of slice k are stored divided by `slopes[k % n]`.
+        digits: decimals of the positions.
 
     Returns:
         Paths in the order of the slices.
@@ -89,7 +95,9 @@ def write_series(
         )
         data.Modality, data.SeriesInstanceUID, data.FrameOfReferenceUID = modality, uid, FRAME
         data.SeriesDescription, data.InstanceNumber, data.SeriesNumber = f"series {series}", k + 1, 1
-        data.ImagePositionPatient = [f"{v:.6f}" for v in image.TransformIndexToPhysicalPoint((0, 0, k))]
+        data.ImagePositionPatient = [
+            f"{v:.{digits}f}" for v in image.TransformIndexToPhysicalPoint((0, 0, k))
+        ]
         data.ImageOrientationPatient = [f"{v:.8f}" for v in (*direction[:, 0], *direction[:, 1])]
         width, height, depth = image.GetSpacing()
         data.PixelSpacing, data.SliceThickness = [height, width], depth

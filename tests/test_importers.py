@@ -198,14 +198,18 @@ def bad_volumes(tmp_path):
     sitk.WriteImage(sitk.Compose([image_of(VALUES)] * 3), str(tmp_path / "rgb.nii.gz"))
     (tmp_path / "cut.nii.gz").write_bytes(image.read_bytes()[:90])
     nan = VALUES.astype(np.float32)
-    nan[0, 0, 0] = np.nan
+    nan[2, 5, 6] = np.nan
     return [
-        (image, write_image(tmp_path / "small.nii.gz", LABELS[1:]), "has 20x16x5 voxels, its image 20x16x6"),
+        (
+            image,
+            write_image(tmp_path / "large.nii.gz", LABELS.repeat(2, 0)),
+            "20x16x12 voxels, its image 20x1",
+        ),
         (image, tmp_path / "shifted.nii.gz", "lies up to 1 mm off its image"),
         (tmp_path / "4d.nii.gz", mask, "is 4-D of size 20x16x6x2; expected a 3-D volume"),
-        (tmp_path / "2d.nii.gz", mask, "is 2-D"),
+        (tmp_path / "2d.nii.gz", mask, "has 20x16x6 voxels, its image 20x16"),
         (tmp_path / "rgb.nii.gz", mask, "3 channels"),
-        (tmp_path / "cut.nii.gz", mask, "cannot be read"),
+        (tmp_path / "cut.nii.gz", mask, "is damaged or cut off"),
         (write_image(tmp_path / "nan.mha", nan), mask, "holds 1 NaN"),
         (image, write_image(tmp_path / "soft.nii.gz", LABELS * np.float32(0.3)), "holds fractions"),
         (image, write_image(tmp_path / "zero.nii.gz", LABELS * 0), "empty mask"),
@@ -299,10 +303,11 @@ def test_percentiles_leave_zero_out():
 def test_overlaps_go_to_the_smaller_object_and_covered_ones_are_noted():
     big, small, twin = np.zeros((3, 5, 6), bool)
     big[:, :], small[1:3, 1:3], twin[1:3, 1:3] = True, True, True
-    labels, notes = stacked([("big", big), ("small", small), ("twin", twin)], big.shape)
-    assert (labels[1:3, 1:3] == 3).all() and (labels == 1).sum() == 26
-    assert "'small' is wholly covered by smaller objects" in notes
-    assert finished(labels, LabelOptions(), "x").max() == 2
+    found = stacked([("big", big), ("small", small), ("twin", twin)], big.shape)
+    assert (found.labels[1:3, 1:3] == 3).all() and (found.labels == 1).sum() == 26
+    assert "'small' is wholly covered by smaller objects" in found.notes
+    done = finished(found, LabelOptions(), "x")
+    assert done.labels.max() == 2 and done.names == {1: "big", 2: "twin"}
 
 
 @pytest.mark.parametrize(
@@ -311,7 +316,7 @@ def test_overlaps_go_to_the_smaller_object_and_covered_ones_are_noted():
 def test_values_that_are_no_labels(values):
     with pytest.raises(CaseError, match="--threshold"):
         label_map(values, LabelOptions(), "x")
-    assert label_map(values, LabelOptions(threshold=0.4), "x").max() <= 1
+    assert label_map(values, LabelOptions(threshold=0.4), "x").labels.max() <= 1
 
 
 def test_pairing_by_folder_and_by_word(tmp_path):
@@ -327,9 +332,12 @@ def test_pairing_by_folder_and_by_word(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    pairs, errors = find_pairs(tmp_path, tmp_path, (".nii", ".nii.gz"))
-    assert [(p.name, p.mask.name) for p in pairs] == [("p1_ct", "seg.nii.gz"), ("p2_t1_0000", "t1_label.nii")]
-    assert sorted(str(e.path.relative_to(tmp_path)) for e in errors) == [
+    found = find_pairs(tmp_path, tmp_path, (".nii", ".nii.gz"))
+    assert [(p.name, p.mask.name) for p in found.pairs] == [
+        ("p1_ct", "seg.nii.gz"),
+        ("p2_t1_0000", "t1_label.nii"),
+    ]
+    assert sorted(str(e.path.relative_to(tmp_path)) for e in found.errors) == [
         "p3/a.nii",
         "p3/b.nii",
         "p3/mask.nii",

@@ -62,8 +62,7 @@ def test_dicom_with_nifti_mask_and_a_folder_of_cases(tmp_path, order, mask_order
 
 @pytest.mark.parametrize("order", ["LPS", "LIP"])
 def test_rtstruct_takes_voxels_by_their_centres_and_keeps_holes(tmp_path, order):
-    image = image_of(np.zeros(SHAPE, np.int16) if order == "LPS" else VALUES, order)
-    image[0, 0, 0] = 1
+    image = image_of(VALUES, order)
     write_series(tmp_path / "p1", image)
     contours = [
         rectangle(image, 2, (3.6, 9.4), (2.7, 7.4)),
@@ -143,6 +142,7 @@ def dicom_damage(name, folder, series):
         "mixed": lambda: write_series(folder / "other", series="other") and (folder / "seg.dcm").unlink(),
         "no mask": lambda: (folder / "seg.dcm").unlink(),
         "two masks": lambda: (folder / "seg2.dcm").write_bytes((folder / "seg.dcm").read_bytes()),
+        "spacing": lambda: without_spacing(data),
         "truncated": lambda: series[2].write_bytes(series[2].read_bytes()[:-100]),
         "tilt": lambda: tilt(series),
         "sizes": lambda: resized(data),
@@ -176,6 +176,11 @@ def without_position(data):
     data.save_as(data.filename)
 
 
+def without_spacing(data):
+    data.PixelSpacing = [0, 0]
+    data.save_as(data.filename)
+
+
 def odd_orientation(data):
     data.ImageOrientationPatient = [1, 0, 0]
     data.save_as(data.filename)
@@ -189,7 +194,8 @@ def odd_orientation(data):
         ("mixed", "mixes 2 image series"),
         ("no mask", "holds no mask"),
         ("two masks", "holds 2 masks"),
-        ("truncated", "cannot be read"),
+        ("truncated", "is a slice that cannot be read"),
+        ("spacing", "has pixel spacing [0.0, 0.0]; expected mm above 0"),
         ("tilt", "tilted gantry"),
         ("sizes", "slices of 20x1"),
         ("position", "no position"),

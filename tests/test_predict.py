@@ -13,49 +13,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from box_engine import BoxEngine
 from small_data import rectangle_case
 
 from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
 from qmsam_core.data.cases import boxes_on_slice
-from qmsam_core.deploy import ENGINES, Predictor, batch, engines
+from qmsam_core.deploy import ENGINES, Predictor, batch, engines, mask_files
 from qmsam_core.deploy.batch import OutputError, predict_folder
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.export import main as export_command
-from qmsam_core.deploy.masks import MaskPainter, tight
+from qmsam_core.deploy.masks import MaskPainter, ranks, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
 from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.volume_traversal import follow, plan
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
 from qmsam_core.timing.pipelines import AuthorsPipeline, BaselinePipeline, run_pipeline
-
-
-class BoxEngine:
-    """An engine whose mask is the box itself. It counts its calls.
-
-    The embedding is the image's mean, so that slices can be told apart.
-    """
-
-    source, image_size, mask_size = "boxes", 64, 64
-
-    def __init__(self):
-        self.encoded, self.decoded, self.asked = 0, [], []
-
-    def encode(self, images):
-        self.encoded += 1
-        return np.full((1, 4, 16, 16), images.mean(), np.float32)
-
-    def decode(self, embedding, boxes):
-        self.decoded.append(len(boxes))
-        self.asked.extend(boxes.tolist())
-        return self.masks(boxes)
-
-    def masks(self, boxes):
-        y, x = np.mgrid[:64, :64]
-        inside = [
-            (x >= b[0] - 0.5) & (x <= b[2] + 0.5) & (y >= b[1] - 0.5) & (y <= b[3] + 0.5) for b in boxes
-        ]
-        return np.where(inside, 1.0, -1.0).astype(np.float32)
 
 
 def plain_case(boxes, shape=(64, 64), depth=0):
@@ -115,13 +88,69 @@ def test_the_larger_label_stays_in_whatever_order_masks_are_painted():
     assert (segs[20, 10], segs[20, 20], segs[20, 30]) == (1, 2, 3)
 
 
+@pytest.mark.parametrize("rank", [7, 300, 65535])
+def test_masks_of_more_objects_than_a_byte_holds(rank):
+    geometry, segs = Geometry.of(64, 64, 64), np.zeros((64, 64), np.uint16)
+    segs[10, 10] = 65535
+    logits = BoxEngine().masks([[8, 8, 30, 30]])[0]
+    painted = MaskPainter(geometry).paint(logits, rank, segs)
+    assert tight(*painted).tolist() == [8, 8, 30, 30]
+    assert (segs[10, 10], segs[20, 20], segs[5, 5]) == (65535, rank, 0)
+
+
+@pytest.mark.parametrize(
+    "boxes, expected",
+    [
+        ([[0, 0, 9, 9], [2, 2, 4, 4]], [1, 2]),
+        ([[2, 2, 4, 4], [0, 0, 9, 9]], [2, 1]),
+        ([[0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6]], [1, 2, 3]),
+        ([[0, 0, 0, 9, 9, 0], [0, 0, 0, 4, 4, 9]], [2, 1]),
+        (np.zeros((0, 4), int), []),
+    ],
+    ids=["inner last", "inner first", "one size", "by volume", "none"],
+)
+def test_the_smaller_box_has_the_higher_rank_and_of_one_size_the_later(boxes, expected):
+    assert ranks(np.array(boxes)).tolist() == expected
+
+
 # One case ---------------------------------------------------------------------------------------------------
 
 
-def test_a_box_becomes_its_label_and_the_later_box_wins():
+def test_a_box_becomes_its_label_and_the_smaller_box_wins():
     segs = Predictor(BoxEngine()).segment(plain_case([[8, 8, 30, 30], [20, 20, 40, 40]]))
     assert segs.dtype == np.uint8 and segs.shape == (64, 64)
     assert (segs[10, 10], segs[25, 25], segs[35, 35], segs[5, 5], segs[50, 50]) == (1, 2, 2, 0, 0)
+
+
+@pytest.mark.parametrize("first", ["tumour", "organ"])
+@pytest.mark.parametrize("depth, propagate", [(0, False), (8, False), (8, True)])
+def test_of_boxes_in_each_other_both_survive(first, depth, propagate):
+    organ, tumour = ([4, 4, 50, 50], [20, 20, 26, 26])
+    if depth:
+        organ, tumour = ([4, 4, 1, 50, 50, 6], [20, 20, 3, 26, 26, 4])
+    boxes = [tumour, organ] if first == "tumour" else [organ, tumour]
+    segs = Predictor(BoxEngine(), propagate=propagate).segment(plain_case(boxes, depth=depth))
+    plane = segs[3] if depth else segs
+    assert plane[23, 23] == boxes.index(tumour) + 1 and plane[40, 40] == boxes.index(organ) + 1
+
+
+@pytest.mark.parametrize("depth, propagate", [(0, False), (8, False), (8, True)])
+def test_masks_apart_are_those_of_each_box_alone(depth, propagate):
+    boxes = [[8, 8, 30, 30], [20, 20, 40, 40], [22, 22, 25, 25]]
+    if depth:
+        boxes = [[*box[:2], k, *box[2:], k + 3] for k, box in enumerate(boxes)]
+    masks = Predictor(BoxEngine(), propagate=propagate).segment_apart(plain_case(boxes, depth=depth))
+    for i, box in enumerate(boxes):
+        alone = Predictor(BoxEngine(), propagate=propagate).segment(plain_case([box], depth=depth))
+        np.testing.assert_array_equal(masks[i], alone)
+        assert masks[i].dtype == np.uint8
+
+
+def test_more_than_255_objects_are_labelled_in_16_bits():
+    boxes = [[k % 60, k // 60 * 3, k % 60, k // 60 * 3 + 1] for k in range(300)]
+    segs = Predictor(BoxEngine()).segment(plain_case(boxes))
+    assert segs.dtype == np.uint16 and np.array_equal(np.unique(segs), np.arange(301))
+    assert segs[boxes[299][1], boxes[299][0]] == 300
 
 
 def test_z_limits_belong_to_the_box():
@@ -159,7 +188,7 @@ def test_masks_come_back_to_the_image_s_own_size():
 
 
 @pytest.mark.parametrize(
-    "boxes, words", [(None, "no 'boxes'"), (np.zeros((256, 4), int), "256 boxes; expected at most 255")]
+    "boxes, words", [(None, "no 'boxes'"), (np.zeros((65536, 4), int), "65536 boxes; expected at most 65535")]
 )
 def test_cases_that_cannot_be_segmented_are_told(boxes, words):
     case = Case("2DBox_US_x", np.zeros((8, 8, 3), np.uint8), boxes, None, np.ones(3))
@@ -253,7 +282,7 @@ def test_an_object_whose_mask_is_lost_takes_its_own_box_again():
     assert firsts == [10, 11.25, 12.25, 10] and not segs[5].any()
 
 
-def test_objects_with_different_middles_go_together_and_the_later_box_wins():
+def test_objects_with_different_middles_go_together_and_the_smaller_box_wins():
     case = plain_case([[10, 20, 0, 30, 40, 8], [20, 20, 4, 40, 40, 9]], depth=10)
     engine = BoxEngine()
     segs = Predictor(engine, propagate=True).segment(case)
@@ -306,7 +335,7 @@ def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_eve
 
 @pytest.mark.parametrize(
     "boxes, depth",
-    [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 3], [20, 20, 2, 40, 40, 5]], 6)],
+    [([[8, 8, 30, 30], [20, 20, 40, 40]], 0), ([[8, 8, 1, 30, 30, 4], [20, 20, 2, 40, 40, 5]], 6)],
 )
 def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
     case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
@@ -383,6 +412,9 @@ def good(folder):
     return sorted((folder / "in").glob("*X_[01].npz"))
 
 
+TABLES = ["objects.csv", "predictor.json", "timing.csv"]
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -392,7 +424,7 @@ def test_one_bad_case_never_stops_the_batch_and_sets_the_exit_code(model, folder
         ["-i", str(folder / "in"), "-o", str(folder / "out"), "--model", str(model), "--threads", "1"]
     )
     assert code == 1
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", *TABLES]
     assert read_segmentation(folder / "out" / "3DBox_X_1.npz").shape == (4, 40, 56)
     rows = pd.read_csv(folder / "out" / "timing.csv").set_index("case")
     assert rows.loc["3DBox_X_1.npz", "slices"] == 3 and rows.loc["2DBox_X_9.npz", "status"].startswith(
@@ -508,7 +540,7 @@ def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
 
     predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(batch.Made, "save", lambda self: None)  # SIGKILL prevents the saving
+        patch.setattr(batch.Records, "save", lambda self: None)  # SIGKILL prevents the saving
         predict_folder(Predictor(Killed()), good(folder), folder / "out")
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
 
@@ -589,7 +621,14 @@ IMAGE = np.zeros((32, 32, 3), np.uint8)
 BAD = {
     "no imgs": (dict(gts=np.zeros((32, 32), np.uint8)), "imgs"),
     "nothing to ask for": (dict(imgs=IMAGE), "neither 'boxes' nor 'gts'"),
-    "256 boxes": (dict(imgs=IMAGE, boxes=np.tile([1, 1, 5, 5], (256, 1))), "at most 255"),
+    "sizes for corners": (
+        dict(
+            imgs=IMAGE,
+            boxes=np.array([[4, 4, 11, 12]]),
+            gts=np.pad(np.ones((12, 11), np.uint8), ((4, 16), (4, 17))),
+        ),
+        "as corner and size",
+    ),
 }
 
 
@@ -607,7 +646,7 @@ def test_bad_cases_get_one_line_each_and_the_rest_is_done(folder, arrays, words)
         and words in lines[0]
         and "\n" not in lines[0]
     )
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", *TABLES]
 
 
 def test_a_case_with_an_empty_list_of_boxes_is_done_with_an_empty_segmentation(folder):
@@ -637,7 +676,7 @@ def test_a_case_on_which_the_engine_fails_is_reported(folder, error):
 
 def full_disk(monkeypatch, fails):
     """Let writing fail with "no space left" half-way through every file for which `fails(name)` is true."""
-    write = batch.write_segmentation
+    write = mask_files.write_segmentation
 
     def no_space(path, segs):
         if fails(path.name):
@@ -646,7 +685,7 @@ def full_disk(monkeypatch, fails):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, segs)
 
-    monkeypatch.setattr(batch, "write_segmentation", no_space)
+    monkeypatch.setattr(mask_files, "write_segmentation", no_space)
 
 
 def test_a_file_for_which_the_disk_is_full_is_reported_and_the_rest_is_done(folder, monkeypatch):
@@ -657,7 +696,7 @@ def test_a_file_for_which_the_disk_is_full_is_reported_and_the_rest_is_done(fold
     assert (
         len(lines) == 1
         and "No space left" in lines[0]
-        and names(folder / "out") == ["3DBox_X_1.npz", "predictor.json", "timing.csv"]
+        and names(folder / "out") == ["3DBox_X_1.npz", *TABLES]
     )
 
 
@@ -722,7 +761,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_predict import BoxEngine
+from box_engine import BoxEngine
 from qmsam_core.data import archive
 from qmsam_core.deploy import Predictor
 from qmsam_core.deploy.batch import predict_folder
@@ -753,14 +792,14 @@ def test_killed_half_way_leaves_nothing_half_written_and_is_resumed(folder):
     assert any(name.endswith(".part") for name in names(folder / "out"))
     rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     assert [row["status"] for row in rows] == ["done", "done"]
-    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", "predictor.json", "timing.csv"]
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", *TABLES]
 
 
 def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, monkeypatch):
     for k in range(2, 8):
         rectangle_case(f"2DBox_X_{k}", k, False).save(folder / "in" / f"2DBox_X_{k}.npz")
     (folder / "in" / "2DBox_X_9.npz").unlink()
-    alive, most, read = set(), [], batch.Case.load
+    alive, most, read = set(), [], Case.load
 
     def load(path):
         alive.add(path.name)
@@ -772,8 +811,8 @@ def test_reading_computing_and_writing_overlap_and_memory_stays_bounded(folder, 
         assert segs.max() > 0
         alive.discard(path.name)
 
-    monkeypatch.setattr(batch.Case, "load", load)
-    monkeypatch.setattr(batch, "write_segmentation", write)
+    monkeypatch.setattr(Case, "load", load)
+    monkeypatch.setattr(mask_files, "write_segmentation", write)
     rows = predict_folder(Predictor(BoxEngine()), sorted((folder / "in").glob("*.npz")), folder / "out")
     assert [row["status"] for row in rows] == ["done"] * 8
     assert 2 <= max(most) <= 4
@@ -808,7 +847,7 @@ def test_the_commands_work_together(folder, engine, model):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["-i", "nowhere", "-o", "out", "--model", "m"], "nowhere: no .npz files"),
+        (["-i", "nowhere", "-o", "out", "--model", "m"], "nowhere: there is no such file or folder"),
         (["-i", "in", "-o", "out", "--model", "nowhere"], "nowhere/export.json: no such file"),
         (["-i", "in", "-o", "in", "--model", "m"], "is the input folder"),
         (["-i", "in", "-o", "out", "--model", "m", "--threads", "0"], "--threads 0: expected 1 or more"),
@@ -831,6 +870,9 @@ def test_a_real_network_gives_the_same_masks_as_one_step_after_the_other(model):
             engine.encode(geometry.image(case.slice_image(z))[None]),
             geometry.boxes(case.boxes[:, [0, 1, 3, 4]]),
         )
-        for i, mask in enumerate(geometry.mask_to_image(logits)):
-            expected[z][mask] = i + 1
+        masks = geometry.mask_to_image(logits)
+        for i in sorted(
+            range(len(masks)), key=lambda i: -np.prod(np.diff(case.boxes[i].reshape(2, 3), axis=0) + 1)
+        ):
+            expected[z][masks[i]] = i + 1  # the smaller box lies on top
     np.testing.assert_array_equal(Predictor(engine).segment(case), expected)

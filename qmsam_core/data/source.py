@@ -19,9 +19,10 @@ class Source:
         shape: the source's array as ITK or OpenCV read it, (D,H,W) or (H,W).
         axes: one number for each axis of the case: the axis of the source's array, counted from 1, negative
             if its direction was turned round.
-        spacing: mm, (x,y,z) of the source's grid; () for images.
+        spacing: mm, (x,y,z) of the source's grid, (x,y) of a 2-D volume file; () for images.
         origin: mm, LPS, of the source's first voxel; () for images.
-        direction: cosines of the source's axes, nine numbers row by row as ITK gives them; () for images.
+        direction: cosines of the source's axes, nine numbers (2-D: four) row by row as ITK gives them; ()
+            for images.
     """
 
     path: str

@@ -1,320 +1,243 @@
-"""Segment a folder of cases. While one case is segmented, the next is read and the last is written.
+"""Segment a folder of inputs. While one is segmented, the next is read and the last is written.
 
-Finished outputs are kept. A case that fails is reported and the others continue. An output is finished if it
-is readable, has its case's size, and was made by this predictor from this very input file. The last two are
-recorded in `predictor.json` beside the outputs.
+Finished outputs are kept. An input that fails is reported and the others continue. An output is finished if
+it is readable, and was made by this predictor from this very input, as the folder's records say. Several
+processes may work on one output folder: each reserves an input before it begins, and leaves those that
+others hold.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from ..data.archive import CaseArchive
-from ..data.cases import Case, CaseError, read_segmentation, write_segmentation
-from ..provenance.files import atomic_file
+from ..data.archive import CaseError
+from ..data.importers.notes import Loss
+from ..provenance.files import atomic_file, remove_partial
+from .inputs import Input, name_of
+from .mask_files import is_finished, target_of
 from .predictor import Predictor, Timing, check_boxes, run_ahead
+from .reading import Reading
+from .records import OutputError, Records
+from .reservations import Reservations
+from .writing import FAILURES, Loaded, Writing, why
 
-TIMING = "timing.csv"
-MADE = "predictor.json"
 SAVE_SECONDS = 10.0
-"""Seconds between saves of both files. After a kill, cases finished since the last save are made again."""
-FAILURES = (CaseError, OSError, MemoryError, RuntimeError, ValueError)
-"""Errors of a single case: its content, the disk, memory, or the engine (which raises RuntimeError)."""
-GIVE_UP = 3
-"""The batch ends after this many files in a row could not be written. A full disk would fail for hours, but
-one file that is too large is no reason to stop."""
-
-
-class OutputError(OSError):
-    """The output folder cannot be written. The message says why and what to do."""
+"""Seconds between updates of the tables. What is finished since lies in the reservations."""
+WAIT_SECONDS = 1.0
+"""Seconds between looks at what other processes hold, once there is nothing else to do."""
 
 
 def predict_folder(
     predictor: Predictor,
-    cases: Iterable[Path],
+    cases: Iterable[Path | Input | CaseError],
     output: Path,
     log: Callable[[str], None] = print,
     done: Callable[[], None] = lambda: None,
+    reading: Reading | None = None,
+    apart: bool = False,
 ) -> list[dict]:
-    """Segment many cases. Finished outputs are kept, so a second call resumes.
+    """Segment many inputs. Finished outputs are kept, so a second call resumes.
 
-    A case that fails is reported and the others continue. At most three cases are in memory: one being read,
-    one being segmented and one being written.
+    An input that fails is reported and the others continue. At most three are in memory: one being read, one
+    being segmented and one being written.
 
     Args:
-        cases: paths of the case files.
-        output: folder for the segmentations, made if absent.
+        cases: paths of case files, or inputs of `find_inputs` with the errors among them.
+        output: folder for the masks, made if absent.
         log: takes one line per failure, and one line if existing outputs were made by something else.
-        done: called after every case, whether finished, kept or failed.
+        done: called after every input, whether finished, kept or failed.
+        reading: how inputs become cases.
+        apart: write one mask an object instead of one label map.
 
     Returns:
-        One row per case: case, status (`done`, `kept` or `failed: ...`) and the fields of `Timing`. A kept
-        case has the times of the earlier run.
+        One row per input: case, status (`done`, `kept`, `done elsewhere` by another process, or
+        `failed: ...`) and the fields of `Timing`. A kept case has the times of the earlier run. `left_out` is
+        the number of things in an input that could not be used.
 
     Raises:
-        OutputError: the output folder cannot be made or written, or three files in a row could not be
-            written. Finished outputs stay.
+        OutputError: the output folder cannot be made or written, another process writes outputs of other
+            settings to it, or three files in a row could not be written. Finished outputs stay.
     """
-    cases = list(cases)
-    made = prepare_output(output, cases, predictor, log)
-    table = TimingTable(output / TIMING)
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
-        table.save()
-        made.save()
-        saved = time.monotonic()
-
-    def settle(row: dict) -> None:
-        table.rows.append(row)
-        if row["status"] == "done":
-            made.add(row["case"])
-        if row["status"].startswith("failed"):
-            log(f"{row['case']}: {row['status'].removeprefix('failed: ')}")
-        if time.monotonic() - saved > SAVE_SECONDS:
-            save()
-        done()
-
-    try:
-        with Writing(output, settle) as writing:
-            for path, case, seconds in run_ahead(lambda path: load(path, output / path.name, made), cases):
-                if case is None:
-                    settle(table.kept(path.name))
-                    continue
-                if not isinstance(case, Exception):
-                    try:
-                        segs = predictor.segment(case)
-                        predictor.timing.read = seconds
-                        writing.start(path.name, segs, predictor.timing)
-                        continue
-                    except OutputError:
-                        raise
-                    except FAILURES as error:
-                        case = error
-                settle({"case": path.name, "status": f"failed: {one_line(case)}"})
-    finally:
-        save()
-    order = {path.name: k for k, path in enumerate(cases)}
-    return sorted(table.rows, key=lambda row: order[row["case"]])
+    inputs = [Input.case(one) if isinstance(one, Path) else one for one in cases]
+    prepare_output(output)
+    with Reservations(output) as reserved:
+        records = open_records(output, predictor, apart, reserved)
+        batch = _Batch(predictor, output, log, done, reading or Reading(), apart, reserved, records)
+        batch.warn_of_unknown(inputs)
+        try:
+            batch.run(inputs)
+        finally:
+            records.save()
+    return batch.rows
 
 
-def prepare_output(
-    output: Path, cases: list[Path], predictor: Predictor, log: Callable[[str], None]
-) -> "Made":
-    """Make the output folder, check that it is writable, and remove partial files of a killed run.
-
-    Returns the record of what is finished in the folder.
-    """
+def prepare_output(output: Path) -> None:
+    """Make the output folder and check that it is writable."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         with atomic_file(output / ".writable"):
             pass
-        (output / ".writable").unlink()
-        made = Made(output / MADE, predictor)
+        (output / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written to ({error.strerror or error}); give another folder with -o"
-        ) from error
-    names = {TIMING, MADE, *(path.name for path in cases)}
-    for part in output.glob(".*.part"):
-        if part.name[1:].rsplit(".", 2)[0] in names:
-            part.unlink(missing_ok=True)
-    if not made.known and (count := sum((output / path.name).exists() for path in cases)):
-        log(
-            f"{output}: {count} segmentations there are of another model or other settings, "
-            "or of unknown origin; they are made again"
-        )
-    return made
+        raise OutputError(_not_writable(output, error)) from error
 
 
-def load(path: Path, target: Path, made: "Made") -> tuple[Path, Case | Exception | None, float]:
-    """Load a case that has boxes, unless its output is finished.
-
-    Returns the path, then the case (or its error, or None if its output is finished), then the seconds it
-    took.
-    """
-    started = time.perf_counter()
+def open_records(output: Path, predictor: Predictor, apart: bool, reserved: Reservations) -> Records:
+    """Open the records of an output folder for a predictor."""
+    settings = {name: getattr(predictor, name) for name in ("interpolation", "order", "propagate")}
+    settings = {"model": predictor.engine.source, **settings, "one_mask_an_object": apart}
     try:
-        if made.holds(path) and finished(path, target):
-            return path, None, 0.0
-        case = Case.load(path).with_boxes()
-        check_boxes(case)
-    except FAILURES as error:
-        return path, error, 0.0
-    return path, case, time.perf_counter() - started
+        return Records(output, settings, reserved)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(_not_writable(output, error)) from error
 
 
-def finished(path: Path, target: Path) -> bool:
-    """Test whether `target` is a readable segmentation of the case's size."""
-    if not target.exists():
-        return False
-    try:
-        segs = read_segmentation(target)
-        with CaseArchive(path) as archive:
-            shape = archive.header("imgs").shape
-    except (CaseError, OSError):
-        return False
-    return segs.shape == shape or segs.shape == shape[:2]
+def _not_writable(output: Path, error: OSError) -> str:
+    return f"{output}: cannot be written to ({error.strerror or error}); give another folder with -o"
 
 
-class Writing:
-    """Write one segmentation at a time in a thread. `start` waits for the last one and settles its row."""
+@dataclass
+class _Batch:
+    predictor: Predictor
+    output: Path
+    log: Callable[[str], None]
+    done: Callable[[], None]
+    reading: Reading
+    apart: bool
+    reserved: Reservations
+    records: Records
+    _settled: dict[str, dict] = field(default_factory=dict)
+    _saved: float = field(default_factory=time.monotonic)
 
-    def __init__(self, output: Path, settle: Callable[[dict], None]) -> None:
-        self._output, self._settle = output, settle
-        self._pool = ThreadPoolExecutor(1)
-        self._lost = 0
-        self._running: tuple[str, Timing, Future] | None = None
+    @property
+    def rows(self) -> list[dict]:
+        """Rows of all inputs, in the order given."""
+        return [self._settled[name] for name in self._order]
 
-    def __enter__(self) -> "Writing":
-        return self
+    def run(self, inputs: list[Input | CaseError]) -> None:
+        """Settle every input. Those that other processes hold come last, until they are done or given up."""
+        self._order = [name_of(one) for one in inputs]
+        taken: dict[Path, str] = {}
+        waited = False
+        while inputs:
+            before = len(inputs)
+            inputs = self._once(inputs, taken)
+            if inputs and len(inputs) == before:
+                if not waited:
+                    holder = self.reserved.holder(name_of(inputs[0])) or "another process"
+                    self.log(f"waiting for {len(inputs)} cases of other processes, the first of {holder}")
+                    waited = True
+                time.sleep(WAIT_SECONDS)
+                self.records.save()  # what others finished lies there until someone takes it in
 
-    def __exit__(self, kind, *_) -> None:
+    def _once(self, inputs: list[Input | CaseError], taken: dict[Path, str]) -> list[Input | CaseError]:
+        """Settle what can be. Returns the inputs that other processes hold."""
+        held = []
+        with Writing(self.output, self._written) as writing:
+            for loaded in run_ahead(lambda one: self._load(one, taken), inputs):
+                if loaded.state == "held":
+                    held.append(loaded.one)
+                elif loaded.state == "read":
+                    self._segment(loaded, writing)
+                else:
+                    self._settle(loaded)
+        return held
+
+    def _load(self, one: Input | CaseError, taken: dict[Path, str]) -> Loaded:
+        """Reserve and read an input that has boxes, unless its output is finished."""
+        started = time.perf_counter()
+        if isinstance(one, CaseError):
+            return Loaded(one, "failed", one)
+        reserved = False
         try:
-            self.wait()
-        except OutputError:
-            if kind is None:
-                raise
-        finally:
-            self._pool.shutdown()
-
-    def start(self, name: str, segs: np.ndarray, timing: Timing) -> None:
-        """Start to write `segs` as `name`. The time goes into `timing`."""
-        self.wait()
-        self._running = (
-            name,
-            timing,
-            self._pool.submit(timing.timed, "write", write_segmentation, self._output / name, segs),
-        )
-
-    def wait(self) -> None:
-        """Wait until the current file is written or failed. Raises `OutputError` after too many failures."""
-        if self._running is None:
-            return
-        (name, timing, future), self._running = self._running, None
-        try:
-            future.result()
+            origin, source = self.reading.origin(one), self.reading.source(one)
+            target = target_of(one, source, self.output, self.apart)
+            if taken.setdefault(target, one.name) != one.name:
+                raise CaseError(one.path, f"gives the same output {target} as {taken[target]}; rename one")
+            if state := self._finished(one, origin, target):
+                return Loaded(one, state)
+            reserved = self.reserved.take(one.name, self.records.counts(origin))
+            if not reserved:
+                return Loaded(one, "held")
+            if state := self._finished(one, origin, target):  # by another process, just before
+                self.reserved.release(one.name)
+                return Loaded(one, state)
+            remove_partial(target)
+            case, notes = self.reading.case(one)
+            check_boxes(case)
         except FAILURES as error:
-            self._settle({"case": name, "status": f"failed: {one_line(error)}"})
-            self._lost += 1
-            if self._lost == GIVE_UP:
-                raise OutputError(
-                    f"{self._output}: {GIVE_UP} files in a row could not be written, "
-                    f"the last for {one_line(error)}; "
-                    "finished cases are kept, the same command goes on with the rest"
-                ) from error
+            if reserved:
+                self.reserved.release(one.name)
+            return Loaded(one, "failed", error)
+        if source is None and one.kind != "npz":
+            source = case.source
+        return Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
+
+    def _finished(self, one: Input, origin: str, target: Path) -> str:
+        if not (self.records.holds(one.name, origin) and is_finished(target, one)):
+            return ""
+        return "kept" if self.records.held_before(one.name, origin) else "elsewhere"
+
+    def _segment(self, loaded: Loaded, writing: Writing) -> None:
+        case = loaded.content
+        for note in loaded.notes:
+            self.log(f"{loaded.one.name}: {'left out' if isinstance(note, Loss) else 'note'}: {note}")
+        try:
+            masks = self.predictor.segment_apart(case) if self.apart else self.predictor.segment(case)
+            self.predictor.timing.read = loaded.seconds
+            writing.start(loaded, masks, self.predictor.timing)
+        except OutputError:
+            raise
+        except FAILURES as error:
+            self._failed(loaded, error)
+
+    def _written(self, loaded: Loaded, timing: Timing, objects: list[dict], error: BaseException | None):
+        if error is not None:
+            self._failed(loaded, error)
+            return
+        row = {"case": loaded.one.name, "status": "done", **vars(timing)}
+        try:
+            self.records.finish(loaded.one.name, loaded.origin, row, objects)
+        except OSError:  # a full disk; an output without a record is made again
+            self.reserved.release(loaded.one.name)
+        self._add({**row, "left_out": loaded.left_out})
+
+    def _failed(self, loaded: Loaded, error: BaseException) -> None:
+        self.reserved.release(loaded.one.name)
+        self._settle(Loaded(loaded.one, "failed", error))
+
+    def _settle(self, loaded: Loaded) -> None:
+        name = name_of(loaded.one)
+        if loaded.state == "failed":
+            reason = why(loaded.one, loaded.content)
+            row = {"case": name, "status": f"failed: {reason}"}
+            self.log(f"{name}: {reason}")
+            self.records.note(row)
+        elif loaded.state == "kept":
+            row = self.records.kept(name)
+            self.records.note(row)
         else:
-            self._lost = 0
-            self._settle({"case": name, "status": "done", **vars(timing)})
+            row = {"case": name, "status": "done elsewhere"}
+        self._add(row)
 
+    def _add(self, row: dict) -> None:
+        self._settled[row["case"]] = row
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.records.save()
+            self._saved = time.monotonic()
+        self.done()
 
-class Made:
-    """Record of what made the outputs of a folder, kept as JSON.
-
-    It holds the predictor's settings, and the size and time of each case's input file. The engine and the
-    number of boxes at once are left out, because they change no mask. Only outputs of the current predictor
-    count. Records of another predictor are removed from disk before its first output is replaced. So a killed
-    run leaves no output with a wrong record.
-
-    Attributes:
-        known: whether the file existed and names this predictor.
-
-    Raises:
-        OSError: the records of another predictor cannot be removed.
-    """
-
-    def __init__(self, path: Path, predictor: Predictor) -> None:
-        self._path = path
-        settings = {name: getattr(predictor, name) for name in ("interpolation", "order", "propagate")}
-        self._predictor = {"model": predictor.engine.source, **settings}
-        stored = read_made(path)
-        self.known = stored.get("predictor") == self._predictor
-        self._cases: dict[str, str] = dict(stored["cases"]) if self.known else {}
-        self._found: dict[str, str] = {}
-        if stored and not self.known:
-            self._write()
-
-    def holds(self, path: Path) -> bool:
-        """Test whether the case's output was made from this very file. Call it before the file is read.
-
-        It notes the file's size and time for `add`. Raises `OSError` if there is no such file.
-        """
-        stat = path.stat()
-        self._found[path.name] = f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
-        return self._cases.get(path.name) == self._found[path.name]
-
-    def add(self, name: str) -> None:
-        """Record that a case's output was written, made from the file that `holds` saw."""
-        self._cases[name] = self._found[name]
-
-    def save(self) -> None:
-        """Write the file. A full disk is no error here, because outputs without a record are made again."""
-        try:
-            self._write()
-        except OSError:
+    def warn_of_unknown(self, inputs: list[Input | CaseError]) -> None:
+        """Say how many outputs there are that this predictor did not make."""
+        if self.records.known:
             return
-
-    def _write(self) -> None:
-        with atomic_file(self._path) as file:
-            file.write(json.dumps({"predictor": self._predictor, "cases": self._cases}, indent=1).encode())
-
-
-def read_made(path: Path) -> dict:
-    """Read the file that `Made` wrote. Empty if there is none or it is something else."""
-    try:
-        stored = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) and isinstance(stored.get("cases"), dict) else {}
-
-
-class TimingTable:
-    """Status and times of every case as CSV, written atomically. Earlier rows stay until replaced.
-
-    Attributes:
-        rows: one row per case settled in this run.
-    """
-
-    COLUMNS = ("case", "status", *vars(Timing()))
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._earlier = path, read_timing(path)
-        self.rows: list[dict] = []
-
-    def kept(self, name: str) -> dict:
-        """Return the row of a case that an earlier run finished, with its times where they are known."""
-        return {**self._earlier.get(name, {}), "case": name, "status": "kept"}
-
-    def save(self) -> None:
-        """Write the table. A full disk is no error here: finished outputs stay and are found again."""
-        rows = self._earlier | {row["case"]: row for row in self.rows}
-        table = pd.DataFrame(list(rows.values()), columns=list(self.COLUMNS))
-        try:
-            with atomic_file(self._path) as file:
-                file.write(table.to_csv(index=False, float_format="%.6g").encode())
-        except OSError:
-            return
-
-
-def read_timing(path: Path) -> dict[str, dict]:
-    """Read the rows of an earlier timing table by case. Empty if there is none or it is something else."""
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError):
-        return {}
-    if not set(TimingTable.COLUMNS) <= set(table.columns):
-        return {}
-    table = table[list(TimingTable.COLUMNS)].dropna(subset="case").dropna(axis=1, how="all")
-    return {row["case"]: row for row in table.to_dict("records")}
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line, without the path where the error keeps its file separately."""
-    text = " ".join(str(getattr(error, "message", error)).split())
-    return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+        plain = [one for one in inputs if isinstance(one, Input)]
+        count = sum(target_of(one, None, self.output, self.apart).exists() for one in plain)
+        if count:
+            self.log(
+                f"{self.output}: {count} segmentations there are of another model or other settings, "
+                "or of unknown origin; they are made again"
+            )

@@ -1,4 +1,8 @@
-"""Turn low-res logits into a slice's label map, enlarging only what can be positive."""
+"""Turn low-res logits into a slice's label map, enlarging only what can be positive.
+
+Where masks overlap, the object with the smaller box lies on top, as in the importers. So a tumour survives in
+its organ, in whatever order their boxes are given.
+"""
 
 from dataclasses import dataclass, field
 
@@ -27,20 +31,33 @@ class MaskPainter:
     geometry: Geometry
     _scratch: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def paint(self, logits: np.ndarray, label: int, segs: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-        """Write `label` into `segs` where a mask is positive and no larger label is.
+    def paint(self, logits: np.ndarray, rank: int, segs: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+        """Write `rank` into `segs` where a mask is positive and no larger rank is.
 
-        So the later box wins, in whatever order masks are painted.
+        So the mask of the larger rank lies on top, in whatever order masks are painted.
 
         Args:
             logits: float32 (M, M), low-res mask of one box.
-            label: 1..255.
-            segs: uint8 (H, W), changed in place.
+            rank: 1..255, or up to 65535 if `segs` is uint16.
+            segs: uint8 or uint16 (H, W), changed in place.
 
         Returns:
-            The arguments of `tight`: the mask of the part that was enlarged, uint8, valid until the next
-            call, and its top and left. None if no logit is positive.
+            The mask of the part that was enlarged, uint8 and not 0 inside, valid until the next call, and its
+            top and left. None if no logit is positive.
         """
+        painted = self.enlarge(logits)
+        if painted is None:
+            return None
+        positive, top, left = painted
+        window = segs[top : top + positive.shape[0], left : left + positive.shape[1]]
+        if segs.dtype == np.uint8:
+            np.maximum(window, np.minimum(positive, rank, out=positive), out=window)
+        else:
+            np.maximum(window, segs.dtype.type(rank), out=window, where=positive > 0)
+        return painted
+
+    def enlarge(self, logits: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+        """Enlarge a mask without writing it anywhere. Returns what `paint` does."""
         content = self.geometry.content(np.asarray(logits, dtype=np.float32))
         region = positive_region(content)
         if region is None:
@@ -51,10 +68,7 @@ class MaskPainter:
                 region, content.shape, (self.geometry.height, self.geometry.width)
             )
         )
-        positive = self._enlarged(content, region[0], (left, right))[top:bottom]
-        window = segs[top:bottom, left:right]
-        np.maximum(window, np.minimum(positive, label, out=positive), out=window)
-        return positive, top, left
+        return self._enlarged(content, region[0], (left, right))[top:bottom], top, left
 
     def _enlarged(self, content: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         """Return the columns at full height, uint8 255 where positive and 0 beyond the reach of `rows`."""
@@ -122,3 +136,34 @@ def tight(positive: np.ndarray, top: int, left: int) -> np.ndarray | None:
     if not width:
         return None
     return np.array([left + x, top + y, left + x + width - 1, top + y + height - 1])
+
+
+def ranks(boxes: np.ndarray) -> np.ndarray:
+    """Return the rank of each box, int64 (N,) 1..N: the smaller the box, the higher it lies.
+
+    Of boxes of one size the later lies on top.
+
+    Args:
+        boxes: (N, 4) or (N, 6), maxima inclusive.
+    """
+    dimensions = boxes.shape[1] // 2
+    sizes = np.prod(boxes[:, dimensions:] - boxes[:, :dimensions] + 1, axis=1)
+    order = np.argsort(-sizes, kind="stable")
+    found = np.empty(len(boxes), np.int64)
+    found[order] = np.arange(1, len(boxes) + 1)
+    return found
+
+
+def relabel(segs: np.ndarray, found: np.ndarray) -> None:
+    """Turn painted ranks into labels in place, slice by slice: the rank of box i becomes i + 1.
+
+    Args:
+        segs: uint8 or uint16 (D, H, W).
+        found: what `ranks` returned.
+    """
+    if np.array_equal(found, np.arange(1, len(found) + 1)):
+        return
+    table = np.zeros(len(found) + 1, segs.dtype)
+    table[found] = np.arange(1, len(found) + 1)
+    for plane in segs:
+        plane[:] = table[plane]

@@ -1,30 +1,43 @@
-"""Segment whole cases in the challenge's format: boxes in, masks out.
+"""Segment images: boxes in, masks out.
 
-    python -m qmsam_core.deploy.predict -i cases/ -o segmentations/
+    python -m qmsam_core.deploy.predict -i ct.nii.gz --boxes boxes.csv --modality CT -o masks/
+    python -m qmsam_core.deploy.predict -i patients/ --boxes-from rtstructs/ -o masks/
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
+
+The input is a file, or a folder that is searched in depth: npz cases, NIfTI, NRRD, MetaImage, folders of
+DICOM slices, PNG, JPEG, TIFF and BMP. Masks are written in the format that came in, on its own grid, under
+the same sub-folders. `objects.csv` has each object's file, label, name, box and volume. Step by step:
+docs/your_images.md.
+
+Boxes are in an npz, or come from a table (`--boxes`), from masks (`--boxes-from`), or from the one SEG or
+RTSTRUCT in a series' own folder. Where masks overlap, the object with the smaller box lies on top.
 
 Without `--model` the project's own int8 model is used. It is exported once, to `outputs/exported/`.
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
 section 2.1). The same command run again continues where the last run ended. Outputs of another model, other
-settings or another input are made again.
+settings or another input are made again. Several processes may share an output folder.
 
-Exit code: 0 every case done, 1 some failed, 2 nothing could start or go on, 130 interrupted.
+Exit code: 0 everything done, 1 some failed or was no case (each is named), 2 nothing could start or go on,
+130 interrupted.
 """
 
 import argparse
-import os
 import sys
+import warnings
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.transforms import ORDERS
-from .batch import MADE, TIMING, predict_folder
-from .engines import ENGINES, open_engine
+from .batch import predict_folder
+from .engines import open_engine
 from .exported import FROM_NOISE, ExportError, read_export
-from .memory import memory_size, resident_bytes
+from .memory import resident_bytes
+from .predict_arguments import arguments_parser, check_options, gather
 from .predictor import Predictor
+from .records import OBJECTS, TIMING
+from .reservations import Reservations
 
 __all__ = ["main", "predict_folder"]
 
@@ -59,61 +72,6 @@ class Progress:
             self._bar.close()
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Return the command line's parser; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.deploy.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    option = parser.add_argument
-    option(
-        "-i",
-        "--input",
-        required=True,
-        type=Path,
-        help="folder of npz cases; boxes are derived from labels where a case has none",
-    )
-    option(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        help=f"folder for <same name>.npz with 'segs', {TIMING}, and {MADE}, what made them",
-    )
-    option(
-        "--model",
-        type=Path,
-        help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
-    )
-    option("--engine", default="openvino", choices=ENGINES)
-    option("--threads", type=int, default=os.cpu_count(), help="of the engine")
-    option(
-        "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
-    )
-    option(
-        "--memory-limit",
-        "--memory-limit-mb",
-        type=memory_size,
-        metavar="SIZE",
-        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): "
-        "fewer boxes are decoded at once to stay within it",
-    )
-    option(
-        "--order",
-        default=ORDERS[0],
-        choices=ORDERS,
-        help="padding before normalising, as the paper, or after it, as the challenge's baseline",
-    )
-    option(
-        "--propagate",
-        action="store_true",
-        help="in volumes take each box from the mask on the neighbouring slice, "
-        "as the challenge's baseline does",
-    )
-    return parser
-
-
 def refuse_noise(folder: Path) -> None:
     """Raise `ExportError` if an export was made for its speed only, with scales that fit no image."""
     if FROM_NOISE in read_export(folder)["origin"]:
@@ -136,7 +94,8 @@ def shipped_model() -> Path:
     path = checkpoint_path(SHIPPED)
     model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
     folder = path.parents[1] / "exported" / path.stem
-    facts = export_if_stale(model, folder, origin)
+    with Reservations(folder.parent) as reserved, reserved.alone(folder.name):  # processes start together
+        facts = export_if_stale(model, folder, origin)
     made = "; ".join(f"{key} {value}" for key, value in facts_of(path).items() if key != "data")
     print(
         f"model: {facts['model']} in int8, recipe {facts['recipe']}, from {facts['origin']}"
@@ -146,47 +105,46 @@ def shipped_model() -> Path:
     return folder
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; see the module's docstring. Returns the exit code."""
-    options = command_line().parse_args(arguments)
-    for name in ("threads", "decode_block"):
-        if getattr(options, name) < 1:
-            print(
-                f"predict: --{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more",
-                file=sys.stderr,
-            )
-            return 2
-    cases = sorted(options.input.glob("*.npz"))
-    if not cases:
-        print(f"predict: {options.input}: no .npz files; expected a folder of cases", file=sys.stderr)
-        return 2
-    if options.output.resolve() == options.input.resolve():
+def opened_predictor(options: argparse.Namespace) -> Predictor:
+    """Open the model. Raises `ValueError` or `OSError` if it cannot be used."""
+    folder = options.model or shipped_model()
+    refuse_noise(folder)
+    engine = open_engine(options.engine, folder, options.threads)
+    if options.memory_limit and resident_bytes() > options.memory_limit:
         print(
-            f"predict: {options.output}: is the input folder; "
-            "give another with -o, or the cases would be replaced",
+            f"predict: the model alone takes {resident_bytes() >> 20} MB "
+            f"of --memory-limit {options.memory_limit >> 20} MB; boxes are decoded one by one",
             file=sys.stderr,
         )
-        return 2
+    return Predictor(
+        engine,
+        options.decode_block,
+        order=options.order,
+        propagate=options.propagate,
+        memory_limit=options.memory_limit,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; see the module's docstring. Returns the exit code."""
+    options = arguments_parser(__doc__).parse_args(arguments)
+    # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
+    warnings.filterwarnings("ignore", module="pydicom")
     progress = None
     try:
-        folder = options.model or shipped_model()
-        refuse_noise(folder)
-        engine = open_engine(options.engine, folder, options.threads)
-        if options.memory_limit and resident_bytes() > options.memory_limit:
-            print(
-                f"predict: the model alone takes {resident_bytes() >> 20} MB "
-                f"of --memory-limit {options.memory_limit >> 20} MB; boxes are decoded one by one",
-                file=sys.stderr,
-            )
-        predictor = Predictor(
-            engine,
-            options.decode_block,
-            order=options.order,
-            propagate=options.propagate,
-            memory_limit=options.memory_limit,
+        check_options(options)
+        inputs, reading = gather(options)
+        predictor = opened_predictor(options)
+        progress = Progress(len(inputs))
+        rows = predict_folder(
+            predictor,
+            inputs,
+            options.output,
+            progress.log,
+            progress.done,
+            reading,
+            options.one_mask_an_object,
         )
-        progress = Progress(len(cases))
-        rows = predict_folder(predictor, cases, options.output, progress.log, progress.done)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
@@ -199,13 +157,25 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if progress:
             progress.close()
-    failed = sum(row["status"].startswith("failed") for row in rows)
-    kept = sum(row["status"] == "kept" for row in rows)
-    print(
-        f"{len(rows) - failed} cases done{f' ({kept} kept from before)' if kept else ''}, {failed} failed; "
-        f"timing in {options.output / TIMING}"
+    print(summary(rows, options.output))
+    return 1 if any(row["status"].startswith("failed") or row.get("left_out") for row in rows) else 0
+
+
+def summary(rows: list[dict], output: Path) -> str:
+    """Count what became of the inputs, in one line."""
+    count = Counter(row["status"].split(":")[0] for row in rows)
+    notes = [
+        f"{count[status]} {words}"
+        for status, words in (("kept", "kept from before"), ("done elsewhere", "by another process"))
+        if count[status]
+    ]
+    left_out = sum(row.get("left_out", 0) for row in rows)
+    lost = f", {left_out} structures or files left out" if left_out else ""
+    kept = f" ({', '.join(notes)})" if notes else ""
+    return (
+        f"{len(rows) - count['failed']} cases done{kept}, "
+        f"{count['failed']} failed{lost}; objects in {output / OBJECTS}, timing in {output / TIMING}"
     )
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

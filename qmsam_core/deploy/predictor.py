@@ -3,6 +3,9 @@
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
 section 2.1). While the engine decodes a slice, one thread prepares and encodes the next slice, and
 another enlarges the masks decoded last.
+
+Where masks overlap, the object with the smaller box lies on top. `Predictor.segment_apart` keeps every mask
+whole instead.
 """
 
 import time
@@ -13,14 +16,13 @@ from functools import partial
 
 import numpy as np
 
-from ..data.cases import Case, CaseError
+from ..data.cases import MAX_LABEL, Case, CaseError
 from ..data.transforms import Geometry
 from .engines import Engine
-from .masks import MaskPainter, tight
+from .masks import MaskPainter, ranks, relabel, tight
 from .memory import block_within, equal_blocks, resident_bytes
 from .volume_traversal import Visit, boxes_in_plane, follow, plan
 
-MOST_BOXES = 255
 KEPT_BYTES = 512 * 2**20
 """Most bytes of embeddings kept for a second visit. Beyond it a slice is encoded again. This holds a 3-D
 case of 120 slices in LiteMedSAM's size."""
@@ -83,21 +85,49 @@ class Predictor:
         """Segment a case that has boxes.
 
         Returns:
-            uint8 (H, W) or (D, H, W), i + 1 where the mask of box i is. Where masks meet, the later box wins.
+            Labels (H, W) or (D, H, W), i + 1 where the mask of box i is: uint8, or uint16 if there are more
+            than 255 boxes. Where masks meet, the smaller box wins, and of boxes of one size the later.
 
         Raises:
-            CaseError: the case has no boxes, or more than the 255 that uint8 labels can name.
+            CaseError: the case has no boxes, or more than the 65535 that labels can name.
         """
         check_boxes(case)
-        started = time.perf_counter()
-        self.timing = Timing(boxes=len(case.boxes))
-        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8)
-        visits = plan(case, self.propagate)
-        self._walk(case, visits, segs)
-        self.timing.total = time.perf_counter() - started
+        segs = np.zeros((case.n_slices, *case.plane_shape), np.uint8 if len(case.boxes) <= 255 else np.uint16)
+        order = ranks(case.boxes)
+
+        def paint(painter: MaskPainter, z: int, i: int, logits: np.ndarray):
+            return painter.paint(logits, int(order[i]), segs[z])
+
+        self._timed_walk(case, paint)
+        relabel(segs, order)
         return segs if case.is_volume else segs[0]
 
-    def _walk(self, case: Case, visits: list[Visit], segs: np.ndarray) -> None:
+    def segment_apart(self, case: Case) -> "MasksApart":
+        """Segment a case that has boxes, and keep the mask of each box whole where they overlap.
+
+        Raises:
+            CaseError: as `segment`.
+        """
+        check_boxes(case)
+        shape = (case.n_slices, *case.plane_shape) if case.is_volume else case.plane_shape
+        masks = MasksApart(shape, [[] for _ in case.boxes])
+
+        def keep(painter: MaskPainter, z: int, i: int, logits: np.ndarray):
+            painted = painter.enlarge(logits)
+            if painted is not None:
+                masks.add(i, z, *painted)
+            return painted
+
+        self._timed_walk(case, keep)
+        return masks
+
+    def _timed_walk(self, case: Case, paint: Callable) -> None:
+        started = time.perf_counter()
+        self.timing = Timing(boxes=len(case.boxes))
+        self._walk(case, plan(case, self.propagate), paint)
+        self.timing.total = time.perf_counter() - started
+
+    def _walk(self, case: Case, visits: list[Visit], paint: Callable) -> None:
         geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
         painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
         # by slice and box id: the box that an object takes on the next slice
@@ -114,7 +144,7 @@ class Predictor:
                     logits = self.timing.timed("decode", self.engine.decode, embedding, own[block])
                     painting.result()
                     painting = pool.submit(
-                        self._paint, painter, visit, visit.ids[block], logits, segs[visit.z], found
+                        self._paint, partial(paint, painter), visit, visit.ids[block], logits, found, geometry
                     )
                 if visit.before is not None:
                     painting.result()
@@ -137,19 +167,13 @@ class Predictor:
         return embedding
 
     def _paint(
-        self,
-        painter: MaskPainter,
-        visit: Visit,
-        ids: np.ndarray,
-        logits: np.ndarray,
-        segs: np.ndarray,
-        found: dict,
+        self, paint: Callable, visit: Visit, ids: np.ndarray, logits: np.ndarray, found: dict, geometry
     ) -> None:
         started = time.perf_counter()
         for i, mask in zip(ids, logits):
-            painted = painter.paint(mask, int(i) + 1, segs)
+            painted = paint(visit.z, int(i), mask)
             if visit.before is not None and painted is not None and (box := tight(*painted)) is not None:
-                found[visit.z, i] = follow(box, painter.geometry)
+                found[visit.z, i] = follow(box, geometry)
         self.timing.paint += time.perf_counter() - started
 
     def _block(self, case: Case, embedding_bytes: int) -> int:
@@ -168,6 +192,33 @@ class Predictor:
         if self.memory_limit is None:
             return KEPT_BYTES
         return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)
+
+
+@dataclass
+class MasksApart:
+    """Masks that may overlap, one a box. Only the part around each mask is held, slice by slice.
+
+    Attributes:
+        shape: (H, W) or (D, H, W) of every mask.
+    """
+
+    shape: tuple[int, ...]
+    _parts: list[list[tuple[int, int, int, np.ndarray]]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def add(self, i: int, z: int, positive: np.ndarray, top: int, left: int) -> None:
+        """Add to mask `i` its part on slice `z`, given as `MaskPainter.enlarge` returns it."""
+        self._parts[i].append((z, top, left, positive > 0))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Mask of box `i`, uint8 0 or 1."""
+        mask = np.zeros(self.shape, np.uint8)
+        planes = mask if mask.ndim == 3 else mask[None]
+        for z, top, left, part in self._parts[i]:
+            planes[z, top : top + part.shape[0], left : left + part.shape[1]] |= part
+        return mask
 
 
 def run_ahead(function: Callable, items: Iterable) -> Iterator:
@@ -190,9 +241,8 @@ def check_boxes(case: Case) -> None:
     """Raise `CaseError` if a case has no boxes at all or more than labels can name."""
     if case.boxes is None:
         raise CaseError(case.name, "has no 'boxes'; expected (N,4) for an image or (N,6) for a volume")
-    if len(case.boxes) > MOST_BOXES:
+    if len(case.boxes) > MAX_LABEL:
         raise CaseError(
             case.name,
-            f"has {len(case.boxes)} boxes; "
-            f"expected at most {MOST_BOXES}, the most that uint8 labels can name",
+            f"has {len(case.boxes)} boxes; expected at most {MAX_LABEL}, the most that labels can name",
         )

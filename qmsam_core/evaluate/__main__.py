@@ -36,7 +36,13 @@ def command_line() -> argparse.ArgumentParser:
         type=Path,
         help="cases with labels, <name>.npz in this folder or below",
     )
-    option("-s", "--segmentations", required=True, type=Path, help="folder of <same name>.npz with 'segs'")
+    option(
+        "-s",
+        "--segmentations",
+        required=True,
+        type=Path,
+        help="folder of <same name>.npz with 'segs', in the same sub-folders or in none",
+    )
     option(
         "--agree-with",
         type=Path,
@@ -50,12 +56,15 @@ def command_line() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. See the module's docstring."""
     options = command_line().parse_args(arguments)
-    pairs, problems = [], []
+    pairs, others, problems = [], [], []
     for path in sorted(options.input.rglob("*.npz")):
-        segs = options.segmentations / path.name
-        reason = why_not(path, segs, options.agree_with)
+        below = path.relative_to(options.input)
+        segs = predicted(options.segmentations, below)
+        other = predicted(options.agree_with, below) if options.agree_with else None
+        reason = why_not(path, segs, other)
         problems += [f"{path}: {reason}"] if reason else []
         pairs += [] if reason else [(path, segs, _modality(path, options.input))]
+        others += [] if reason else [other]
     for line in problems:
         print(f"evaluate: left out: {line}", file=sys.stderr)
     if not pairs:
@@ -66,16 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     scores = score_cases(pairs, processes=max(1, options.processes))
     if options.agree_with:
-        scores["agreement"] = [_agreement(case, segs, options.agree_with) for case, segs, _ in pairs]
+        scores["agreement"] = [_agreement(case, segs, other) for (case, segs, _), other in zip(pairs, others)]
     if options.output:
         write_atomic(options.output, lambda partial: scores.to_csv(partial, index=False))
     print(rendered(per_modality(scores)).to_string(index=False))
     return 1 if problems else 0
 
 
-def why_not(case: Path, segs: Path, others: Path | None) -> str:
+def predicted(folder: Path, below: Path) -> Path:
+    """Return the segmentation of a case: in the same sub-folder as the case, or directly in `folder`."""
+    return folder / below if (folder / below).is_file() else folder / below.name
+
+
+def why_not(case: Path, segs: Path, other: Path | None) -> str:
     """Say why a case cannot be scored. Return "" if it can."""
-    missing = [path for path in (segs, others and others / segs.name) if path and not path.is_file()]
+    missing = [path for path in (segs, other) if path and not path.is_file()]
     if missing:
         return f"no prediction {missing[0]}"
     try:
@@ -93,11 +107,9 @@ def _modality(path: Path, root: Path) -> str:
     return below[0] if len(below) > 1 else modality_of(path.stem)
 
 
-def _agreement(case: Path, segs: Path, others: Path) -> float:
+def _agreement(case: Path, segs: Path, other: Path) -> float:
     objects = Case.load(case).with_boxes().boxes
-    return agreement(
-        read_segmentation(others / segs.name), read_segmentation(segs), len(np.atleast_2d(objects))
-    )
+    return agreement(read_segmentation(other), read_segmentation(segs), len(np.atleast_2d(objects)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +80,16 @@ class atomic_file:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temporary)
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what `atomic_file` of a killed process left beside `path`, a file or a folder."""
+    name = re.sub(r"([\[*?])", r"[\1]", path.name)
+    for part in path.parent.glob(f".{name}.*.part"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,12 +1,13 @@
 """Command line of the importers: `python -m qmsam_core.data.importers {nifti,dicom,images} ...`.
 
-Exit codes: 0 every input is now a case, 1 some failed (each is named on stderr), 2 nothing could start.
+Exit codes: 0 every input is now a case, 1 some failed or something in them was left out (each is named on
+stderr), 2 nothing could start.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,14 +16,14 @@ from itertools import chain
 from pathlib import Path
 
 from qmsam_core.data.archive import CaseError
-from qmsam_core.data.phantoms import MODALITIES
 
-from .assemble import ImportOptions, dicom_case, nifti_case, planar_case
+from .arguments import arguments_parser, import_options
+from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
-from .grids import VOLUME_SUFFIXES
-from .intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, parse_window
-from .labels import LabelOptions
-from .pairing import Pair, find_pairs, stem
+from .grids import VOLUME_SUFFIXES, is_flat
+from .notes import listed
+from .options import ImportOptions
+from .pairing import Pair, find_pairs, mask_of_series, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder, holds_dicom, modality_of
 
@@ -33,7 +34,11 @@ class _Unusable(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = arguments_parser()
+    options = parser.parse_args(arguments)
+    if options.kind is None:
+        parser.print_help()
+        return 2
     # pydicom warns about each value that bends the standard, and most hospitals' files hold some.
     warnings.filterwarnings("ignore", module="pydicom")
     try:
@@ -54,12 +59,12 @@ def _nifti_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
         yield (
             pair
             if isinstance(pair, CaseError)
-            else Job(pair.image, pair.name, options.modality, True, partial(read, p=pair))
+            else Job(pair.image, pair.name, options.modality, not is_flat(pair.image), partial(read, p=pair))
         )
 
 
 def _planar_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
-    for pair in _pairs(options, IMAGE_SUFFIXES):
+    for pair in _pairs(options, (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
         read = lambda name, p: planar_case(name, p.image, p.mask, how)  # noqa: E731
         yield (
             pair
@@ -80,6 +85,8 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
         raise _Unusable(
             f"--name {options.name}: {root} holds several cases; they are named after their folders"
         )
+    if not single:
+        yield from _unclaimed(root, inner, options.masks)
     for folder in [root] if single else inner:
         try:
             yield _dicom_job(folder, options, how, single)
@@ -89,9 +96,23 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
             yield unexpected(folder, error)
 
 
+def _unclaimed(root: Path, cases: list[Path], masks: Path | None) -> Iterator[CaseError]:
+    """Masks that belong to no case. Files beside the cases' folders are printed as a note."""
+    beside = [p.name for p in sorted(root.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    if beside:
+        print(
+            f"note: {len(beside)} files beside the cases' folders are not read: {listed(beside)}", flush=True
+        )
+    names = {case.name for case in cases}
+    for path in sorted(masks.iterdir()) if masks is not None and masks.is_dir() else []:
+        name = stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name
+        if not path.name.startswith(".") and not {name, path.name} & names:
+            yield CaseError(path, f"belongs to no case: there is no folder {root / name}")
+
+
 def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, single: bool) -> Job:
     found = DicomFolder.scan(folder)
-    mask = options.masks if single or options.masks is None else _mask_of(folder.name, options.masks)
+    mask = options.masks if single or options.masks is None else mask_of_series(folder.name, options.masks)
     drawn = (
         (DicomFolder.read_mask(mask) if mask.is_file() else None)
         if mask
@@ -103,28 +124,10 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
     modality = options.modality or stated
     if modality is None:
         raise CaseError(folder, "is none of CT, MR and PET; give --modality")
-    name = options.name or folder.resolve().name
+    name = options.name or Path(os.path.abspath(folder)).name  # a link has its own name
     return Job(
         folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)
     )
-
-
-def _mask_of(name: str, masks: Path) -> Path:
-    """Find the mask of a case: `name.<ending>`, or folder `name` of one DICOM mask or a volume per object."""
-    files = [
-        p
-        for p in sorted(masks.iterdir())
-        if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name
-    ]
-    if len(files) != 1:
-        raise CaseError(
-            masks / name,
-            f"{len(files) or 'no'} masks for case {name!r}; "
-            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
-        )
-    inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
-    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
-    return inside[0] if dicom else files[0]
 
 
 def _pairs(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Pair | CaseError]:
@@ -136,8 +139,10 @@ def _pairs(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Pair 
             raise _Unusable(f"{masks}: is one file, but the images are a folder; expected a folder of masks")
         if options.name:
             raise _Unusable(f"--name {options.name}: cases of a folder are named after their images")
-        pairs, errors = find_pairs(images, masks, suffixes)
-        return [*errors, *pairs]
+        found = find_pairs(images, masks, suffixes, options.contrast)
+        for note in found.notes:
+            print(f"note: {note}", flush=True)
+        return [*found.errors, *found.pairs]
     name = stem(images, suffixes)
     wrong = next((p for p in (images, masks) if not p.is_dir() and stem(p, suffixes) is None), None)
     if wrong is not None:
@@ -154,121 +159,10 @@ def _check_exists(path: Path | None) -> None:
 
 
 def _import_options(options: argparse.Namespace) -> ImportOptions:
-    low, high = options.percentiles
-    if not 0 <= low < high <= 100:
-        raise _Unusable(f"--percentiles {low:g} {high:g}: expected 0 <= LOW < HIGH <= 100")
-    labels = LabelOptions(tuple(options.objects), options.threshold, options.instances, options.min_size)
-    return ImportOptions(options.window, (low, high), labels)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m qmsam_core.data.importers",
-        description="Turn a hospital's images and masks into cases, "
-        "<out>/<Modality>/<DataSet>/{2DBox,3DBox}_<Modality>_<name>.npz.",
-        epilog="Exit code: 0 all imported, 1 some inputs could not be used (named on stderr), "
-        "2 nothing could start.",
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    nifti = kinds.add_parser("nifti", help="NIfTI (or MHA, NRRD) volumes with masks on the same grid")
-    dicom = kinds.add_parser("dicom", help="DICOM series with SEG, RTSTRUCT or a NIfTI mask")
-    images = kinds.add_parser("images", help="PNG, JPEG, TIFF or BMP images with masks")
-    for kind, what in ((nifti, "volume"), (images, "image")):
-        kind.add_argument("images", type=Path, help=f"{what}, or folder of {what}s (searched in depth)")
-        kind.add_argument(
-            "masks",
-            type=Path,
-            help="its mask, folder of one binary mask an object, or folder of masks named like the images",
-        )
-        kind.add_argument(
-            "--modality",
-            required=True,
-            type=_folder_name,
-            help=f"one of {', '.join(MODALITIES)}, or another folder name",
-        )
-    dicom.add_argument(
-        "images", type=Path, help="folder of one series with its mask, or folder of such folders"
-    )
-    dicom.add_argument(
-        "masks",
-        type=Path,
-        nargs="?",
-        help="SEG, RTSTRUCT or NIfTI mask, or folder of masks named like the cases' folders",
-    )
-    dicom.add_argument("--modality", type=_folder_name, help="default: as the series says")
-    dicom.add_argument(
-        "--one-case", action="store_true", help="take the folder with all its sub-folders as one case"
-    )
-    for kind in (nifti, dicom, images):
-        _add_common(kind, volumes=kind is not images)
-    images.set_defaults(window=WINDOWS[DEFAULT_WINDOW])
-    return parser
-
-
-def _add_common(kind: argparse.ArgumentParser, volumes: bool) -> None:
-    kind.add_argument("--out", type=Path, required=True, help="data folder to write to")
-    kind.add_argument(
-        "--dataset",
-        type=_folder_name,
-        default="Imported",
-        help="name of the data set's folder (default: %(default)s)",
-    )
-    kind.add_argument("--name", help="name of a single case (default: the file's or folder's)")
-    if volumes:
-        names = ", ".join(f"{name} {level:g}/{width:g}" for name, (level, width) in WINDOWS.items())
-        window = (
-            f"CT window in HU: LEVEL,WIDTH (as --window=-600,1500) or one of {names} "
-            f"(default: {DEFAULT_WINDOW})"
-        )
-        kind.add_argument("--window", type=_window, default=WINDOWS[DEFAULT_WINDOW], help=window)
-    percentiles = (
-        "what becomes 0 and 255 in images that are neither CT nor 8-bit "
-        "(default: 0.5 99.5, of non-zero values)"
-    )
-    kind.add_argument(
-        "--percentiles",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        default=DEFAULT_PERCENTILES,
-        help=percentiles,
-    )
-    objects = "keep these names (SEG, RTSTRUCT, folder of masks) or label ids; * and ? allowed"
-    kind.add_argument("--objects", nargs="+", default=(), metavar="PATTERN", help=objects)
-    kind.add_argument(
-        "--threshold",
-        type=float,
-        help="make masks binary: object where value > THRESHOLD (probability maps, JPEG masks)",
-    )
-    kind.add_argument(
-        "--instances",
-        action="store_true",
-        help="every connected component an object (else an object of several parts keeps one label)",
-    )
-    kind.add_argument(
-        "--min-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="drop objects of fewer voxels or pixels (default: %(default)s)",
-    )
-    kind.add_argument(
-        "--overwrite", action="store_true", help="make existing cases again (else they are kept)"
-    )
-
-
-def _window(text: str) -> tuple[float, float]:
     try:
-        return parse_window(text)
+        return import_options(options)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _folder_name(text: str) -> str:
-    """Check that `text` is a plain folder name. A modality of the study gets its usual spelling."""
-    if not re.fullmatch(r"[\w-][\w. -]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no plain folder name (letters, digits, '-', '_', '.')")
-    return next((name for name in MODALITIES if name.lower() == text.lower()), text)
+        raise _Unusable(str(error)) from error
 
 
 if __name__ == "__main__":

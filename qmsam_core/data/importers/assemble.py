@@ -3,61 +3,50 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import pydicom
 
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
 
 from . import contours, segments
-from .grids import VOLUME_SUFFIXES, axial, check_same_grid, labels_on, read_volume
-from .intensity import DEFAULT_PERCENTILES, DEFAULT_WINDOW, WINDOWS, check_finite, stretched, windowed
-from .labels import LabelOptions, finished, label_map, stacked
-from .pairing import masks_in, stem
-from .planar import IMAGE_SUFFIXES, read_image, read_mask
-from .series import DicomFolder, read_series
+from .grids import VOLUME_SUFFIXES, on_grid, read_volume
+from .labels import LabelOptions, Objects, finished, label_map, stacked
+from .options import ImportOptions
+from .pairing import masks_in, named_masks, stem
+from .pictures import Picture, planar_image, series_image, volume_image
+from .planar import IMAGE_SUFFIXES, read_mask
+from .series import DicomFolder
 
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How cases are made.
-
-    Attributes:
-        window: level and width in HU, for CT volumes.
-        percentiles: low and high, 0..100. They become 0 and 255, except in CT volumes and 8-bit 2-D images.
-        labels: how masks become labels.
-    """
-
-    window: tuple[float, float] = WINDOWS[DEFAULT_WINDOW]
-    percentiles: tuple[float, float] = DEFAULT_PERCENTILES
-    labels: LabelOptions = field(default_factory=LabelOptions)
+MaskPaths = str | os.PathLike | Sequence[str | os.PathLike]
+Masks = Path | tuple[Path, ...]
 
 
 def nifti_case(
-    name: str, image: str | os.PathLike, mask: str | os.PathLike, modality: str, options: ImportOptions
+    name: str, image: str | os.PathLike, mask: MaskPaths, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
-    """Make a volume case from a NIfTI, MHA or NRRD image and its mask.
+    """Make a case from a NIfTI, MHA or NRRD image and its mask.
 
     Args:
         name: name of the case.
-        image: file of the volume.
-        mask: label map on the same grid, or folder of binary masks named by object.
+        image: file of the volume, or of a 2-D image.
+        mask: label map on the same grid, or binary masks named by object: a folder of them or several files.
         modality: "CT" selects the window, any other name the percentiles.
-        options: window, percentiles and label options.
+        options: window, percentiles, plane and label options.
 
     Returns:
-        The case with boxes, and notes on overlaps.
+        The case with boxes, names and source, and notes on overlaps and the like.
 
     Raises:
         CaseError: the image or mask cannot be used. The message starts with its file.
     """
-    image, mask = Path(image), Path(mask)
-    grid = axial(read_volume(image))
-    labels, notes = _volume_labels(mask, grid, options.labels)
-    return _volume_case(name, image, mask, grid, labels, modality, options), notes
+    picture = volume_image(image, modality, options)
+    masks = _paths(mask)
+    return _case(name, picture, _volume_objects(masks, picture, options.labels), masks, options)
 
 
 def dicom_case(
@@ -73,52 +62,94 @@ def dicom_case(
         options: as in `nifti_case`.
     """
     drawn = folder.mask() if mask is None else _dicom_mask(mask)
-    headers = folder.image_series(drawn)
-    series = read_series(headers, folder.path)
+    picture = series_image(folder, drawn, modality, options)
     if drawn is None:
-        grid = axial(series)
-        labels, notes = _volume_labels(mask, grid, options.labels)
+        objects = _volume_objects(mask, picture, options.labels)
     else:
         mask = Path(drawn.filename)
-        reader = segments.segments if drawn.Modality == "SEG" else contours.structures
-        found = reader(mask, series, str(headers[0].get("FrameOfReferenceUID", "")), options.labels.wants)
-        labels, notes = stacked(found, series.GetSize()[::-1])
-        grid, labels = axial(series), sitk.GetArrayFromImage(axial(labels_on(series, labels)))
-    return _volume_case(name, folder.path, mask, grid, labels, modality, options), notes
+        objects = _drawn_objects(drawn, picture, options.labels)
+    return _case(name, picture, objects, mask, options)
 
 
 def planar_case(
-    name: str, image: str | os.PathLike, mask: str | os.PathLike, options: ImportOptions
+    name: str, image: str | os.PathLike, mask: MaskPaths, options: ImportOptions
 ) -> tuple[Case, list[str]]:
     """Make a 2-D case from an image and its mask. Returns and raises as `nifti_case` does.
 
-    The mask is a file of the same size (labels, colours or one binary object), or a folder of binary masks.
+    The mask is a file of the same size (labels, colours or one binary object), or several binary masks as in
+    `nifti_case`.
     """
-    image, mask = Path(image), Path(mask)
-    pixels = read_image(image, options.percentiles)
-    if mask.is_dir():
-        read = [(key, path) for key, path in masks_in(mask, IMAGE_SUFFIXES) if options.labels.wants(key)]
-        binary = (
-            (key, _planar(path, pixels, LabelOptions(threshold=options.labels.threshold)) > 0)
-            for key, path in read
-        )
-        labels, notes = stacked(binary, pixels.shape[:2])
+    picture, mask = planar_image(image, options), _paths(mask)
+    if picture.grid is not None:
+        objects = _volume_objects(mask, picture, options.labels)
     else:
-        labels, notes = _planar(mask, pixels, options.labels), []
-    return Case(name, pixels, None, finished(labels, options.labels, mask), np.ones(3)).with_boxes(), notes
+        objects = _planar_objects(mask, picture, options.labels)
+    return _case(name, picture, objects, mask, options)
 
 
-def _planar(mask: Path, pixels: np.ndarray, options: LabelOptions) -> np.ndarray:
-    labels = read_mask(mask, options)
-    if labels.shape != pixels.shape[:2]:
-        sizes = [f"{width}x{height}" for height, width in (labels.shape, pixels.shape[:2])]
-        raise CaseError(
-            mask, f"is {sizes[0]} pixels, its image {sizes[1]}: mask and image do not belong together"
+def _paths(mask: MaskPaths) -> Masks:
+    return Path(mask) if isinstance(mask, str | os.PathLike) else tuple(map(Path, mask))
+
+
+def _case(
+    name: str, picture: Picture, objects: Objects, mask: Masks, options: ImportOptions
+) -> tuple[Case, list[str]]:
+    done = finished(objects, options.labels, mask if isinstance(mask, Path) else mask[0])
+    return picture.case(name, done.labels, tuple(done.names.values())), [*picture.notes, *done.notes]
+
+
+def _planar_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:
+    return _one_or_many(mask, IMAGE_SUFFIXES, picture, options, lambda path, how: _planar(path, picture, how))
+
+
+def _one_or_many(
+    mask: Masks,
+    suffixes: tuple[str, ...],
+    picture: Picture,
+    options: LabelOptions,
+    read: Callable[[Path, LabelOptions], Objects],
+) -> Objects:
+    """Objects of one mask file, or of several (a folder or a sequence of files), one an object."""
+    if isinstance(mask, Path) and not mask.is_dir():
+        return read(mask, options)
+    found = masks_in(mask, suffixes) if isinstance(mask, Path) else named_masks(mask, suffixes)
+    found = [(_object_name(name, picture), path) for name, path in found]
+    single, notes = replace(options, objects=()), []
+
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        for name, path in found:
+            if options.wants(name):
+                one = read(path, single)
+                notes.extend(one.notes)
+                yield name, one.labels > 0
+
+    stack = stacked(binary(), picture.shape)
+    missing = options.unmatched(name for name, _ in found)
+    return replace(stack, notes=(*notes, *missing, *stack.notes))
+
+
+def _object_name(mask: str, picture: Picture) -> str:
+    """Name of the object in a mask file: the file's name, without that of the image in front of it."""
+    image = Path(picture.source.path)
+    rest = mask.removeprefix(stem(image, (*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) or image.name)
+    return rest.strip(" _.-") or mask
+
+
+def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    found = read_mask(mask, options)
+    if found.labels.shape != picture.shape:
+        sizes = [f"{width}x{height}" for height, width in (found.labels.shape, picture.shape)]
+        turned = found.labels.shape == picture.source.shape
+        why = (
+            "it fits the image before its EXIF orientation; save the mask as a viewer shows the image"
+            if turned
+            else "mask and image do not belong together"
         )
-    return labels
+        raise CaseError(mask, f"is {sizes[0]} pixels, its image {sizes[1]}: {why}")
+    return found
 
 
-def _dicom_mask(mask: Path):
+def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
     """Header of a DICOM mask file. None for a volume file or a folder."""
     if mask.is_dir() or stem(mask, VOLUME_SUFFIXES) is not None:
         return None
@@ -132,37 +163,40 @@ def _dicom_mask(mask: Path):
     return found
 
 
-def _volume_labels(mask: Path, grid: sitk.Image, options: LabelOptions) -> tuple[np.ndarray, list[str]]:
-    if not mask.is_dir():
-        return _on_grid(mask, grid, options), []
-    read = [(key, path) for key, path in masks_in(mask, VOLUME_SUFFIXES) if options.wants(key)]
-    binary = (
-        (key, _on_grid(path, grid, LabelOptions(threshold=options.threshold)) > 0) for key, path in read
+def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of a SEG or RTSTRUCT, on the axes of the case."""
+    path, notes, names = Path(drawn.filename), [], []
+
+    def wanted(name: str) -> bool:
+        names.append(name)
+        return options.wants(name)
+
+    where = (path, picture.grid, picture.frame, wanted)
+    if drawn.Modality == "SEG":
+        found = segments.segments(*where, rounding=picture.rounding)
+    else:
+        found = contours.structures(*where, rounding=picture.rounding, interpolate=options.interpolate)
+
+    def binary() -> Iterator[tuple[str, np.ndarray]]:
+        for one in found:
+            notes.extend(one.notes)
+            if one.mask is not None and (one.mask.any() or not one.notes):
+                yield one.name, picture.source.to_case(one.mask)
+
+    stack = stacked(binary(), picture.shape)
+    return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
+
+
+def _volume_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of a mask file, or of several, on the axes of the case."""
+    return _one_or_many(
+        mask, VOLUME_SUFFIXES, picture, options, lambda path, how: _on_grid(path, picture, how)
     )
-    return stacked(binary, grid.GetSize()[::-1])
 
 
-def _on_grid(mask: Path, grid: sitk.Image, options: LabelOptions) -> np.ndarray:
-    found = axial(read_volume(mask))
-    check_same_grid(grid, found, mask)
-    return label_map(sitk.GetArrayFromImage(found), options, mask)
-
-
-def _volume_case(
-    name: str,
-    image: Path,
-    mask: Path,
-    grid: sitk.Image,
-    labels: np.ndarray,
-    modality: str,
-    options: ImportOptions,
-) -> Case:
-    labels = finished(labels, options.labels, mask)
-    values = sitk.GetArrayFromImage(grid)
-    check_finite(values, image)
-    pixels = (
-        windowed(values, *options.window)
-        if modality == "CT"
-        else stretched(values, options.percentiles, image)
-    )
-    return Case(name, pixels, None, labels, np.array(grid.GetSpacing())).with_boxes()
+def _on_grid(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
+    """Labels of a mask file on the axes of the case."""
+    read, notes = read_volume(mask)
+    values, more = on_grid(read, picture.grid, mask, picture.rounding, options.image_geometry)
+    found = label_map(picture.source.to_case(values), options, mask)
+    return replace(found, notes=(*(f"{mask.name}: {note}" for note in notes), *more, *found.notes))

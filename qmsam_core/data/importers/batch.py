@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qmsam_core.data.archive import CaseError
+from qmsam_core.data.archive import CaseArchive, CaseError
 from qmsam_core.data.cases import Case
+
+from .notes import Loss, listed
+from .planes import plane_of
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
         overwrite: True makes existing cases again.
 
     Returns:
-        Exit code: 0 if all cases exist, 1 if some failed.
+        Exit code: 0 if all cases exist, 1 if some failed or something in them was left out.
     """
-    counts = {"imported": 0, "kept": 0, "failed": 0}
+    counts = {"imported": 0, "kept": 0, "failed": 0, "left out": 0}
+    names: dict[Path, tuple[str, ...]] = {}
     seen: dict[Path, Path] = {}
     for job in jobs:
         try:
@@ -60,7 +65,10 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
                 raise CaseError(
                     job.source, f"gives the same file {target.name} as {seen[target]}; rename one"
                 )
-            counts[_import(job, target, overwrite)] += 1
+            what, lost = _import(job, target, overwrite)
+            counts[what] += 1
+            counts["left out"] += lost
+            names[target] = stored_names(target)
         except CaseError as error:
             counts["failed"] += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -68,8 +76,10 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
             # A malformed header can raise anything inside a reader. One input must not stop the rest.
             counts["failed"] += 1
             print(f"error: {unexpected(job.source, error)}", file=sys.stderr, flush=True)
+    for line in names_summary(list(names.values())):
+        print(line)
     print(", ".join(f"{number} {what}" for what, number in counts.items()) + f"; data folder {out}")
-    return 1 if counts["failed"] else 0
+    return 1 if counts["failed"] or counts["left out"] else 0
 
 
 def unexpected(source: Path, error: Exception) -> CaseError:
@@ -77,23 +87,58 @@ def unexpected(source: Path, error: Exception) -> CaseError:
     return CaseError(source, f"cannot be used ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def _import(job: Job, target: Path, overwrite: bool) -> str:
+def names_summary(cases: list[tuple[str, ...]]) -> list[str]:
+    """Say in how many cases each object's name was found, if the cases differ. Nothing if they do not.
+
+    Args:
+        cases: names of the objects of each case. Repeated names count once.
+    """
+    counts = Counter(name for names in cases for name in set(names))
+    if all(count == len(cases) for count in counts.values()):
+        return []
+    found = listed([f"{name} {count}" for name, count in sorted(counts.items(), key=_by_number)], limit=60)
+    return [f"objects differ between the {len(cases)} cases; cases with each name: {found}"]
+
+
+def _by_number(item: tuple[str, int]) -> tuple[int, str]:
+    return (int(item[0]) if item[0].isdecimal() else -1), item[0]
+
+
+def stored_names(path: Path) -> tuple[str, ...]:
+    """Names of the objects of a case file, without reading its arrays. () if it holds none."""
+    with CaseArchive(path) as archive:
+        return tuple(archive.array("names").tolist()) if "names" in archive else ()
+
+
+def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
+    """Make one case. Returns what became of it and how many things were left out of it."""
     if target.exists() and not overwrite:
         print(f"kept {target.name} (exists; --overwrite makes it again)", flush=True)
-        return "kept"
+        return "kept", 0
     started = time.monotonic()
     case, notes = job.read(target.stem)
     case.save(target)
-    shape = "x".join(map(str, case.images.shape))
+    shape = " ".join(["x".join(map(str, case.images.shape)), *plane_words(case)])
     spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
+    names = f" ({listed(list(dict.fromkeys(case.names)))})" if case.names else ""
     print(
-        f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects, "
+        f"imported {target.name}: {shape}{spacing}, {len(case.boxes)} objects{names}, "
         f"{time.monotonic() - started:.1f} s",
         flush=True,
     )
+    losses = [note for note in notes if isinstance(note, Loss)]
     for note in notes:
-        print(f"  note: {note}", flush=True)
-    return "imported"
+        if note not in losses:
+            print(f"  note: {note}", flush=True)
+    for loss in losses:
+        print(f"left out: {job.source}: {loss}", file=sys.stderr, flush=True)
+    return "imported", len(losses)
+
+
+def plane_words(case: Case) -> list[str]:
+    """Name the plane in which an imported volume is cut. Nothing for images and cases without source."""
+    source = case.source
+    return [plane_of(source.axes, source.direction)] if case.is_volume and source is not None else []
 
 
 def _safe(name: str) -> str:

@@ -1,7 +1,8 @@
 """Rasterise RTSTRUCT contours to voxels.
 
-A voxel belongs to a structure if its centre lies inside an odd number of the structure's contours on that
-slice. This rule gets holes and separate parts right.
+A voxel is inside a contour if its centre is, by the even-odd rule, so that keyholes stay open. The contours
+of a slice are united, and a contour inside another is a hole (`regions`). A structure that does not fit the
+series is left out by name, the others are kept.
 
 The contours are rasterised here because no library with sound arithmetic installs beside the study's pinned
 versions. rt-utils brings a second OpenCV. platipy and pydicom-seg need an older pandas, pydicom or numpy.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pydicom
@@ -21,39 +23,52 @@ import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
+from .notes import Drawn, Loss, listed
+from .regions import Region, between, combined, without_twins
+
 PLANE_TOLERANCE = 0.25
 """Largest distance of a contour from its slice's middle, in slices. Beyond, it belongs to another series."""
+
+MOST_TOLERANCE = 0.45
+"""The same where the positions of the series are rounded coarsely."""
 
 _AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
 def structures(
-    path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each structure that has areas, in the file's order.
+    path: str | os.PathLike,
+    image: sitk.Image,
+    frame_of_reference: str = "",
+    wanted=lambda name: True,
+    interpolate: bool = False,
+    rounding: float = 0.0,
+) -> Iterator[Drawn]:
+    """Yield each wanted structure, in the file's order.
 
     Args:
         path: RTSTRUCT file.
         image: series on which the contours were drawn, with its slices along the z axis.
         frame_of_reference: UID of the series' coordinate system. "" skips the check.
         wanted: selects structures by name.
-
-    Yields:
-        The structure's name and its bool mask (z,y,x) on the grid of `image`.
+        interpolate: fill slices without a contour between two that have one.
+        rounding: mm by which the series' positions may be rounded.
 
     Raises:
-        CaseError: no RTSTRUCT, another coordinate system, or a contour between, beyond or across the slices.
+        CaseError: no RTSTRUCT, or another coordinate system.
     """
     data = _read(path)
     _check_frame(path, data, frame_of_reference)
+    tolerance = min(max(PLANE_TOLERANCE, rounding / image.GetSpacing()[2]), MOST_TOLERANCE)
     for name, contours in _structures(data):
-        areas = [
-            np.asarray(c.ContourData, dtype=float).reshape(-1, 3)
-            for c in contours
-            if c.ContourGeometricType in _AREAS
-        ]
-        if areas and wanted(name):
-            yield name, _rasterised([_in_voxels(image, points) for points in areas], image, name, path)
+        if not wanted(name):
+            continue
+        areas = [c for c in contours if c.get("ContourGeometricType") in _AREAS and c.get("ContourData")]
+        if areas:
+            yield _rasterised(areas, image, name, interpolate, tolerance)
+        else:
+            kinds = sorted({str(c.get("ContourGeometricType", "none")) for c in contours})
+            drawn = f"{len(contours)} contours of type {listed(kinds)}" if contours else "no contour"
+            yield Drawn(name, None, (f"structure {name!r} has {drawn}, so no area",))
 
 
 def _read(path: str | os.PathLike) -> pydicom.Dataset:
@@ -98,26 +113,60 @@ def _in_voxels(image: sitk.Image, points: np.ndarray) -> np.ndarray:
     return np.linalg.solve(axes, (points - image.GetOrigin()).T).T
 
 
-def _rasterised(contours: list[np.ndarray], image: sitk.Image, name: str, path) -> np.ndarray:
+def _rasterised(
+    areas: list[pydicom.Dataset], image: sitk.Image, name: str, interpolate: bool, tolerance: float
+) -> Drawn:
     width, height, depth = image.GetSize()
-    mask = np.zeros((depth, height, width), dtype=bool)
-    for points in contours:
+    slices: dict[int, list[Region]] = {}
+    for contour in areas:
+        points = _in_voxels(image, np.asarray(contour.ContourData, dtype=float).reshape(-1, 3))
         z = round(float(np.mean(points[:, 2])))
-        off = float(np.abs(points[:, 2] - z).max())
-        if off > PLANE_TOLERANCE:
-            raise CaseError(
-                path,
-                f"structure {name!r} has a contour {off:.2f} slices off the middle of slice {z}: "
-                "it was drawn on another series",
-            )
-        if not 0 <= z < depth:
-            raise CaseError(
-                path,
-                f"structure {name!r} has a contour on slice {z}, the series has slices 0..{depth - 1}: "
-                "slices are missing",
-            )
-        invert_inside(mask[z], points[:, :2])
-    return mask
+        if problem := _misplaced(points, z, depth, tolerance):
+            advice = "give --objects to choose others, or the series it was drawn on"
+            return Drawn(name, None, (Loss(f"structure {name!r} {problem}; {advice}"),))
+        plane = np.zeros((height, width), dtype=bool)
+        invert_inside(plane, points[:, :2])
+        toggles = contour.ContourGeometricType == "CLOSEDPLANAR_XOR"
+        slices.setdefault(z, []).append(Region(plane, points[:, :2], toggles))
+    mask, twins = np.zeros((depth, height, width), dtype=bool), 0
+    for z, regions in slices.items():
+        kept = without_twins(regions)
+        twins += len(regions) - len(kept)
+        mask[z] = combined(kept)
+    notes = (
+        [f"structure {name!r} has {twins} contours that repeat another; each counts once"] if twins else []
+    )
+    notes += _bridged(mask, sorted(slices), name, interpolate)
+    if not mask.any():
+        notes.append(Loss(f"structure {name!r} covers no voxel: it is smaller than the voxels"))
+    return Drawn(name, mask, tuple(notes))
+
+
+def _misplaced(points: np.ndarray, z: int, depth: int, tolerance: float) -> str:
+    """Say why a contour does not fit the series. "" if it does."""
+    off = float(np.abs(points[:, 2] - z).max())
+    if off > tolerance:
+        return (
+            f"has a contour {off:.2f} slices off the middle of slice {z}, "
+            "so it was drawn on another series and is left out"
+        )
+    if not 0 <= z < depth:
+        return f"has a contour on slice {z}, the series has slices 0..{depth - 1}, so it is left out"
+    return ""
+
+
+def _bridged(mask: np.ndarray, drawn: list[int], name: str, interpolate: bool) -> list[str]:
+    """Name the slices without a contour between the first and the last. Fill them in place if asked to."""
+    missing = []
+    for below, above in pairwise(drawn):
+        for z in range(below + 1, above):
+            missing.append(z)
+            if interpolate:
+                mask[z] = between(mask[below], mask[above], (z - below) / (above - below))
+    if not missing:
+        return []
+    done = "filled by interpolation" if interpolate else "they stay empty (--interpolate fills them)"
+    return [f"structure {name!r} has no contour on slices {listed(missing)} between its others: {done}"]
 
 
 def invert_inside(plane: np.ndarray, polygon: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from scipy import ndimage
 
 from qmsam_core.data.archive import CaseError
 
@@ -25,6 +26,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
 
 DEFAULT_WINDOW = "soft-tissue"
 DEFAULT_PERCENTILES = (0.5, 99.5)
+_LEAST_HU = 50  # span of a CT's values, far less than between air and water
 
 
 def parse_window(text: str) -> tuple[float, float]:
@@ -74,17 +76,73 @@ def stretched(values: np.ndarray, percentiles: tuple[float, float], path: str | 
     return _scaled(values, float(low), float(high))
 
 
-def check_finite(values: np.ndarray, path: str | os.PathLike) -> None:
-    """Raise `CaseError` if a float image holds NaN or infinite values. Their meaning cannot be guessed.
+def shown_already(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """Take grey values that were windowed before, 0..1 as fractions or 0..255, as uint8.
 
-    In NIfTI files, the format's own library has already turned such values into 0.
+    Raises:
+        CaseError: the values have another range.
     """
-    if values.dtype.kind == "f":
-        bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-        if bad:
-            raise CaseError(
-                path, f"holds {bad:,} NaN or infinite voxels; replace them by the background's value first"
-            )
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        raise CaseError(
+            path, f"holds values {low:g}..{high:g}; --windowed takes 0..1 or 0..255, so leave it out"
+        )
+    return _scaled(values, 0, 1 if high <= 1 and values.dtype.kind == "f" else 255)
+
+
+def check_hounsfield(values: np.ndarray, path: str | os.PathLike) -> list[str]:
+    """Check that a CT's values can be in Hounsfield units.
+
+    Returns:
+        A note if no value is below 0, as where an offset is missing.
+
+    Raises:
+        CaseError: the values span less than tissue and air do, or lie in 0..255.
+    """
+    low, high = float(values.min()), float(values.max())
+    if high - low < _LEAST_HU or (low >= 0 and high <= 255):
+        raise CaseError(
+            path,
+            f"holds values {low:.4g}..{high:.4g}, which cannot be Hounsfield units (air is -1000, water 0); "
+            "give the original scan, --windowed if it was scaled to grey values 0..1 or 0..255 before, "
+            "or another --modality",
+        )
+    if low >= 0:
+        return [
+            f"no value is below 0 (values {low:g}..{high:g}): is this CT in HU, or is its offset missing?"
+        ]
+    return []
+
+
+def outside_view(values: np.ndarray, path: str | os.PathLike) -> np.ndarray | None:
+    """Find the NaN voxels outside the field of view: those connected to the border of the image.
+
+    Returns:
+        bool of the image's shape; None if every value is a number.
+
+    Raises:
+        CaseError: a value is infinite, or NaN inside the image. Its meaning cannot be guessed.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return None
+    missing = np.isnan(values)
+    parts, _ = ndimage.label(missing, structure=np.ones((3,) * values.ndim, dtype=bool))
+    edges = [np.take(parts, end, axis) for axis in range(values.ndim) for end in (0, -1)]
+    border = np.unique(np.concatenate([edge.reshape(-1) for edge in edges]))
+    outside = np.isin(parts, border[border > 0])
+    bad = int(np.count_nonzero(~np.isfinite(values) & ~outside))
+    if bad or outside.all():
+        raise CaseError(
+            path,
+            f"holds {bad or values.size:,} NaN or infinite voxels inside the image; "
+            "replace them by the background's value first",
+        )
+    return outside
+
+
+def outside_note(outside: np.ndarray) -> str:
+    """Say how many voxels `outside_view` found."""
+    return f"{np.count_nonzero(outside):,} NaN voxels outside the field of view become the darkest value"
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

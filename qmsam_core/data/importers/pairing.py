@@ -1,71 +1,174 @@
-"""Find the mask that belongs to each image when whole folders are given.
+"""Find the masks that belong to each image when whole folders are given.
 
-An image `a/b/x.png` is matched by its path without ending, `a/b/x`. These rules are tried in order:
+An image `a/b/x.png` and a mask are compared by their paths without ending. Folders may be links. A folder
+with the image's path that holds masks has one object a file. Else the first rule that finds a mask decides:
 
-1. A mask has the same path.
-2. A mask has the same path after a word such as `_mask`, `_seg` or `_label` is removed from the mask's name,
-   and `_image` or nnU-Net's `_0000` from the image's name.
-3. The image and the mask are each alone in the same sub-folder (`patient7/ct.nii.gz`,
-   `patient7/liver.nii.gz`).
+1. Same path: `a/b/x` in the folder of images and in the folder of masks.
+2. Same path without what says "image" or "mask":
+   - folders such as `images`, `imagesTr`, `masks`, `labelsTr`, `segmentations`, anywhere in the path;
+   - words at the end of a name: `x_image`, `x_0000` (nnU-Net); `x_mask`, `x_seg`, `x_label`, `x_gt`,
+     `x_masks` (stardist, cellpose);
+   - words at the start of a name: `volume-1` and `segmentation-1` (LiTS), `img0001` and `label0001`.
+   Masks that differ by a number, `x_mask`, `x_mask_1` (BUSI), are one object each.
+3. The image is the only one in its folder. The masks lie in that folder (`patient7/ct`, `patient7/seg`), in a
+   folder of masks in it (`s0001/ct`, `s0001/segmentations/liver`: TotalSegmentator), or in one beside it
+   (`7/images/x`, `7/masks/*`: DSB2018). Of several masks each is one object.
 
-A folder with the image's path that holds masks counts as one mask. Each of its files is one object.
+Several images with one mask that differ by a contrast at the end of the name (`x_t1`, `x_flair`: BraTS;
+`x_0000`, `x_0001`: nnU-Net) need `--contrast`: the word of the one to take, or `all` for a case of each.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from qmsam_core.data.archive import CaseError
 
-_MASK_WORD = re.compile(
-    r"(?:^|(?<=/)|[ _.-])(?:mask|seg|segmentation|label|gt|annotation|manual)s?$", re.IGNORECASE
+from .grids import VOLUME_SUFFIXES
+from .notes import listed
+from .walk import files_below
+
+_WORD = r"(?:(?:cp_)?mask|seg|segmentation|label|gt|anno|annotation|manual)s?"
+_MASK_END = re.compile(rf"[ _.-]{_WORD}(?P<number>[ _.-]?\d+)?$", re.IGNORECASE)
+_MASK_START = re.compile(rf"^{_WORD}(?:[ _.-]+(?=.)|(?=\d))", re.IGNORECASE)
+_MASK_NAME = re.compile(rf"^{_WORD}$", re.IGNORECASE)
+_MASK_FOLDER = re.compile(rf"^(?:{_WORD}|ground[ _-]?truths?)(?P<part>Tr|Ts|Va)?$", re.IGNORECASE)
+_IMAGE_END = re.compile(r"[ _.-](?:image|img)$", re.IGNORECASE)
+_IMAGE_START = re.compile(r"^(?:volume|image|img|scan)s?(?:[ _.-]+(?=.)|(?=\d))", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"^(?:image|img|scan|volume|original)s?(?P<part>Tr|Ts|Va)?$", re.IGNORECASE)
+_CONTRAST = re.compile(
+    r"[ _.-](?P<word>t1(?:ce|c|n|gd|w)?|t2(?:f|w)?|flair|pd|adc|dwi|swi|\d{4})$", re.IGNORECASE
 )
-_IMAGE_WORD = re.compile(r"(?:[ _.-](?:image|img)|_0000)$", re.IGNORECASE)
+_UNREAD = (
+    ".gif", ".webp", ".jp2", ".svs", ".img", ".hdr", ".dcm", ".ima", ".mgz", ".npy", ".npz", ".h5", ".mat",
+    ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp",
+)  # fmt: skip
+"""Endings of files that may hold images or masks. They are named if a command does not read them."""
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A case to import: its name, the file of the image, and the file or folder of the mask."""
+    """A case to import: its name, the file of the image, and the file, folder or files of its masks."""
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | tuple[Path, ...]
 
 
-def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...]) -> tuple[list[Pair], list[CaseError]]:
+@dataclass
+class Pairs:
+    """What was found in folders of images and masks.
+
+    Attributes:
+        pairs: sorted by name.
+        errors: one for each image or mask without a partner or with several, and for dead links.
+        notes: what was not read or followed, one line each.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    errors: list[CaseError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_pairs(images: Path, masks: Path, suffixes: tuple[str, ...], contrast: str | None = None) -> Pairs:
     """Pair the images below one folder with the masks below another, or below the same one.
 
-    Returns:
-        The pairs sorted by name, and an error for each image or mask that has no partner or several.
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        suffixes: endings of both.
+        contrast: word of the one image to take where several have one mask; `all` takes each; None refuses.
     """
-    image_files, mask_files = _files(images, suffixes), _files(masks, suffixes)
+    result = Pairs()
+    image_files, mask_files = _files(images, suffixes, result), {}
     if os.path.realpath(images) == os.path.realpath(masks):
-        image_files = {key: path for key, path in image_files.items() if not _MASK_WORD.search(key)}
-        mask_files = {key: path for key, path in mask_files.items() if _MASK_WORD.search(key)}
-    mask_files = _with_folders(mask_files, image_files, masks)
-    finders = [_by_key(mask_files), _by_bare_key(mask_files), _by_folder(image_files, mask_files)]
-    errors, claims = [], {}
-    for key, image in sorted(image_files.items()):
-        found = next((hits for finder in finders if (hits := finder(key))), [])
-        if len(found) == 1:
-            claims.setdefault(found[0], []).append(Pair(key.replace("/", "_"), image, mask_files[found[0]]))
+        mask_files = {key: path for key, path in image_files.items() if _is_mask(key)}
+        image_files = {key: path for key, path in image_files.items() if key not in mask_files}
+    else:
+        mask_files = _files(masks, suffixes, result)
+    for hit, keys in _claims(image_files, mask_files, masks, result).items():
+        for key in _of_contrast(keys, contrast, image_files, hit, result):
+            result.pairs.append(Pair(key.replace("/", "_"), image_files[key], hit.files(mask_files)))
+    result.pairs.sort(key=lambda pair: pair.name)
+    return result
+
+
+_EXPECTED = "expected x with x_mask, masks/x, labelsTr/x or the like (--help lists the rules)"
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """Keys of the masks of an image. `objects`: each is one object, else there is one file of labels."""
+
+    masks: tuple[str, ...]
+    objects: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether the masks belong together: a folder of them, or names that differ by a number."""
+        return self.objects or len({_numberless(key) for key in self.masks}) == 1
+
+    def files(self, masks: dict[str, Path]) -> Path | tuple[Path, ...]:
+        """Return the file of labels, or the files of objects."""
+        if len(self.masks) == 1 and not self.objects:
+            return masks[self.masks[0]]
+        return tuple(masks[key] for key in self.masks)
+
+
+def _claims(
+    images: dict[str, Path], masks: dict[str, Path], root: Path, result: Pairs
+) -> dict[_Hit, list[str]]:
+    """Masks -> keys of the images that they belong to. Masks that no image claims are errors, too."""
+    finders = [
+        _by_folder_of_its_name(masks),
+        lambda key: _Hit((key,)) if key in masks else None,
+        _by_bare_path(masks),
+        _by_folder(images, masks),
+    ]
+    claims: dict[_Hit, list[str]] = defaultdict(list)
+    used: set[str] = set()
+    for key, path in sorted(images.items()):
+        hit = next((hit for finder in finders if (hit := finder(key))), None)
+        if hit is None:
+            result.errors.append(CaseError(path, f"has no mask in {root}; {_EXPECTED}"))
+            continue
+        used |= set(hit.masks)
+        if hit.usable:
+            claims[hit].append(key)
         else:
-            several = f"has {len(found)} masks ({', '.join(found)})" if found else f"has no mask in {masks}"
-            errors.append(CaseError(image, f"{several}; expected one of its name"))
-    for key, path in sorted(mask_files.items()):
-        if len(claims.get(key, [])) != 1:
-            found = " and ".join(pair.image.name for pair in claims.get(key, []))
-            errors.append(
-                CaseError(
-                    path,
-                    f"fits several images ({found})" if found else f"is a mask without image in {images}",
-                )
-            )
-    return sorted((c[0] for c in claims.values() if len(c) == 1), key=lambda pair: pair.name), errors
+            problem = f"has {len(hit.masks)} masks ({listed(hit.masks)}); expected one of its name"
+            result.errors.append(CaseError(path, problem))
+    for key in sorted(set(masks) - used):
+        result.errors.append(CaseError(masks[key], f"is a mask without image; {_EXPECTED}"))
+    return claims
+
+
+def _of_contrast(
+    keys: list[str], contrast: str | None, images: dict[str, Path], hit: _Hit, result: Pairs
+) -> list[str]:
+    """Choose among several images of one mask. An error where that is not possible."""
+    if len(keys) == 1 or contrast == ALL:
+        return keys
+    words = [match["word"] if (match := _CONTRAST.search(key)) else "" for key in keys]
+    if contrast is not None:
+        wanted = [key for key, word in zip(keys, words) if word.lower() == contrast.lower().lstrip("_-.")]
+        if len(wanted) == 1:
+            return wanted
+    names, some = listed([images[key].name for key in keys]), next(filter(None, words), "WORD")
+    result.errors.append(
+        CaseError(
+            images[keys[0]],
+            f"fits one mask ({hit.masks[0]}) with other images ({names}); "
+            f"give --contrast {some} to take one, or --contrast {ALL} for a case of each",
+        )
+    )
+    return []
 
 
 def stem(path: Path, suffixes: tuple[str, ...]) -> str | None:
@@ -81,11 +184,8 @@ def masks_in(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
     Raises:
         CaseError: the folder has no file with one of the `suffixes`.
     """
-    found = sorted(
-        (name, path)
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".") and (name := stem(path, suffixes))
-    )
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    found = named_masks(files, suffixes)
     if not found:
         raise CaseError(
             folder, f"holds no mask; expected files ending in {', '.join(suffixes)}, one an object"
@@ -93,51 +193,122 @@ def masks_in(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
     return found
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def named_masks(files: Sequence[Path], suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Name binary masks by their files, as (object's name, file), sorted by name."""
+    return sorted((name, path) for path in files if (name := stem(path, suffixes)))
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], result: Pairs) -> dict[str, Path]:
     """Files below `folder`, keyed by path without ending, with forward slashes. Hidden files are skipped."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        parts = path.relative_to(folder).parts
-        name = stem(path, suffixes)
-        if name and not any(part.startswith(".") for part in parts):
-            found[PurePosixPath(*parts[:-1], name).as_posix()] = path
+    below, found, unread, others = files_below(folder), {}, [], []
+    for path in below.files:
+        name, parts = stem(path, suffixes), path.relative_to(folder).parts
+        key = PurePosixPath(*parts[:-1], name or "").as_posix()
+        if name and key in found:
+            result.errors.append(
+                CaseError(path, f"has the name of {found[key].name} in its folder; rename one")
+            )
+        elif name:
+            found[key] = path
+        elif stem(path, _UNREAD) is not None:
+            unread.append(path)
+        else:
+            others.append(path.name)
+    result.errors += below.errors
+    result.errors += [
+        CaseError(path, f"is of a type this command does not read; expected {', '.join(suffixes)}")
+        for path in unread
+    ]
+    if others:
+        result.notes.append(f"{len(others)} files of other types in {folder} are not read: {listed(others)}")
+    result.notes += [f"{path} leads to a folder above it and is not followed" for path in below.loops]
     return found
 
 
-def _with_folders(masks: dict[str, Path], images: dict[str, Path], root: Path) -> dict[str, Path]:
-    """Replace the masks in a folder named like an image by that folder."""
-    result = {}
-    for key, path in masks.items():
-        folder = PurePosixPath(key).parent.as_posix()
-        if folder in images:
-            result[folder] = root / folder
-        else:
-            result[key] = path
-    return result
+def _is_mask(key: str) -> bool:
+    *folders, name = key.split("/")
+    by_name = any(pattern.search(name) for pattern in (_MASK_END, _MASK_START, _MASK_NAME))
+    return by_name or any(map(_MASK_FOLDER.match, folders))
 
 
-def _by_key(masks: dict[str, Path]):
-    return lambda key: [key] if key in masks else []
+def _bare(key: str, folder: re.Pattern, names: Sequence[re.Pattern]) -> str:
+    """Path without the folders and the words that say what the file is."""
+    *folders, name = key.split("/")
+    kept = [m["part"] or "" if (m := folder.match(part)) else part for part in folders]
+    for pattern in names:
+        name = pattern.sub("", name) or name
+    return "/".join([part for part in kept if part] + [name]).lower()
 
 
-def _by_bare_key(masks: dict[str, Path]):
-    bare: dict[str, list[str]] = {}
+def _by_bare_path(masks: dict[str, Path]):
+    bare: dict[str, list[str]] = defaultdict(list)
     for key in masks:
-        bare.setdefault(_MASK_WORD.sub("", key), []).append(key)
-    return lambda key: bare.get(key) or bare.get(_IMAGE_WORD.sub("", key), [])
+        bare[_bare(key, _MASK_FOLDER, (_MASK_END, _MASK_START))].append(key)
+    tries = [(), (_IMAGE_END,), (_CONTRAST,), (_IMAGE_START,), (_IMAGE_START, _IMAGE_END, _CONTRAST)]
+
+    def find(key: str) -> _Hit | None:
+        for names in tries:
+            if found := bare.get(_bare(key, _IMAGE_FOLDER, names)):
+                return _Hit(tuple(sorted(found)))
+        return None
+
+    return find
+
+
+def _by_folder_of_its_name(masks: dict[str, Path]):
+    inside = _by_parent(masks)
+    return lambda key: _Hit(tuple(inside[key]), objects=True) if key in inside else None
 
 
 def _by_folder(images: dict[str, Path], masks: dict[str, Path]):
-    def parent(key: str) -> str:
-        return PurePosixPath(key).parent.as_posix()
+    """Masks of an image that is alone in its folder: in that folder, in a folder of masks in or beside it."""
+    n_images, inside = {k: len(v) for k, v in _by_parent(images).items()}, _by_parent(masks)
 
-    n_images, inside = Counter(map(parent, images)), {}
-    for key in masks:
-        inside.setdefault(parent(key), []).append(key)
-
-    def find(key: str) -> list[str]:
-        folder = parent(key)
-        alone = folder != "." and n_images[folder] == 1 and len(inside.get(folder, [])) == 1
-        return inside[folder] if alone else []
+    def find(key: str) -> _Hit | None:
+        folder = PurePosixPath(key).parent
+        if folder.as_posix() == "." or n_images[folder.as_posix()] != 1:
+            return None
+        if here := inside.get(folder.as_posix()):
+            return _Hit(tuple(here), objects=len(here) > 1)
+        above = folder.parent if _IMAGE_FOLDER.match(folder.name) else folder
+        if above.as_posix() == ".":  # `images/x` beside `masks`: only a common name says they belong together
+            return None
+        near = [f for f in map(PurePosixPath, inside) if f.parent == above and _MASK_FOLDER.match(f.name)]
+        found = tuple(k for f in near for k in inside[f.as_posix()])
+        return _Hit(found, objects=True) if found else None
 
     return find
+
+
+def _by_parent(files: dict[str, Path]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for key in sorted(files):
+        found[PurePosixPath(key).parent.as_posix()].append(key)
+    return found
+
+
+def _numberless(key: str) -> str:
+    match = _MASK_END.search(key)
+    return key[: match.start("number")] if match and match["number"] else key
+
+
+def mask_of_series(name: str, masks: Path) -> Path:
+    """Find the mask of a case: `name.<ending>`, or folder `name` of one DICOM mask or a volume per object.
+
+    Raises:
+        CaseError: there is none, or several.
+    """
+    files = [
+        p
+        for p in sorted(masks.iterdir())
+        if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name
+    ]
+    if len(files) != 1:
+        raise CaseError(
+            masks / name,
+            f"{len(files) or 'no'} masks for case {name!r}; "
+            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
+        )
+    inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
+    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
+    return inside[0] if dicom else files[0]

@@ -10,16 +10,24 @@ from collections.abc import Iterator
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.valuerep import format_number_as_ds
 
 from qmsam_core.data.archive import CaseError
 
-_GRID_TOLERANCE = 1e-3  # mm, of the affine's entries: SEG files store positions as rounded decimal strings
+from .notes import Drawn, Loss
+
+_GRID_TOLERANCE = 1e-3  # of the affine's entries in mm, and of the slice distance as a fraction
 
 
 def segments(
-    path: str | os.PathLike, image: sitk.Image, frame_of_reference: str = "", wanted=lambda name: True
-) -> Iterator[tuple[str, np.ndarray]]:
+    path: str | os.PathLike,
+    image: sitk.Image,
+    frame_of_reference: str = "",
+    wanted=lambda name: True,
+    rounding: float = 0.0,
+) -> Iterator[Drawn]:
     """Yield each segment in the order of its number. Fractional segments are thresholded at 0.5.
 
     Args:
@@ -27,15 +35,19 @@ def segments(
         image: series that the segments belong to.
         frame_of_reference: UID of the series' coordinate system. "" skips the check.
         wanted: selects segments by label.
+        rounding: mm by which the positions may be rounded.
 
     Yields:
-        The segment's label and its bool mask (z,y,x) on the grid of `image`.
+        Each wanted segment, on the grid of `image`. A part outside that grid is left out, with a note.
 
     Raises:
         CaseError: the file is no SEG, or has another coordinate system or another grid than the series.
     """
     try:
-        file = hd.seg.segread(path)
+        data = pydicom.dcmread(path)
+        if rounding:
+            _snap(data, image, rounding)
+        file = hd.seg.Segmentation.from_dataset(data, copy=False)
     except Exception as error:  # a damaged or foreign file can raise anything inside highdicom
         raise CaseError(path, f"is no readable DICOM SEG file ({_line(error)})") from error
     found = str(file.get("FrameOfReferenceUID", ""))
@@ -49,10 +61,21 @@ def segments(
     for number in file.segment_numbers:
         name = str(file.get_segment_description(number).SegmentLabel)
         if wanted(name):
-            yield name, _on_grid(file, number, grid, name, path)
+            yield _on_grid(file, number, grid, name, path)
 
 
-def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> np.ndarray:
+def _snap(data: pydicom.Dataset, image: sitk.Image, rounding: float) -> None:
+    """Move the frames, in place, to the slices of the series that they are off by rounding alone."""
+    for frame in data.get("PerFrameFunctionalGroupsSequence", []):
+        for plane in frame.get("PlanePositionSequence", []):
+            place = [float(v) for v in plane.ImagePositionPatient]
+            nearest = np.rint(image.TransformPhysicalPointToContinuousIndex(place))
+            exact = image.TransformContinuousIndexToPhysicalPoint(nearest.tolist())
+            if np.linalg.norm(np.subtract(exact, place)) <= rounding * np.sqrt(3):
+                plane.ImagePositionPatient = [format_number_as_ds(v) for v in exact]
+
+
+def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, name: str, path) -> Drawn:
     try:
         volume = file.get_volume(segment_numbers=[number]).squeeze_channel()
         matched = volume.match_geometry(grid, tol=_GRID_TOLERANCE)
@@ -62,8 +85,11 @@ def _on_grid(file: hd.seg.Segmentation, number: int, grid: hd.VolumeGeometry, na
             f"segment {name!r} does not lie on the series' grid ({_line(error)}): "
             "resample it, or give its own series",
         ) from error
+    outside = np.count_nonzero(volume.array >= 0.5) - np.count_nonzero(matched.array >= 0.5)
+    lost = f"segment {name!r} has {outside:,} of its voxels outside the series: slices are missing"
     # highdicom orders a grid made from ITK as x, y, z.
-    return np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)
+    mask = np.ascontiguousarray(matched.array.transpose(2, 1, 0) >= 0.5)
+    return Drawn(name, mask, (Loss(lost),) if outside > 0 else ())
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""List the series and masks of a DICOM folder. Read a series as a volume, but refuse a distorted one."""
+"""List the series and masks of a DICOM folder, and the files in it that are damaged."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import highdicom as hd
-import numpy as np
 import pydicom
-import SimpleITK as sitk
 
 from qmsam_core.data.archive import CaseError
 
-from .grids import reason
+from .notes import listed
+from .walk import files_below
 
 MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
 """DICOM modality -> the study's name. Only modalities that come as volumes."""
@@ -24,9 +22,6 @@ _HEADER = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
 ]  # fmt: skip
-_SPACING_TOLERANCE = 0.02  # fraction of the slice distance: positions are rounded decimals
-_DRIFT_TOLERANCE = 0.1  # fraction of the slice distance, sideways: more means a tilted gantry
-_SAME_DIRECTION = 1e-3
 
 
 @dataclass
@@ -37,25 +32,67 @@ class DicomFolder:
         path: the folder.
         series: SeriesInstanceUID -> headers of its files. Each header has a `filename`.
         masks: headers of SEG and RTSTRUCT files.
+        damaged: errors of files that look like DICOM and cannot be read, and of links that lead nowhere.
+        others: files that are no DICOM images or masks.
+        loops: links to folders that they lie in, which are not followed.
     """
 
     path: Path
     series: dict[str, list[pydicom.Dataset]] = field(default_factory=dict)
     masks: list[pydicom.Dataset] = field(default_factory=list)
+    damaged: list[CaseError] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
 
     @classmethod
     def scan(cls, folder: str | os.PathLike) -> DicomFolder:
-        """Read the headers of all DICOM files in and below `folder`. Other files are skipped."""
-        found = cls(Path(folder))
-        for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".")):
-            header = _header(path)
-            if header is None:
+        """Read the headers of all DICOM files in and below `folder`. Links are followed."""
+        found, below = cls(Path(folder)), files_below(folder)
+        found.damaged += below.errors
+        found.loops += below.loops
+        for path in below.files:
+            try:
+                header = _header(path)
+            except CaseError as error:
+                found.damaged.append(error)
                 continue
-            if header.get("Modality") in ("SEG", "RTSTRUCT"):
+            if header is None:
+                found.others.append(path)
+            elif header.get("Modality") in ("SEG", "RTSTRUCT"):
                 found.masks.append(header)
             elif "Rows" in header:
                 found.series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
+            elif path.name.upper() != "DICOMDIR":
+                found.others.append(path)
+        found._judge_others()
         return found
+
+    def _judge_others(self) -> None:
+        """A file that is no DICOM file but looks like one, by its ending and bytes, is a damaged slice."""
+        endings = {Path(h.filename).suffix.lower() for s in self.series.values() for h in s} | {".dcm"}
+        broken = [p for p in self.others if p.suffix.lower() in endings and _looks_cut(p)]
+        self.others = [path for path in self.others if path not in broken]
+        self.damaged += [CaseError(path, f"is no readable DICOM file ({_bytes(path)})") for path in broken]
+
+    def notes(self, chosen: list[pydicom.Dataset]) -> list[str]:
+        """Name what is not part of the series `chosen`: other series, and files that are no DICOM images."""
+        found = [
+            f"series {kind} is not imported"
+            for uid, kind in self._kinds().items()
+            if self.series[uid] is not chosen
+        ]
+        found += [f"{path} leads to a folder above it and is not followed" for path in self.loops]
+        if self.others:
+            names = listed([path.name for path in self.others])
+            found.append(f"{len(self.others)} files are no DICOM images: {names}")
+        return found
+
+    def _kinds(self) -> dict[str, str]:
+        """Modality, description and number of files of each series."""
+        return {
+            uid: f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files"
+            for uid, h in self.series.items()
+        }
 
     @staticmethod
     def read_mask(path: Path) -> pydicom.Dataset | None:
@@ -82,8 +119,16 @@ class DicomFolder:
         """Headers of the image series: the only one, or the one that `mask` refers to.
 
         Raises:
-            CaseError: there is no image series, or several and `mask` does not select one.
+            CaseError: there is no image series, or several and `mask` does not select one. A file is damaged,
+                so that a slice may be missing.
         """
+        if self.damaged:
+            first, more = self.damaged[0], len(self.damaged) - 1
+            raise CaseError(
+                first.path,
+                f"{first.message}{f', so are {more} more files' if more else ''}: the series is incomplete; "
+                "copy it again, or move the file away if it is no slice",
+            )
         if not self.series:
             raise CaseError(self.path, "holds no DICOM image series")
         chosen = self.series
@@ -91,10 +136,7 @@ class DicomFolder:
             wanted = _referenced_series(mask)
             chosen = {uid: headers for uid, headers in self.series.items() if uid in wanted}
         if len(chosen) != 1:
-            kinds = "; ".join(
-                f"{h[0].get('Modality')} {h[0].get('SeriesDescription', '') or uid}, {len(h)} files"
-                for uid, h in self.series.items()
-            )
+            kinds = "; ".join(self._kinds().values())
             raise CaseError(
                 self.path,
                 f"mixes {len(self.series)} image series ({kinds}); "
@@ -105,11 +147,14 @@ class DicomFolder:
 
 def holds_dicom(folder: Path) -> bool:
     """Whether a DICOM image or mask lies directly in the folder. A DICOMDIR does not count."""
-    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
-    return any(
-        header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header)
-        for header in map(_header, files)
-    )
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        try:
+            header = _header(path)
+        except CaseError:  # named when the folder is scanned
+            continue
+        if header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header):
+            return True
+    return False
 
 
 def modality_of(headers: list[pydicom.Dataset]) -> str | None:
@@ -117,47 +162,27 @@ def modality_of(headers: list[pydicom.Dataset]) -> str | None:
     return MODALITIES.get(str(headers[0].get("Modality", "")))
 
 
-def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
-    """Read a series as a float32 volume with its slices sorted along their normal.
-
-    CT values are in HU: the rescale is applied slice by slice.
-
-    Raises:
-        CaseError: colour, no positions, slices of different size or direction, missing or repeated slices, a
-            tilted gantry, or unreadable pixels.
-    """
-    first = headers[0]
-    if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
-        raise CaseError(
-            folder,
-            f"holds {first.get('PhotometricInterpretation')} images; "
-            "export them as PNG and use the sub-command 'images'",
-        )
-    if int(first.get("NumberOfFrames", 1) or 1) > 1:
-        return _multi_frame(headers, folder)
-    ordered, step = _ordered(headers, folder)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([os.fspath(h.filename) for h in ordered])
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise CaseError(folder, f"has a slice that cannot be read ({reason(error)})") from error
-    rows, columns = _directions(ordered[0])
-    row_spacing, column_spacing = (float(v) for v in ordered[0].PixelSpacing)
-    image.SetSpacing((column_spacing, row_spacing, step))
-    image.SetOrigin([float(v) for v in ordered[0].ImagePositionPatient])
-    image.SetDirection(np.column_stack([rows, columns, np.cross(rows, columns)]).ravel().tolist())
-    return image
-
-
 def _header(path: Path) -> pydicom.Dataset | None:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
-    except (pydicom.errors.InvalidDicomError, EOFError):
+    except pydicom.errors.InvalidDicomError:
         return None
+    except EOFError as error:
+        raise CaseError(path, f"is a damaged DICOM file ({_bytes(path)})") from error
     except Exception as error:  # skipping a damaged file in silence would leave out a slice
         raise CaseError(path, f"is a damaged DICOM file ({' '.join(str(error).split())})") from error
+
+
+def _looks_cut(path: Path) -> bool:
+    """Whether a file is empty or holds bytes that no text has."""
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    return not start or b"\0" in start
+
+
+def _bytes(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size:,} bytes" if size else "empty"
 
 
 def _referenced_series(mask: pydicom.Dataset) -> set[str]:
@@ -169,97 +194,3 @@ def _referenced_series(mask: pydicom.Dataset) -> set[str]:
                 str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence", [])
             }
     return found
-
-
-def _directions(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    values = np.array(header.ImageOrientationPatient, dtype=float)
-    return values[:3], values[3:]
-
-
-def _ordered(headers: list[pydicom.Dataset], folder: Path) -> tuple[list[pydicom.Dataset], float]:
-    """Sort the headers along the slices' normal. Also return the distance between slices in mm."""
-    for header in headers:
-        if any(
-            header.get(key) is None
-            for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-        ):
-            raise CaseError(
-                header.filename,
-                "has no position, orientation or pixel spacing; expected slices of a CT, MR or PET volume",
-            )
-    _check_alike(headers, folder)
-    rows, columns = _directions(headers[0])
-    normal = np.cross(rows, columns)
-    places = np.array([h.ImagePositionPatient for h in headers], dtype=float)
-    order = np.argsort(places @ normal, kind="stable")
-    ordered = [headers[k] for k in order]
-    if len(ordered) == 1:
-        return ordered, float(
-            headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness") or 1.0
-        )
-    return ordered, _slice_distance(places[order], normal, ordered, folder)
-
-
-def _check_alike(headers: list[pydicom.Dataset], folder: Path) -> None:
-    first = headers[0]
-    for header in headers[1:]:
-        if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-            raise CaseError(
-                folder,
-                f"has slices of {first.Columns}x{first.Rows} and of {header.Columns}x{header.Rows} pixels "
-                "in one series",
-            )
-        for key in ("ImageOrientationPatient", "PixelSpacing"):
-            if not np.allclose(
-                np.array(header[key].value, float), np.array(first[key].value, float), atol=_SAME_DIRECTION
-            ):
-                raise CaseError(
-                    folder,
-                    f"has slices of different {key} in one series ({Path(header.filename).name}); "
-                    "take out the localizer",
-                )
-
-
-def _slice_distance(
-    places: np.ndarray, normal: np.ndarray, ordered: list[pydicom.Dataset], folder: Path
-) -> float:
-    steps = np.diff(places @ normal)
-    usual = float(np.median(steps))
-    repeated = np.flatnonzero(steps < 1e-3)
-    if len(repeated):
-        names = " and ".join(Path(ordered[repeated[0] + k].filename).name for k in (0, 1))
-        raise CaseError(
-            folder,
-            f"has several slices at one position ({names}): a 4-D or repeated series; split it into volumes",
-        )
-    odd = np.flatnonzero(np.abs(steps - usual) > _SPACING_TOLERANCE * usual)
-    if len(odd):
-        raise CaseError(
-            folder,
-            f"misses slices: {steps[odd[0]]:.3g} mm from slice {odd[0]} to the next "
-            f"where {usual:.3g} mm is usual",
-        )
-    drift = np.linalg.norm(np.diff(places, axis=0) - steps[:, None] * normal, axis=1).max()
-    if drift > _DRIFT_TOLERANCE * usual:
-        raise CaseError(
-            folder,
-            f"has slices shifted sideways by {drift:.3g} mm each (tilted gantry); "
-            "resample the series to a straight grid first",
-        )
-    return float((places @ normal)[[0, -1]] @ [-1, 1]) / len(steps)
-
-
-def _multi_frame(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
-    """Read an enhanced (multi-frame) file. highdicom sorts the frames and checks their even spacing."""
-    if len(headers) > 1:
-        raise CaseError(folder, f"has {len(headers)} multi-frame files in one series; expected one")
-    try:
-        return sitk.Cast(
-            hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32
-        )
-    except Exception as error:
-        # Frames without positions, gaps or an unknown compression can raise anything inside highdicom.
-        raise CaseError(
-            headers[0].filename,
-            f"is a multi-frame file that is no regular volume ({' '.join(str(error).split())})",
-        ) from error

@@ -1,0 +1,112 @@
+"""Write masks of a DICOM series as a DICOM SEG file, with highdicom."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.sr.codedict import codes
+
+from .. import __version__
+from ..data.archive import CaseError
+from ..data.importers.series import DicomFolder
+from ..data.source import Source
+
+_POSITION = 0.01  # mm by which positions may be rounded
+
+
+def write_seg(path: Path, source: Source, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    """Write a binary SEG with a segment for each object, on the slices of its series.
+
+    Args:
+        path: file to write.
+        source: the series.
+        labels: label values (D,H,W), or one mask an object (D,H,W,N), on the grid of the source.
+        names: segment labels; "object k" where there is none.
+
+    Raises:
+        CaseError: the series is gone or has changed.
+    """
+    count = labels.shape[3] if labels.ndim == 4 else max(len(names), int(labels.max(initial=0)))
+    if not count:
+        raise CaseError(source.path, "has no object; a DICOM SEG needs at least one box")
+    volume = _volume(source, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom and pydicom warn of values that hospitals write
+        file = hd.seg.Segmentation(
+            _series(source),
+            volume,
+            hd.seg.SegmentationTypeValues.BINARY,
+            [_described(k, names) for k in range(1, count + 1)],
+            hd.UID(),
+            100,
+            hd.UID(),
+            1,
+            "QMedSAM, reimplemented",
+            "qmsam_core",
+            __version__,
+            "none",
+            series_description="Segmentation from boxes",
+            omit_empty_frames=bool(labels.any()),
+        )
+        file.save_as(path)
+
+
+def _described(number: int, names: tuple[str, ...]) -> hd.seg.SegmentDescription:
+    name = names[number - 1] if number <= len(names) else ""
+    return hd.seg.SegmentDescription(
+        number,
+        (name or f"object {number}")[:64],
+        codes.SCT.Tissue,
+        codes.SCT.Tissue,
+        hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            "qmsam_core", codes.DCM.ArtificialIntelligence, __version__
+        ),
+    )
+
+
+def _volume(source: Source, labels: np.ndarray) -> hd.Volume:
+    """Labels with the source's geometry, slices first, so that frames lie on the series' slices."""
+    image = sitk.Image(list(source.shape[::-1]), sitk.sitkUInt8)
+    image.SetSpacing(source.spacing)
+    image.SetOrigin(source.origin)
+    image.SetDirection(source.direction)
+    grid = hd.Volume.from_simpleitk(image).permute_spatial_axes([2, 1, 0]).get_geometry()
+    if labels.ndim == 3:
+        return grid.with_array(np.ascontiguousarray(labels))
+    numbers = list(range(1, labels.shape[3] + 1))
+    return grid.with_array(
+        np.ascontiguousarray(labels), channels={hd.ChannelDescriptor("SegmentNumber"): numbers}
+    )
+
+
+def _series(source: Source) -> list[pydicom.Dataset]:
+    """Read the series' files without pixels. Of several series in the folder, take the one that fits."""
+    folder = Path(source.path)
+    if not folder.exists():
+        raise CaseError(folder, "is gone; a DICOM SEG needs the series that it belongs to")
+    below = list(DicomFolder.scan(folder if folder.is_dir() else folder.parent).series.values())
+    here = [
+        [h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)] for headers in below
+    ]
+    # of the files in the folder itself; else of all below, as the importers take them for one case
+    fitting = [s for s in here if s and _fits(s, source)] or [s for s in below if _fits(s, source)]
+    if len(fitting) != 1:
+        raise CaseError(folder, "does not hold the series that the case was made from; import it again")
+    return [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in fitting[0]]
+
+
+def _fits(headers: list[pydicom.Dataset], source: Source) -> bool:
+    depth, height, width = source.shape
+    frames = int(headers[0].get("NumberOfFrames", 1) or 1) if len(headers) == 1 else len(headers)
+    if (frames, headers[0].Rows, headers[0].Columns) != (depth, height, width):
+        return False
+    if any(header.get("ImagePositionPatient") is None for header in headers):
+        return len(headers) == 1  # a multi-frame file has its positions by frame
+    first = [np.array(header.ImagePositionPatient, float) for header in headers]
+    return min(float(np.linalg.norm(place - source.origin)) for place in first) < _POSITION

@@ -1,0 +1,261 @@
+"""Write masks in the format that an input came in, on its own grid, and find out whether they are there.
+
+| input | masks |
+|---|---|
+| npz | npz with `segs` |
+| NIfTI, MetaImage | the same format with label values |
+| NRRD | `.seg.nrrd` with the objects' names, as 3D Slicer writes segmentations |
+| DICOM series | DICOM SEG with the objects' names |
+| PNG, JPEG, TIFF, BMP | PNG whose stored index is the label, turned upright as viewers show the image |
+
+With one mask an object there is a folder of binary masks instead, except for DICOM SEG, whose segments may
+overlap.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from matplotlib import colormaps
+from PIL import Image
+
+from ..data.archive import CaseArchive, CaseError
+from ..data.cases import Case, read_segmentation, write_segmentation
+from ..data.importers.grids import VOLUME_SUFFIXES, reason
+from ..data.importers.pairing import stem
+from ..data.importers.planar import IMAGE_SUFFIXES
+from ..data.source import Source
+from .dicom_seg import write_seg
+from .inputs import Input
+from .nifti_header import copy_geometry
+from .predictor import MasksApart
+
+NRRD = (".nrrd", ".nhdr")
+SEG_NRRD = ".seg.nrrd"
+COLOURS = (255 * np.array(colormaps["tab20"].colors)).astype(int)
+
+
+def ending(path: Path, kind: str) -> str:
+    """Ending of the masks of a file, such as `.nii.gz`."""
+    if kind == "npz":
+        return ".npz"
+    if kind == "dicom":
+        return ".dcm"
+    if kind == "image":
+        return ".png"
+    own = path.name[len(stem(path, VOLUME_SUFFIXES) or path.name) :].lower()
+    return SEG_NRRD if own in NRRD else own
+
+
+def target_of(one: Input, source: Source | None, output: Path, apart: bool) -> Path:
+    """Return the file or folder for the masks of an input.
+
+    Args:
+        one: the input.
+        source: source that the masks of an imported case go back to, else None.
+        output: the output folder.
+        apart: one mask an object.
+    """
+    kind, path = (one.kind, one.path) if source is None else (source.kind, Path(source.path))
+    bare = _bare(one)
+    suffix = ending(path, kind)
+    return output / (bare if apart and suffix != ".dcm" else f"{bare}{suffix}")
+
+
+def _bare(one: Input) -> str:
+    """Name of an input without its ending."""
+    endings = {"npz": (".npz",), "volume": (SEG_NRRD, *VOLUME_SUFFIXES), "image": IMAGE_SUFFIXES}
+    if one.kind == "dicom":
+        return one.name.removesuffix(".dcm") if one.path.is_file() else one.name
+    bare = stem(Path(one.name), endings[one.kind])
+    return (Path(one.name).parent / bare).as_posix() if bare else one.name
+
+
+def write_masks(target: Path, source: Source | None, masks: np.ndarray | MasksApart, case: Case) -> None:
+    """Write the masks of a case, atomically.
+
+    Args:
+        target: what `target_of` returned.
+        source: grid and format to write in; None writes npz.
+        masks: labels (H, W) or (D, H, W), or the masks one by one, on the axes of the case.
+        case: the segmented case.
+
+    Raises:
+        CaseError: the source's file is gone or does not fit.
+        OSError: the target cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(masks, np.ndarray):
+        _write(target, source, masks, case.names)
+    elif source is not None and source.kind == "dicom":
+        stack = np.stack([source.to_source(masks[i]) for i in range(len(masks))], axis=-1)
+        _atomically(target, lambda part: write_seg(part, source, stack, case.names))
+    else:
+        kind, path = ("npz", target) if source is None else (source.kind, Path(source.path))
+        suffix = ending(path, kind)
+        with _new_folder(target) as folder:
+            for i in range(len(masks)):
+                name = case.names[i] if case.names else ""
+                words = [f"{i + 1:03d}", re.sub(r"[^\w.-]+", "_", name)[:64]]
+                _write(folder / f"{'_'.join(filter(None, words))}{suffix}", source, masks[i], (name,))
+
+
+def _write(target: Path, source: Source | None, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    if source is None:
+        write_segmentation(target, labels)
+        return
+    labels = labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.uint16, copy=False)
+    if source.kind == "image":
+        _atomically(target, lambda part: _write_png(part, labels))
+    elif source.kind == "dicom":
+        _atomically(target, lambda part: write_seg(part, source, source.to_source(labels), names))
+    else:
+        _write_volume(target, source, source.to_source(labels), names)
+
+
+def _write_png(path: Path, labels: np.ndarray) -> None:
+    """Write labels as indices of a palette. The index stored for a pixel is its label."""
+    if labels.dtype == np.uint16:
+        Image.fromarray(labels).save(path)
+        return
+    image = Image.fromarray(labels, mode="P")
+    image.putpalette([0, 0, 0, *(int(v) for k in range(255) for v in COLOURS[k % len(COLOURS)])])
+    image.save(path)
+
+
+def _write_volume(target: Path, source: Source, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    mask = sitk.GetImageFromArray(np.ascontiguousarray(labels))
+    _copy_grid(mask, source)
+    own = target.name.lower()
+    if own.endswith(NRRD):
+        _name_segments(mask, labels, names)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".part") as folder:
+        part = Path(folder) / target.name
+        plain = part.with_suffix("") if own.endswith(".nii.gz") else part
+        try:
+            sitk.WriteImage(mask, os.fspath(plain), useCompression=not own.endswith(".nii.gz"))
+        except RuntimeError as error:
+            raise OSError(f"{target}: cannot be written ({reason(error)})") from error
+        if own.endswith((".nii", ".nii.gz")):
+            copy_geometry(Path(source.path), plain)
+        if plain != part:
+            part.write_bytes(gzip.compress(plain.read_bytes(), 6, mtime=0))
+            plain.unlink()
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+            os.replace(file, target.parent / file.name)  # the header last, after the voxels
+
+
+def _copy_grid(mask: sitk.Image, source: Source) -> None:
+    """Take the geometry from the source's header. If the file is gone, from what the case keeps of it."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(source.path)
+    origin, spacing, direction = source.origin, source.spacing, source.direction
+    axes = len(source.shape)
+    if Path(source.path).exists():
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise CaseError(source.path, f"cannot be read ({reason(error)})") from error
+        if tuple(reader.GetSize()[:axes]) != source.shape[::-1]:
+            raise CaseError(source.path, "has another size than when its case was made; import it again")
+        if reader.GetDimension() == axes:
+            origin, spacing, direction = reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection()
+    mask.SetOrigin(origin)
+    mask.SetSpacing(spacing)
+    mask.SetDirection(direction)
+
+
+def _name_segments(mask: sitk.Image, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    """Add the keys by which 3D Slicer knows a segmentation, its names and its colours."""
+    count = max(len(names), int(labels.max(initial=0)))
+    extent = " ".join(f"0 {side - 1}" for side in (*labels.shape[::-1], 1)[:3])
+    for k in range(count):
+        colour = " ".join(f"{v / 255:.6g}" for v in COLOURS[k % len(COLOURS)])
+        values = {
+            "ID": f"Segment_{k + 1}",
+            "Name": (names[k] if k < len(names) else "") or f"object {k + 1}",
+            "LabelValue": str(k + 1),
+            "Layer": "0",
+            "Color": colour,
+            "Extent": extent,
+            "ColorAutoGenerated": "1",
+            "NameAutoGenerated": "0",
+        }
+        for key, value in values.items():
+            mask.SetMetaData(f"Segment{k}_{key}", value)
+    mask.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
+    mask.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
+
+
+def _atomically(target: Path, write) -> None:
+    with _new_folder(target, rename=False) as folder:
+        part = folder / target.name
+        write(part)
+        os.replace(part, target)
+
+
+@contextmanager
+def _new_folder(target: Path, rename: bool = True) -> Iterator[Path]:
+    """Yield a hidden folder beside `target`; if `rename`, it takes the place of `target` at the end."""
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    try:
+        yield folder
+        if rename:
+            os.chmod(folder, 0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_finished(target: Path, one: Input) -> bool:
+    """Whether the masks of an input are there, readable and, in an npz, of the case's size."""
+    if not target.exists():
+        return False
+    try:
+        if target.is_dir():
+            return all(_readable(file) for file in target.iterdir())
+        if target.name.endswith(".npz"):
+            return _fits(target, one.path)
+        return _readable(target)
+    except (CaseError, OSError, EOFError, zlib.error):
+        return False
+
+
+def _fits(target: Path, case: Path) -> bool:
+    segs = read_segmentation(target)
+    with CaseArchive(case) as archive:
+        shape = archive.header("imgs").shape
+    return segs.shape == shape or segs.shape == shape[:2]
+
+
+def _readable(file: Path) -> bool:
+    name = file.name.lower()
+    if name.endswith(".npz"):
+        return read_segmentation(file) is not None
+    if name.endswith(".png"):
+        with Image.open(file) as image:
+            image.load()
+        return True
+    if name.endswith(".dcm"):
+        return "PixelData" in pydicom.dcmread(file, force=True)
+    if name.endswith(".gz"):
+        with gzip.open(file) as stream:  # to the end, where its checksum lies
+            while stream.read(1 << 20):
+                pass
+    try:
+        return sitk.ReadImage(os.fspath(file)) is not None
+    except RuntimeError:
+        return False

@@ -1,0 +1,179 @@
+"""Arguments of predict's command line, and what they name: inputs, boxes and masks."""
+
+import argparse
+import os
+from pathlib import Path
+
+from ..data.archive import CaseError
+from ..data.importers.arguments import (
+    add_grey,
+    add_interpolate,
+    add_labels,
+    add_volumes,
+    folder_name,
+    import_options,
+)
+from ..data.transforms import ORDERS
+from .box_table import read_box_table, rows_by_input
+from .engines import ENGINES
+from .inputs import Input, find_inputs
+from .mask_pairs import masks_of
+from .memory import memory_size
+from .reading import Reading
+from .records import MADE, OBJECTS, TIMING
+
+
+def arguments_parser(description: str) -> argparse.ArgumentParser:
+    """Make the parser of the command line, with its help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.deploy.predict",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = parser.add_argument
+    option("-i", "--input", required=True, type=Path, help="file, or folder that is searched in depth")
+    option(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        help=f"folder for the masks, {OBJECTS}, {TIMING}, and {MADE}, what made them",
+    )
+    _add_box_options(option)
+    _add_mask_options(option)
+    _add_engine_options(option)
+    grey = parser.add_argument_group("grey values and slices of files that are no npz")
+    add_grey(grey)
+    add_volumes(grey)
+    labels = parser.add_argument_group("objects of the masks of --boxes-from")
+    add_labels(labels)
+    add_interpolate(labels)
+    return parser
+
+
+def _add_box_options(option) -> None:
+    option(
+        "--boxes",
+        type=Path,
+        metavar="TABLE",
+        help="CSV or JSON, one row a box: file, name, x_min y_min z_min x_max y_max z_max (ends included) "
+        "or x y z width height depth; frame voxel (default), LPS or RAS; first 0 (default) or 1",
+    )
+    option(
+        "--boxes-from",
+        type=Path,
+        metavar="MASKS",
+        help="mask of the input, or folder of masks named like the inputs: boxes are tight around objects",
+    )
+    option(
+        "--modality",
+        type=folder_name,
+        help="of files that do not tell it (NIfTI, NRRD, MetaImage): CT selects the window; MR, PET, ...",
+    )
+
+
+def _add_mask_options(option) -> None:
+    option(
+        "--one-mask-an-object",
+        action="store_true",
+        help="write a folder of binary masks for each input, whole where they overlap (DICOM: one SEG)",
+    )
+    option(
+        "--to-source",
+        action="store_true",
+        help="write the masks of imported npz cases in the format and on the grid they came from",
+    )
+    option(
+        "--shard",
+        type=_shard,
+        metavar="K/N",
+        help="do only part K of N, from 1: each input belongs to one part, by its name",
+    )
+
+
+def _add_engine_options(option) -> None:
+    option(
+        "--model",
+        type=Path,
+        help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
+    )
+    option("--engine", default="openvino", choices=ENGINES)
+    option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
+    option(
+        "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
+    )
+    option(
+        "--memory-limit",
+        "--memory-limit-mb",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory of the whole process, e.g. 1.5G, 800M or 1500 (MB): "
+        "fewer boxes are decoded at once to stay within it",
+    )
+    option(
+        "--order",
+        default=ORDERS[0],
+        choices=ORDERS,
+        help="padding before normalising, as the paper, or after it, as the challenge's baseline",
+    )
+    option(
+        "--propagate",
+        action="store_true",
+        help="in volumes take each box from the mask on the neighbouring slice, "
+        "as the challenge's baseline does",
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N such as 3/16, K from 1 to N")
+    return number, count
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise `ValueError` if options cannot be used, with what was expected."""
+    for name in ("threads", "decode_block"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.boxes and options.boxes_from:
+        raise ValueError("--boxes and --boxes-from: expected one of the two")
+    if options.output.resolve() == options.input.resolve():
+        raise ValueError(
+            f"{options.output}: is the input folder; give another with -o, or the cases would be replaced"
+        )
+
+
+def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Reading]:
+    """Find what to segment, in this shard, and how to read it.
+
+    Returns:
+        Inputs with the errors among them: files that are no case, rows and masks that fit none.
+
+    Raises:
+        ValueError: nothing can start. The message names the file.
+    """
+    given = [path for path in (options.boxes, options.boxes_from) if path]
+    inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
+    without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
+    found = find_inputs(options.input, without)
+    inputs = [one for one in found if isinstance(one, Input)]
+    if not inputs and len(found) == 1:
+        raise found[0]
+    if not inputs:
+        raise CaseError(options.input, "nothing to segment; expected npz, NIfTI, NRRD, DICOM or image files")
+    rows, masks, errors = {}, {}, []
+    if options.boxes:
+        rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
+    if options.boxes_from:
+        inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
+    left = [one for one in found if isinstance(one, CaseError)] + errors
+    if options.shard:
+        inputs = [one for one in inputs if one.in_shard(options.shard)]
+        # one part names what belongs to none
+        left = left if options.shard[0] == 1 else []
+    reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
+    return [*inputs, *left], reading

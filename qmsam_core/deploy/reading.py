@@ -1,0 +1,201 @@
+"""Make the case of an input: its image as the importers read it, and boxes from a table or from masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.archive import CaseArchive, CaseError
+from ..data.cases import Case, tight_boxes
+from ..data.importers.assemble import Masks, dicom_case, nifti_case, planar_case
+from ..data.importers.options import ImportOptions
+from ..data.importers.pictures import Picture, planar_image, series_image, volume_image
+from ..data.importers.series import DicomFolder, modality_of
+from ..data.source import Source
+from .box_table import BoxRow, boxes_of
+from .inputs import Input
+
+NO_BOXES = "has no boxes; give --boxes TABLE, or --boxes-from MASKS"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How inputs become cases with boxes.
+
+    Attributes:
+        modality: of the files that do not tell it; None if the user gave none.
+        options: window, percentiles and plane.
+        rows: rows of the table of boxes, by the input's name.
+        masks: files or folders of masks to take boxes from, by the input's name.
+        to_source: whether the masks of a case that was imported go back to the format it came from.
+    """
+
+    modality: str | None = None
+    options: ImportOptions = field(default_factory=ImportOptions)
+    rows: Mapping[str, Sequence[BoxRow]] = field(default_factory=dict)
+    masks: Mapping[str, Masks] = field(default_factory=dict)
+    to_source: bool = False
+
+    def origin(self, one: Input) -> str:
+        """Describe what an input's masks are made from: its files, its boxes, and the options that count.
+
+        Raises `OSError` if a file is gone.
+        """
+        facts = [one.state()]
+        if self.to_source:
+            facts.append("to its source")
+        if rows := self.rows.get(one.name):
+            facts.append(_digest([row.cells for row in rows]))
+        if mask := self.masks.get(one.name):
+            facts.append(_digest([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in _files(mask)]))
+        if one.kind != "npz":
+            facts.append(_digest([self.modality, repr(self.options)]))
+        return ", ".join(facts)
+
+    def case(self, one: Input) -> tuple[Case, list[str]]:
+        """Read an input with its boxes.
+
+        Returns:
+            The case without labels, and notes on what was noticed. A `Loss` among them is left out.
+
+        Raises:
+            CaseError: it cannot be read, has no boxes, or does not tell its modality.
+        """
+        rows, mask = self.rows.get(one.name), self.masks.get(one.name)
+        if one.kind == "npz":
+            if mask is not None:
+                raise CaseError(
+                    one.path, "is an npz, which has boxes or labels of its own; leave out --boxes-from"
+                )
+            return self._boxed_case(one, rows), []
+        if rows:
+            picture = self._picture(one)
+            boxes, names = boxes_of(rows, picture.source, one.path)
+            case = replace(picture.case(one.name), boxes=boxes, names=names if any(names) else ())
+            return case, list(picture.notes)
+        case, notes = self._case_with_mask(one, mask)
+        return replace(case, labels=None), notes  # only its boxes are asked for
+
+    def source(self, one: Input) -> Source | None:
+        """Return the source of an imported case, if its masks go back there.
+
+        Raises:
+            CaseError: the case does not say where it comes from.
+        """
+        if one.kind != "npz" or not self.to_source:
+            return None
+        with CaseArchive(one.path) as archive:
+            if "source" not in archive:
+                raise CaseError(
+                    one.path, "has no 'source' to go back to; import it again, or leave out --to-source"
+                )
+            text = str(archive.array("source"))
+        try:
+            return Source.from_json(text)
+        except ValueError as error:
+            raise CaseError(one.path, f"'source' {error}; import the case again") from error
+
+    def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> Case:
+        case = Case.load(one.path)
+        if rows:
+            shape = case.images.shape if case.is_volume else case.plane_shape
+            own = Source(str(one.path), "volume", shape, tuple(range(1, len(shape) + 1)))
+            boxes, names = boxes_of(rows, own, one.path)
+            return replace(case, boxes=boxes, names=names if any(names) else (), labels=None)
+        if case.boxes is not None:
+            check_not_sizes(case)
+        return case.with_boxes()
+
+    def _picture(self, one: Input) -> Picture:
+        if one.kind == "image":
+            return planar_image(one.path, self.options)
+        if one.kind == "volume":
+            return volume_image(one.path, self._modality(one), self.options)
+        found = series_folder(one)
+        drawn = found.masks[0] if len(found.masks) == 1 else None
+        return series_image(found, drawn, self._modality(one, found), self.options)
+
+    def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
+        if one.kind == "dicom":
+            found = series_folder(one)
+            if mask is None and not found.masks:
+                raise CaseError(one.path, NO_BOXES)
+            return dicom_case(one.name, found, mask, self._modality(one, found), self.options)
+        if mask is None:
+            raise CaseError(one.path, NO_BOXES)
+        if one.kind == "image":
+            return planar_case(one.name, one.path, mask, self.options)
+        return nifti_case(one.name, one.path, mask, self._modality(one), self.options)
+
+    def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
+        stated = None
+        if found is not None:
+            drawn = found.masks[0] if len(found.masks) == 1 else None
+            stated = modality_of(found.image_series(drawn))
+        if stated and self.modality and stated != self.modality:
+            raise CaseError(one.path, f"is a {stated} series; --modality says {self.modality}")
+        if not (stated or self.modality):
+            raise CaseError(
+                one.path, "does not tell its modality; give --modality CT (Hounsfield window), MR or another"
+            )
+        return stated or self.modality
+
+
+def series_folder(one: Input) -> DicomFolder:
+    """Scan the DICOM files of an input. Series and masks in folders below are not part of it."""
+    own = {str(path) for path in one.files}
+    folder = one.path if one.path.is_dir() else one.path.parent
+    found = DicomFolder.scan(folder)
+    series = {
+        uid: kept
+        for uid, headers in found.series.items()
+        if (kept := [header for header in headers if str(header.filename) in own])
+    }
+    return replace(
+        found,
+        path=one.path,
+        series=series,
+        masks=[header for header in found.masks if str(header.filename) in own],
+        damaged=[error for error in found.damaged if str(error.path) in own],
+        others=[path for path in found.others if str(path) in own],
+    )
+
+
+def check_not_sizes(case: Case) -> None:
+    """Raise `CaseError` if a case's boxes fit its labels only when read as corner and size."""
+    if case.labels is None or not len(case.boxes):
+        return
+    ids, tight = tight_boxes(case.labels)
+    boxes = case.boxes[ids - 1]
+    half = boxes.shape[1] // 2
+    sized = np.concatenate([boxes[:, :half], boxes[:, :half] + boxes[:, half:] - 1], axis=1)
+    if len(ids) and (overlap(sized, tight) > 0.9).all() and (overlap(boxes, tight) < 0.8).any():
+        raise CaseError(
+            case.name,
+            f"box 0 {case.boxes[0].tolist()} fits its label as corner and size (x, y, width, height); "
+            "expected corners, x_min, y_min, x_max, y_max with the maxima included",
+        )
+
+
+def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (N, 4) or (N, 6) with others, one by one. Maxima included."""
+    half = boxes.shape[1] // 2
+    low, high = np.maximum(boxes, others)[:, :half], np.minimum(boxes, others)[:, half:]
+    shared = np.prod(np.clip(high - low + 1, 0, None), axis=1)
+    sizes = [np.prod(b[:, half:] - b[:, :half] + 1, axis=1) for b in (boxes, others)]
+    return shared / np.maximum(sizes[0] + sizes[1] - shared, 1)
+
+
+def _files(mask: Masks) -> list[Path]:
+    if isinstance(mask, tuple):
+        return list(mask)
+    return sorted(p for p in mask.rglob("*") if p.is_file()) if mask.is_dir() else [mask]
+
+
+def _digest(content) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
