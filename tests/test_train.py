@@ -279,6 +279,10 @@ def test_a_student_of_the_float_model_needs_no_labels(data, float_model, tmp_pat
     assert same_weights(load_model(path), load_model(other))
     second, history = run_stage(setup, 2, data, tmp_path / "3", parent=path, float_model=wide)
     assert "mask_loss" in history and "distillation_loss" not in history  # the encoder is frozen
+    if history["best"].any():  # the epochs up to the kept one, on top of the first stage's
+        kept = history["samples"][: history["epoch"][history["best"]].iloc[-1] + 1].sum()
+        told = [describe_model(one).get("samples", 0) for one in (path, second)]
+        assert told[1] == told[0] + kept
     assert same_weights(load_model(path).image_encoder, load_model(second).image_encoder)
 
 

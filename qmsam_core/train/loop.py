@@ -267,9 +267,18 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
             stage=job.stage.number,
             epoch=row["epoch"],
             eval_dsc=row["eval_dsc"],
-            **job.facts,
+            **job.facts | spent(history, job.facts),
         )
     write_history(folder, history)
+
+
+def spent(history: list[dict], before: dict) -> dict[str, float]:
+    """Add the samples and hours of a stage to those of the stages before it."""
+    hours = before.get("hours", 0) + sum(row["seconds"] for row in history) / 3600
+    return {
+        "samples": before.get("samples", 0) + sum(row["samples"] for row in history),
+        "hours": round(hours, 3),
+    }
 
 
 def scored(row: dict) -> str:
@@ -284,6 +293,6 @@ def describe(row: dict, job: Job) -> str:
     mark = " *" if row["best"] else ""
     return (
         f"stage {row['stage']} epoch {row['epoch'] + 1}/{job.schedule.epochs}: "
-        f"lr {row['learning_rate']:.5f}, loss {row['loss']:.4f}{distilled}, {scored(row)}, "
+        f"lr {row['learning_rate']:.2g}, loss {row['loss']:.4f}{distilled}, {scored(row)}, "
         f"{row['samples']} samples in {row['seconds']:.0f} s{mark}"
     )

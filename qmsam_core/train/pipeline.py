@@ -146,7 +146,8 @@ def run_stage(
         teacher, taught_by = make_teacher(params, float_model, cache)
     if "image_encoder" not in stage.trains and "frozen_statistics" not in params.released:
         encoder = CachedEncoder(model, device_of(params), cache)
-    job = make_job(params, stage, work, {"teacher": taught_by} if taught_by else {})
+    before = {key: value for key, value in describe_model(parent).items() if key in ("samples", "hours")}
+    job = make_job(params, stage, work, before | ({"teacher": taught_by} if taught_by else {}))
     return fit(model, data, job, folder, teacher, encoder, log)
 
 
