@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.importers.nifti import read_header
+from ...data.importers.nifti import read_header
 
 _FORMS = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _FIELDS = ("xyzt_units", *_FORMS, "sform_code", "srow_x", "srow_y", "srow_z")
