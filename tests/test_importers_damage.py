@@ -26,7 +26,7 @@ from PIL import Image
 from qmsam_core.data import CaseError
 from qmsam_core.data.importers.grids import read_volume
 from qmsam_core.data.importers.labels import LabelOptions
-from qmsam_core.data.importers.nifti import NiftiHeader, check_nifti
+from qmsam_core.data.importers.nifti import check_nifti, header_in, size_of
 from qmsam_core.data.importers.planar import read_image, read_mask
 from qmsam_core.data.importers.walk import files_below
 
@@ -85,7 +85,7 @@ def test_a_lost_checksum_and_a_second_member_are_told_apart(tmp_path):
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole[:500]) + gzip.compress(whole[500:]))
     header, unfinished, notes = check_nifti(path)
-    assert header.dims == SHAPE[::-1] and unfinished is None and notes == []
+    assert size_of(header) == SHAPE[::-1] and unfinished is None and notes == []
     path.write_bytes(gzip.compress(whole)[:-4])
     with pytest.raises(CaseError, match="damaged or cut off"):
         check_nifti(path)
@@ -99,12 +99,19 @@ def test_a_lost_checksum_and_a_second_member_are_told_apart(tmp_path):
         ([(84, "f", np.nan)], "pixdim along y is no length"),
         ([(72, "h", 8)], "states 8 bits a voxel, its data type has 16"),
         ([(268, "f", 50.0)], "qform and sform differ by up to"),
+        ([(108, "f", np.nan)], "4 bytes more than its header promises"),
     ],
 )
 def test_a_header_that_contradicts_itself_is_noted(tmp_path, capsys, fields, note):
     image = edited(write(tmp_path / "a.nii", VALUES), *fields)
     _, notes = read_volume(image)
     assert len(notes) == 1 and note in notes[0]
+
+
+@pytest.mark.parametrize("fields", [(40, "h", 0), (40, "h", -3), (108, "f", np.inf)])
+def test_a_header_without_axes_or_voxels_is_refused(tmp_path, fields):
+    with pytest.raises(CaseError, match="cannot be read|cut off"):
+        read_volume(edited(write(tmp_path / "a.nii", VALUES), fields))
 
 
 def test_bytes_behind_the_voxels_are_noted(tmp_path):
@@ -121,9 +128,10 @@ def test_headers_of_nifti_2_and_of_either_byte_order(order):
     struct.pack_into(order + "8q", data, 16, 3, 20, 16, 6, 1, 1, 1, 1)
     struct.pack_into(order + "8d", data, 104, 1, 0.8, 0.9, 2.5, 0, 0, 0, 0)
     struct.pack_into(order + "q", data, 168, 544)
-    header = NiftiHeader.parse(bytes(data))
-    assert (header.order, header.dims, header.kind, header.offset) == (order, (20, 16, 6), 16, 544)
-    assert header.pixdim[1:4] == (0.8, 0.9, 2.5) and NiftiHeader.parse(bytes(540)) is None
+    header = header_in(bytes(data))
+    assert (header.endianness, size_of(header), header.get_data_offset()) == (order, (20, 16, 6), 544)
+    assert header["datatype"] == 16 and header_in(bytes(540)) is None
+    assert header["pixdim"][1:4].tolist() == [0.8, 0.9, 2.5]
 
 
 @pytest.mark.parametrize("shear, accepted", [(1e-5, True), (2e-3, True), (0.05, False)])

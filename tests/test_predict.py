@@ -18,10 +18,11 @@ from small_data import rectangle_case
 
 from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
 from qmsam_core.data.cases import boxes_on_slice
-from qmsam_core.deploy import ENGINES, Predictor, batch, engines, mask_files
+from qmsam_core.deploy import ENGINES, Predictor, batch, engines
 from qmsam_core.deploy.batch import OutputError, predict_folder
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.export import main as export_command
+from qmsam_core.deploy.files import mask_files
 from qmsam_core.deploy.masks import MaskPainter, ranks, tight
 from qmsam_core.deploy.memory import block_within, equal_blocks, memory_size
 from qmsam_core.deploy.predict import main as predict_command

@@ -9,9 +9,9 @@ from hospital_data import CUBE_BOX, ROD_BOX, cube_labels, cube_values, image_of
 from PIL import Image
 
 from qmsam_core.data import Case, CaseError
-from qmsam_core.deploy.box_table import BoxTableError, read_box_table, rows_by_input
-from qmsam_core.deploy.inputs import find_inputs
-from qmsam_core.deploy.reading import Reading
+from qmsam_core.deploy.files.box_table import BoxTableError, read_box_table, rows_by_input
+from qmsam_core.deploy.files.inputs import find_inputs
+from qmsam_core.deploy.files.reading import Reading
 
 LABELS, VALUES = cube_labels(), cube_values()
 

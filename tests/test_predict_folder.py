@@ -23,10 +23,10 @@ from qmsam_core.data import Case, CaseError, read_segmentation, write_segmentati
 from qmsam_core.data.importers.__main__ import main as import_command
 from qmsam_core.deploy import Predictor, batch, predict
 from qmsam_core.deploy.batch import OutputError, predict_folder
-from qmsam_core.deploy.inputs import Input, find_inputs, name_of
-from qmsam_core.deploy.mask_pairs import masks_of
+from qmsam_core.deploy.files.inputs import Input, find_inputs, name_of
+from qmsam_core.deploy.files.mask_pairs import masks_of
+from qmsam_core.deploy.files.reading import Reading
 from qmsam_core.deploy.predict import main as predict_command
-from qmsam_core.deploy.reading import Reading
 from qmsam_core.deploy.reservations import FOLDER, STALE_SECONDS, UNWRITTEN_SECONDS, Reservations, started_at
 from qmsam_core.evaluate.__main__ import main as evaluate_command
 

@@ -32,12 +32,12 @@ from qmsam_core.data.importers.series import DicomFolder
 from qmsam_core.data.source import Source
 from qmsam_core.deploy import Predictor
 from qmsam_core.deploy.batch import predict_folder
-from qmsam_core.deploy.grid_boxes import boxes_to_case, boxes_to_source, voxels_inside
-from qmsam_core.deploy.inputs import Input, find_inputs
-from qmsam_core.deploy.mask_files import target_of
-from qmsam_core.deploy.nifti_header import copy_geometry
+from qmsam_core.deploy.files.grid_boxes import boxes_to_case, boxes_to_source, voxels_inside
+from qmsam_core.deploy.files.inputs import Input, find_inputs
+from qmsam_core.deploy.files.mask_files import target_of
+from qmsam_core.deploy.files.nifti_header import copy_geometry
+from qmsam_core.deploy.files.reading import Reading, check_not_sizes
 from qmsam_core.deploy.predictor import MasksApart
-from qmsam_core.deploy.reading import Reading, check_not_sizes
 
 LABELS, VALUES = cube_labels(), cube_values()
 OPTIONS = ImportOptions()

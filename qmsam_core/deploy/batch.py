@@ -14,10 +14,10 @@ from pathlib import Path
 from ..data.archive import CaseError
 from ..data.importers.notes import Loss
 from ..provenance.files import atomic_file, remove_partial
-from .inputs import Input, name_of
-from .mask_files import is_finished, target_of
+from .files.inputs import Input, name_of
+from .files.mask_files import is_finished, target_of
+from .files.reading import Reading
 from .predictor import Predictor, Timing, check_boxes, run_ahead
-from .reading import Reading
 from .records import OutputError, Records
 from .reservations import Reservations
 from .writing import FAILURES, Loaded, Writing, why

@@ -14,12 +14,12 @@ from ..data.importers.arguments import (
     import_options,
 )
 from ..data.transforms import ORDERS
-from .box_table import read_box_table, rows_by_input
 from .engines import ENGINES
-from .inputs import Input, find_inputs
-from .mask_pairs import masks_of
+from .files.box_table import read_box_table, rows_by_input
+from .files.inputs import Input, find_inputs
+from .files.mask_pairs import masks_of
+from .files.reading import Reading
 from .memory import memory_size
-from .reading import Reading
 from .records import MADE, OBJECTS, TIMING
 
 

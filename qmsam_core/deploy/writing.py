@@ -13,9 +13,9 @@ from ..data.archive import CaseError
 from ..data.cases import Case
 from ..data.importers.notes import Loss
 from ..data.source import Source
-from .grid_boxes import boxes_to_source
-from .inputs import Input
-from .mask_files import write_masks
+from .files.grid_boxes import boxes_to_source
+from .files.inputs import Input
+from .files.mask_files import write_masks
 from .predictor import MasksApart, Timing
 from .records import OutputError
 

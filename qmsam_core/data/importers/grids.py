@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from nibabel.affines import voxel_sizes
+from nibabel.nifti1 import Nifti1Header
 
 from qmsam_core.data.archive import CaseError
 
-from .nifti import SHEAR_TOLERANCE, NiftiHeader, check_nifti
+from .nifti import SHEAR_TOLERANCE, check_nifti, shear
 from .notes import listed
 from .packed import check_packed
 from .planes import order_of
@@ -74,11 +76,10 @@ def _read(path: Path, dimension: int | None) -> sitk.Image:
     return reader.Execute()
 
 
-def _straightened(path: Path, header: NiftiHeader, dimension: int | None) -> tuple[sitk.Image, list[str]]:
+def _straightened(path: Path, header: Nifti1Header, dimension: int | None) -> tuple[sitk.Image, list[str]]:
     """Read a NIfTI file whose axes are at right angles only up to rounding."""
-    moved = header.shear()
-    steps = np.linalg.norm(header.rows[:, :3], axis=0)
-    if moved > SHEAR_TOLERANCE * steps.min():
+    moved = shear(header)
+    if moved > SHEAR_TOLERANCE * voxel_sizes(header.get_sform()).min():
         raise CaseError(
             path,
             f"has sheared axes: a corner lies {moved:.3g} mm off right-angled axes; "

@@ -1,124 +1,115 @@
 """Check a NIfTI file before ITK reads it. ITK neither notices a damaged file nor tells what it changes.
 
 ITK fills what a cut file lacks with whatever memory held, ignores the checksum of compressed files, and turns
-NaN into 0. The header's layout is that of nifti1.h and nifti2.h (https://nifti.nimh.nih.gov).
+NaN into 0. nibabel reads the header, without its own checks: they refuse headers that ITK and viewers read.
 """
 
 from __future__ import annotations
 
 import gzip
 import itertools
+import math
 import os
-import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from nibabel.affines import apply_affine, from_matvec, voxel_sizes
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.quaternions import quat2mat
 
 from qmsam_core.data.archive import CaseError
 
-_BYTES = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 16: 4, 32: 8, 64: 8, 1024: 8, 1280: 8, 128: 3, 2304: 4}
-"""Data type code -> bytes a voxel. Other types are rare; their size is not checked."""
-_FLOATS = {16: "f4", 64: "f8"}
 _CHUNK = 1 << 20
 _DIFFERENT = 0.1  # voxels between the corners that qform and sform give
 SHEAR_TOLERANCE = 0.1
 """Largest distance in voxels that a corner may be moved to make the axes right-angled."""
 
 
-@dataclass(frozen=True)
-class NiftiHeader:
-    """The fields that matter here.
-
-    Attributes:
-        order: "<" or ">".
-        dims: voxels along each axis.
-        kind: data type code.
-        bits: bits a voxel, as stated beside the type.
-        pixdim: mm along x, y and z, and what follows.
-        offset: first byte of the voxels.
-        codes: of the qform and the sform; 0 means unset.
-        quaternion: b, c, d, x, y, z, and the sign of z.
-        rows: the sform, (3,4).
-    """
-
-    order: str
-    dims: tuple[int, ...]
-    kind: int
-    bits: int
-    pixdim: tuple[float, ...]
-    offset: int
-    codes: tuple[int, int]
-    quaternion: tuple[float, ...]
-    rows: np.ndarray
-
-    @classmethod
-    def parse(cls, data: bytes) -> NiftiHeader | None:
-        """Read the first bytes of a file, at least 540 where there are so many. None if it is no NIfTI."""
-        for order, size in itertools.product("<>", (348, 540)):
-            if len(data) >= size and struct.unpack_from(order + "i", data)[0] == size:
-                return _first(data, order) if size == 348 else _second(data, order)
+def read_header(path: Path) -> Nifti1Header | None:
+    """Read the header of a file; None if there is none that can be read."""
+    try:
+        with _opened(path) as stream:
+            return header_in(stream.read(Nifti2Header.sizeof_hdr))
+    except (OSError, EOFError, zlib.error):
         return None
 
-    def problems(self) -> list[str]:
-        """Contradictions in the header, one line each."""
-        used = self.pixdim[1 : 1 + min(self.dims_used, 3)]
-        bad = ["xyz"[k] for k, step in enumerate(used) if not (np.isfinite(step) and step > 0)]
-        found = []
-        if bad:
-            found.append(
-                f"the header's pixdim along {', '.join(bad)} is no length; the spacing comes from elsewhere "
-                "or is taken as 1 mm: check it"
-            )
-        if self.kind in _BYTES and self.bits != 8 * _BYTES[self.kind]:
-            found.append(
-                f"the header states {self.bits} bits a voxel, its data type has {8 * _BYTES[self.kind]}"
-            )
-        if min(self.codes) > 0 and not bad:
-            apart = self._corners_apart(self._qform(), self.rows)
-            if apart > _DIFFERENT * min(used):
-                found.append(
-                    f"the header's qform and sform differ by up to {apart:.3g} mm: check the overlay"
-                )
-        return found
 
-    @property
-    def dims_used(self) -> int:
-        """Number of axes."""
-        return len(self.dims)
+def header_in(start: bytes) -> Nifti1Header | None:
+    """Return the header in a file's first bytes; None if it is no NIfTI. NIfTI-2 gives a subclass.
 
-    def shear(self) -> float:
-        """Largest distance in mm from the sform's corners to those of its nearest right-angled axes."""
-        axes = self.rows[:, :3]
-        lengths = np.linalg.norm(axes, axis=0)
-        if not (np.isfinite(axes).all() and (lengths > 0).all()):
-            return np.inf
-        u, _, vt = np.linalg.svd(axes / lengths)
-        straight = np.column_stack([(u @ vt) * lengths, self.rows[:, 3]])
-        return self._corners_apart(straight, self.rows)
+    Args:
+        start: at least 540 bytes where there are so many.
+    """
+    for kind, order in itertools.product((Nifti1Header, Nifti2Header), ("little", "big")):
+        size = kind.sizeof_hdr
+        if len(start) >= size and start[:4] == size.to_bytes(4, order):
+            return kind(start[:size], order, check=False)
+    return None
 
-    def _corners_apart(self, one: np.ndarray, other: np.ndarray) -> float:
-        sides = [(0, max(side - 1, 0)) for side in (*self.dims, 1, 1)[:3]]
-        corners = np.array([(*corner, 1) for corner in itertools.product(*sides)], dtype=float)
-        return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
-    def _qform(self) -> np.ndarray:
-        b, c, d, *place, sign = self.quaternion
-        a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
-        turn = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-            ]
+def size_of(header: Nifti1Header) -> tuple[int, ...]:
+    """Voxels along each axis, as stored. nibabel's `get_data_shape` takes some for marks of FreeSurfer."""
+    count, *sides = header["dim"].tolist()
+    return tuple(max(side, 0) for side in sides[: max(count, 0)])
+
+
+def shear(header: Nifti1Header) -> float:
+    """Largest distance in mm from the sform's corners to those of its nearest right-angled axes."""
+    affine = header.get_sform()
+    lengths = voxel_sizes(affine)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        return np.inf
+    u, _, vt = np.linalg.svd(affine[:3, :3] / lengths)
+    return _corners_apart(header, from_matvec(u @ vt * lengths, affine[:3, 3]))
+
+
+def _problems(header: Nifti1Header) -> list[str]:
+    """Contradictions in the header, one line each."""
+    used = header["pixdim"][1 : 1 + min(len(size_of(header)), 3)].tolist()
+    bad = ["xyz"[k] for k, step in enumerate(used) if not (np.isfinite(step) and step > 0)]
+    found = []
+    if bad:
+        found.append(
+            f"the header's pixdim along {', '.join(bad)} is no length; the spacing comes from elsewhere "
+            "or is taken as 1 mm: check it"
         )
-        steps = np.array(self.pixdim[1:4]) * (1, 1, -1 if sign < 0 else 1)
-        return np.column_stack([turn * steps, place])
+    bits = 8 * _voxel_type(header).itemsize
+    if bits and header["bitpix"] != bits:
+        found.append(f"the header states {header['bitpix']} bits a voxel, its data type has {bits}")
+    if used and not bad and min(header["qform_code"], header["sform_code"]) > 0:
+        apart = _corners_apart(header, _qform(header))
+        if apart > _DIFFERENT * min(used):
+            found.append(f"the header's qform and sform differ by up to {apart:.3g} mm: check the overlay")
+    return found
 
 
-def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray | None, list[str]]:
+def _voxel_type(header: Nifti1Header) -> np.dtype:
+    """Type of the stored values. Those that are unknown or no whole bytes have an itemsize of 0."""
+    try:
+        return header.get_data_dtype()
+    except KeyError:
+        return np.dtype("V")
+
+
+def _qform(header: Nifti1Header) -> np.ndarray:
+    """Return the quaternion form, (4,4). nibabel's own refuses a pixdim[0] of 0, which means 1."""
+    b, c, d = (float(header[f"quatern_{k}"]) for k in "bcd")
+    turn = quat2mat((np.sqrt(max(0.0, 1 - b * b - c * c - d * d)), b, c, d))
+    steps = header["pixdim"][1:4] * (1, 1, -1 if header["pixdim"][0] < 0 else 1)
+    return from_matvec(turn * steps, [float(header[f"qoffset_{k}"]) for k in "xyz"])
+
+
+def _corners_apart(header: Nifti1Header, affine: np.ndarray) -> float:
+    """Largest distance in mm between the corners by an affine (4,4) and by the sform."""
+    sides = [(0, max(side - 1, 0)) for side in (*size_of(header), 1, 1, 1)[:3]]
+    moved = apply_affine(affine - header.get_sform(), list(itertools.product(*sides)))
+    return float(np.linalg.norm(moved, axis=1).max())
+
+
+def check_nifti(path: str | os.PathLike) -> tuple[Nifti1Header | None, np.ndarray | None, list[str]]:
     """Read a file to its end, and compare checksum and length with what it states.
 
     Returns:
@@ -133,8 +124,8 @@ def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray
     try:
         with _opened(path) as stream:
             start = stream.read(_CHUNK)
-            header = NiftiHeader.parse(start)
-            keep = header is not None and header.kind in _FLOATS
+            header = header_in(start)
+            keep = header is not None and _voxel_type(header).kind == "f"
             parts, length = [start] if keep else [], len(start)
             while part := stream.read(_CHUNK):
                 length += len(part)
@@ -151,7 +142,7 @@ def check_nifti(path: str | os.PathLike) -> tuple[NiftiHeader | None, np.ndarray
         return None, None, []
     if path.suffix.lower() == ".nii" and _is_packed(path):
         raise CaseError(path, "holds compressed data; name it .nii.gz")
-    notes = [*header.problems(), *_check_length(path, header, length)]
+    notes = [*_problems(header), *_check_length(path, header, length)]
     return header, _unfinished(header, b"".join(parts)) if keep else None, notes
 
 
@@ -173,10 +164,11 @@ def _explain(path: Path, length: int) -> None:
         )
 
 
-def _check_length(path: Path, header: NiftiHeader, length: int) -> list[str]:
-    if header.kind not in _BYTES:
+def _check_length(path: Path, header: Nifti1Header, length: int) -> list[str]:
+    voxel = _voxel_type(header).itemsize
+    if not voxel:
         return []
-    expected = header.offset + int(np.prod(header.dims, dtype=object)) * _BYTES[header.kind]
+    expected = _offset(header) + math.prod(size_of(header)) * voxel
     if length < expected:
         raise CaseError(
             path,
@@ -188,35 +180,12 @@ def _check_length(path: Path, header: NiftiHeader, length: int) -> list[str]:
     return []
 
 
-def _unfinished(header: NiftiHeader, data: bytes) -> np.ndarray | None:
-    count = int(np.prod(header.dims, dtype=object))
-    values = np.frombuffer(data, header.order + _FLOATS[header.kind], count, header.offset)
+def _offset(header: Nifti1Header) -> int:
+    """First byte of the voxels. NIfTI-1 states it as a float, which need not be a number."""
+    return max(int(np.nan_to_num(header["vox_offset"])), header.sizeof_hdr)
+
+
+def _unfinished(header: Nifti1Header, data: bytes) -> np.ndarray | None:
+    count = math.prod(size_of(header))
+    values = np.frombuffer(data, _voxel_type(header), count, _offset(header))
     return None if np.isfinite(values).all() else values
-
-
-def _first(data: bytes, order: str) -> NiftiHeader:
-    dims = struct.unpack_from(order + "8h", data, 40)
-    kind, bits = struct.unpack_from(order + "2h", data, 70)
-    pixdim = struct.unpack_from(order + "8f", data, 76)
-    (offset,) = struct.unpack_from(order + "f", data, 108)
-    codes = struct.unpack_from(order + "2h", data, 252)
-    quaternion = struct.unpack_from(order + "6f", data, 256)
-    rows = np.array(struct.unpack_from(order + "12f", data, 280), dtype=float).reshape(3, 4)
-    return NiftiHeader(
-        order, _dims(dims), kind, bits, pixdim, max(int(offset), 348), codes, (*quaternion, pixdim[0]), rows
-    )
-
-
-def _second(data: bytes, order: str) -> NiftiHeader:
-    kind, bits = struct.unpack_from(order + "2h", data, 12)
-    dims = struct.unpack_from(order + "8q", data, 16)
-    pixdim = struct.unpack_from(order + "8d", data, 104)
-    (offset,) = struct.unpack_from(order + "q", data, 168)
-    codes = struct.unpack_from(order + "2i", data, 344)
-    quaternion = struct.unpack_from(order + "6d", data, 352)
-    rows = np.array(struct.unpack_from(order + "12d", data, 400), dtype=float).reshape(3, 4)
-    return NiftiHeader(order, _dims(dims), kind, bits, pixdim, offset, codes, (*quaternion, pixdim[0]), rows)
-
-
-def _dims(stated: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(max(side, 0) for side in stated[1 : 1 + min(max(stated[0], 0), 7)])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.archive import CaseArchive, CaseError
-from ..data.cases import Case, tight_boxes
-from ..data.importers.assemble import Masks, dicom_case, nifti_case, planar_case
-from ..data.importers.options import ImportOptions
-from ..data.importers.pictures import Picture, planar_image, series_image, volume_image
-from ..data.importers.series import DicomFolder, modality_of
-from ..data.source import Source
+from ...data.archive import CaseArchive, CaseError
+from ...data.cases import Case, tight_boxes
+from ...data.importers.assemble import Masks, dicom_case, nifti_case, planar_case
+from ...data.importers.options import ImportOptions
+from ...data.importers.pictures import Picture, planar_image, series_image, volume_image
+from ...data.importers.series import DicomFolder, modality_of
+from ...data.source import Source
 from .box_table import BoxRow, boxes_of
 from .inputs import Input
 

@@ -11,10 +11,10 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.sr.codedict import codes
 
-from .. import __version__
-from ..data.archive import CaseError
-from ..data.importers.series import DicomFolder
-from ..data.source import Source
+from ... import __version__
+from ...data.archive import CaseError
+from ...data.importers.series import DicomFolder
+from ...data.source import Source
 
 _POSITION = 0.01  # mm by which positions may be rounded
 

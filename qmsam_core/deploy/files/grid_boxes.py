@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..data.source import Source
+from ...data.source import Source
 
 Frame = Literal["voxel", "lps", "ras"]
 TOLERANCE = 1e-3

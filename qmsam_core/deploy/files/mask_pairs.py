@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..data.archive import CaseError
-from ..data.importers.assemble import Masks
-from ..data.importers.grids import VOLUME_SUFFIXES
-from ..data.importers.pairing import find_pairs, mask_of_series, stem
-from ..data.importers.planar import IMAGE_SUFFIXES
+from ...data.archive import CaseError
+from ...data.importers.assemble import Masks
+from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.pairing import find_pairs, mask_of_series, stem
+from ...data.importers.planar import IMAGE_SUFFIXES
 from .inputs import Input
 
 

@@ -30,16 +30,16 @@ import SimpleITK as sitk
 from matplotlib import colormaps
 from PIL import Image
 
-from ..data.archive import CaseArchive, CaseError
-from ..data.cases import Case, read_segmentation, write_segmentation
-from ..data.importers.grids import VOLUME_SUFFIXES, reason
-from ..data.importers.pairing import stem
-from ..data.importers.planar import IMAGE_SUFFIXES
-from ..data.source import Source
+from ...data.archive import CaseArchive, CaseError
+from ...data.cases import Case, read_segmentation, write_segmentation
+from ...data.importers.grids import VOLUME_SUFFIXES, reason
+from ...data.importers.pairing import stem
+from ...data.importers.planar import IMAGE_SUFFIXES
+from ...data.source import Source
+from ..predictor import MasksApart
 from .dicom_seg import write_seg
 from .inputs import Input
 from .nifti_header import copy_geometry
-from .predictor import MasksApart
 
 NRRD = (".nrrd", ".nhdr")
 SEG_NRRD = ".seg.nrrd"

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ..data.archive import CaseError
-from ..data.importers.grids import VOLUME_SUFFIXES
-from ..data.importers.pairing import stem
-from ..data.importers.planar import IMAGE_SUFFIXES
-from ..data.importers.walk import files_below
+from ...data.archive import CaseError
+from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.pairing import stem
+from ...data.importers.planar import IMAGE_SUFFIXES
+from ...data.importers.walk import files_below
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
