@@ -18,6 +18,7 @@ from hospital_data import (
     image_of,
     rectangle,
     write_image,
+    write_multi_frame,
     write_rtstruct,
     write_seg,
     write_series,
@@ -222,6 +223,17 @@ def test_a_series_gives_a_seg_on_its_own_slices(tmp_path, drawn, apart):
     }
     assert referred <= sources and (file.Rows, file.Columns) == SHAPE[1:]
     assert file.FrameOfReferenceUID == pydicom.dcmread(paths[0]).FrameOfReferenceUID
+
+
+def test_a_multi_frame_file_gives_a_seg_where_its_slices_would(tmp_path):
+    image, paths = oblique_series(tmp_path / "slices")
+    write_multi_frame(tmp_path / "pat/ct.dcm", paths)
+    mask = write_seg(tmp_path / "drawn.dcm", paths, {"cube": LABELS == 1, "rod": LABELS == 2})
+    (one,) = find_inputs(tmp_path / "pat")
+    boxes = Reading(masks={"pat": mask}).case(one)[0].boxes
+    (slices,) = find_inputs(tmp_path / "slices")
+    np.testing.assert_array_equal(boxes, Reading(masks={"slices": mask}).case(slices)[0].boxes)
+    check_seg(predicted(tmp_path / "pat", tmp_path / "out", LABELS, mask, modality=None), image)
 
 
 def test_boxes_of_an_rtstruct(tmp_path):
