@@ -72,12 +72,11 @@ class Reading:
                 raise CaseError(
                     one.path, "is an npz, which has boxes or labels of its own; leave out --boxes-from"
                 )
-            return self._boxed_case(one, rows), []
+            return self._boxed_case(one, rows)
         if rows:
             picture = self._picture(one)
-            boxes, names = boxes_of(rows, picture.source, one.path)
-            case = replace(picture.case(one.name), boxes=boxes, names=names if any(names) else ())
-            return case, list(picture.notes)
+            boxes, names, notes = boxes_of(rows, picture.source, one.path)
+            return replace(picture.case(one.name), boxes=boxes, names=names), [*picture.notes, *notes]
         case, notes = self._case_with_mask(one, mask)
         return replace(case, labels=None), notes  # only its boxes are asked for
 
@@ -100,16 +99,16 @@ class Reading:
         except ValueError as error:
             raise CaseError(one.path, f"'source' {error}; import the case again") from error
 
-    def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> Case:
+    def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> tuple[Case, list[str]]:
         case = Case.load(one.path)
         if rows:
             shape = case.images.shape if case.is_volume else case.plane_shape
             own = Source(str(one.path), "volume", shape, tuple(range(1, len(shape) + 1)))
-            boxes, names = boxes_of(rows, own, one.path)
-            return replace(case, boxes=boxes, names=names if any(names) else (), labels=None)
+            boxes, names, notes = boxes_of(rows, own, one.path)
+            return replace(case, boxes=boxes, names=names, labels=None), notes
         if case.boxes is not None:
             check_not_sizes(case)
-        return case.with_boxes()
+        return case.with_boxes(), []
 
     def _picture(self, one: Input) -> Picture:
         if one.kind == "image":
