@@ -120,16 +120,17 @@ class Reading:
         return series_image(found, drawn, self._modality(one, found), self.options)
 
     def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
+        options = replace(self.options, labels=replace(self.options.labels, keep_covered=True))
         if one.kind == "dicom":
             found = series_folder(one)
             if mask is None and not found.masks:
                 raise CaseError(one.path, NO_BOXES)
-            return dicom_case(one.name, found, mask, self._modality(one, found), self.options)
+            return dicom_case(one.name, found, mask, self._modality(one, found), options)
         if mask is None:
             raise CaseError(one.path, NO_BOXES)
         if one.kind == "image":
-            return planar_case(one.name, one.path, mask, self.options)
-        return nifti_case(one.name, one.path, mask, self._modality(one), self.options)
+            return planar_case(one.name, one.path, mask, options)
+        return nifti_case(one.name, one.path, mask, self._modality(one), options)
 
     def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
         stated = None
