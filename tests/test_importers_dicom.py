@@ -158,7 +158,7 @@ def dicom_damage(name, folder, series):
     data = pydicom.dcmread(series[2])
     edit = {
         "gap": lambda: series[2].unlink(),
-        "repeated": lambda: data.save_as(folder / "again.dcm"),
+        "repeated": lambda: repeated(data, folder / "again.dcm"),
         "mixed": lambda: write_series(folder / "other", series="other") and (folder / "seg.dcm").unlink(),
         "no mask": lambda: (folder / "seg.dcm").unlink(),
         "two masks": lambda: (folder / "seg2.dcm").write_bytes((folder / "seg.dcm").read_bytes()),
@@ -184,6 +184,12 @@ def tilt(series):
         data = pydicom.dcmread(path)
         data.ImagePositionPatient[1] = float(data.ImagePositionPatient[1]) + 0.5 * k
         data.save_as(path)
+
+
+def repeated(data, path):
+    """Write another slice at the same position. The very same slice would count once."""
+    data.PixelData = data.PixelData[::-1]
+    data.save_as(path)
 
 
 def resized(data):
@@ -235,6 +241,17 @@ def test_bad_series_are_refused_in_one_line_and_the_rest_goes_on(tmp_path, capsy
     assert list(cases) == ["3DBox_CT_good"]
     (error,) = error_of(capsys)
     assert message in error and "bad" in error
+
+
+def test_a_file_that_is_there_twice_is_named_and_counts_once(tmp_path, capsys):
+    series = write_series(tmp_path / "p")
+    (tmp_path / "p" / "copies").mkdir()
+    for path in series[:2]:
+        (tmp_path / "p" / "copies" / f"x{path.name}").write_bytes(path.read_bytes())
+    write_seg(tmp_path / "seg.dcm", series, {"cube": LABELS == 1, "rod": LABELS == 2})
+    (case,) = imported(tmp_path, "dicom", tmp_path / "p", tmp_path / "seg.dcm", "--one-case").values()
+    check_cube(case)
+    assert f"x{series[0].name}" in (said := capsys.readouterr().out) and "repeat slices" in said
 
 
 def test_mixed_series_need_a_mask_that_refers_to_one(tmp_path, capsys):

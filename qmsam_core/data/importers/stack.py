@@ -44,11 +44,17 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
             tilted gantry, or unreadable pixels.
     """
     first = headers[0]
-    if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
+    if int(first.get("SamplesPerPixel", 1)) != 1:
         raise CaseError(
             folder,
-            f"holds {first.get('PhotometricInterpretation')} images; "
-            "export them as PNG and use the sub-command 'images'",
+            f"holds {first.get('PhotometricInterpretation')} images, which are in colour; "
+            "export the slices as PNG and give these (to the importers with the sub-command 'images')",
+        )
+    if first.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise CaseError(
+            folder,
+            "holds MONOCHROME1 images, whose large values are dark; convert the series to NIfTI (dcm2niix), "
+            "invert it if bright tissue has low values, and give that file",
         )
     if is_multi_frame(first):
         return _multi_frame(headers, folder)

@@ -18,6 +18,7 @@ from ...data.importers.pictures import Picture, planar_image, series_image, volu
 from ...data.importers.series import DicomFolder, modality_of
 from ...data.source import Source
 from .box_table import BoxRow, boxes_of
+from .dicom_seg import check_series, label_notes
 from .inputs import Input
 
 NO_BOXES = "has no boxes; give --boxes TABLE, or --boxes-from MASKS"
@@ -64,8 +65,17 @@ class Reading:
             The case without labels, and notes on what was noticed. A `Loss` among them is left out.
 
         Raises:
-            CaseError: it cannot be read, has no boxes, or does not tell its modality.
+            CaseError: it cannot be read, has no boxes, or does not tell its modality, or is a series whose
+                masks could not be written.
         """
+        case, notes = self._case(one)
+        source = self.source(one) if one.kind == "npz" else case.source
+        if source is not None and source.kind == "dicom":
+            check_series(source)
+            notes = [*notes, *label_notes(case.names)]
+        return case, notes
+
+    def _case(self, one: Input) -> tuple[Case, list[str]]:
         rows, mask = self.rows.get(one.name), self.masks.get(one.name)
         if one.kind == "npz":
             if mask is not None:
