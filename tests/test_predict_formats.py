@@ -238,6 +238,22 @@ def test_a_multi_frame_file_gives_a_seg_where_its_slices_would(tmp_path):
     check_seg(predicted(tmp_path / "pat", tmp_path / "out", LABELS, mask, modality=None), image)
 
 
+def test_of_two_multi_frame_files_the_one_that_the_mask_refers_to_gets_the_seg(tmp_path):
+    images = [image_of(VALUES), image_of(VALUES)]
+    images[1].SetOrigin((50.0, 60.0, 70.0))
+    for k, image in enumerate(images):
+        paths = write_series(tmp_path / f"slices{k}", image, series=str(k))
+        whole = write_multi_frame(tmp_path / "pat" / f"{k}.dcm", paths)
+    contours = [rectangle(images[1], z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]
+    uid = pydicom.dcmread(whole).SeriesInstanceUID
+    mask = write_rtstruct(tmp_path / "pat" / "rt.dcm", {"cube": contours}, series_uid=uid)
+    target = predicted(tmp_path / "pat", tmp_path / "out", (LABELS == 1).astype(np.uint8), modality=None)
+    check_seg(target, images[1], ("cube",))
+    assert (
+        mask.exists() and hd.seg.segread(target).StudyInstanceUID == pydicom.dcmread(whole).StudyInstanceUID
+    )
+
+
 def edit(paths, change):
     """Change the headers of DICOM files in place."""
     for path in paths:

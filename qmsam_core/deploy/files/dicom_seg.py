@@ -180,7 +180,19 @@ def _fits(headers: list[pydicom.Dataset], source: Source) -> bool:
     frames = int(headers[0].get("NumberOfFrames", 1) or 1) if len(headers) == 1 else len(headers)
     if (frames, headers[0].Rows, headers[0].Columns) != (depth, height, width):
         return False
-    if any(header.get("ImagePositionPatient") is None for header in headers):
-        return len(headers) == 1  # a multi-frame file has its positions by frame
-    first = [np.array(header.ImagePositionPatient, float) for header in headers]
-    return min(float(np.linalg.norm(place - source.origin)) for place in first) < _POSITION
+    places = [place for header in headers for place in _places(header)]
+    return any(np.linalg.norm(np.array(place, float) - source.origin) < _POSITION for place in places)
+
+
+def _places(header: pydicom.Dataset) -> list:
+    """Positions of a file's frames."""
+    if header.get("ImagePositionPatient") is not None:
+        return [header.ImagePositionPatient]
+    whole = pydicom.dcmread(header.filename, stop_before_pixels=True)
+    groups = [
+        *whole.get("SharedFunctionalGroupsSequence", []),
+        *whole.get("PerFrameFunctionalGroupsSequence", []),
+    ]
+    return [
+        plane.ImagePositionPatient for group in groups for plane in group.get("PlanePositionSequence", [])
+    ]
