@@ -109,6 +109,14 @@ def write_series(
     return paths
 
 
+def write_multi_frame(path: Path, series: list[Path]) -> Path:
+    """Write the slices of a CT series as one multi-frame file. Returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    slices = [pydicom.dcmread(p) for p in series]
+    hd.legacy.LegacyConvertedEnhancedCTImage(slices, generate_uid(), 1, generate_uid(), 1).save_as(path)
+    return path
+
+
 def write_seg(path: Path, series: list[Path], masks: dict[str, np.ndarray]) -> Path:
     """Write a binary DICOM SEG of named masks (z,y,x). Slices without an object are left out, as is usual."""
     sources = [pydicom.dcmread(p) for p in series]

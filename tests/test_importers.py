@@ -306,6 +306,10 @@ def test_overlaps_go_to_the_smaller_object_and_covered_ones_are_noted():
     found = stacked([("big", big), ("small", small), ("twin", twin)], big.shape)
     assert (found.labels[1:3, 1:3] == 3).all() and (found.labels == 1).sum() == 26
     assert "'small' is wholly covered by smaller objects" in found.notes
+    assert found.boxes == {1: [0, 0, 5, 4], 3: [1, 1, 2, 2]}
+    kept = finished(stacked([("twin", twin), ("small", small)], big.shape, True), LabelOptions(), "x")
+    assert kept.names == {1: "twin", 2: "small"} and kept.notes == () and kept.labels.max() == 2
+    assert kept.boxes == {1: [1, 1, 2, 2], 2: [1, 1, 2, 2]}
     done = finished(found, LabelOptions(), "x")
     assert done.labels.max() == 2 and done.names == {1: "big", 2: "twin"}
 

@@ -1,6 +1,7 @@
 """RTSTRUCT: contours of one slice are united, holes stay, and what does not fit is left out by name."""
 
 import numpy as np
+import pydicom
 import pytest
 from hospital_data import (
     CUBE_BOX,
@@ -140,3 +141,29 @@ def test_a_structure_without_area_and_a_name_that_is_not_there_are_said(tmp_path
     struct(tmp_path, {"empty": [], "cube": [box(2)]}, "--objects", "cube", "empty", "kidney")
     said = capsys.readouterr().out
     assert "'empty' has no contour, so no area" in said and "--objects kidney: no such object" in said
+
+
+def test_a_structure_of_points_alone_counts_as_left_out(tmp_path, capsys):
+    write_series(tmp_path / "p")
+    path = write_rtstruct(tmp_path / "rs.dcm", {"seed": [box(2)], "cube": [box(2)]})
+    data = pydicom.dcmread(path)
+    data.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "POINT"
+    data.save_as(path)
+    case = imported(tmp_path, "dicom", tmp_path / "p", path, code=1)["3DBox_CT_p"]
+    assert case.names == ("cube",)
+    assert "left out" in (said := capsys.readouterr().err) and "'seed' has 1 contours of type POINT" in said
+
+
+@pytest.mark.parametrize(
+    "values, words", [("MONOCHROME1", "dcm2niix"), ("RGB", "PNG"), ("twice", "--boxes-from")]
+)
+def test_advice_leads_somewhere(tmp_path, capsys, values, words):
+    for path in write_series(tmp_path / "p"):
+        data = pydicom.dcmread(path)
+        data.PhotometricInterpretation = values if values != "twice" else "MONOCHROME2"
+        data.SamplesPerPixel = 3 if values == "RGB" else 1
+        data.save_as(path)
+    for name in ("a", "b")[: 2 if values == "twice" else 1]:
+        write_rtstruct(tmp_path / "p" / f"{name}.dcm", {"cube": [box(2)]})
+    imported(tmp_path, "dicom", tmp_path / "p", code=1)
+    assert words in capsys.readouterr().err

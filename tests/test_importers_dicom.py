@@ -1,6 +1,5 @@
 """Import of DICOM series with SEG, RTSTRUCT or NIfTI masks in any plane. Distorted series are refused."""
 
-import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -17,6 +16,7 @@ from hospital_data import (
     imported,
     rectangle,
     write_image,
+    write_multi_frame,
     write_rtstruct,
     write_seg,
     write_series,
@@ -100,20 +100,40 @@ def test_a_circle_has_its_area():
     assert abs(plane.sum() / (np.pi * 80**2) - 1) < 0.002
 
 
-def test_a_multi_frame_file_equals_its_slices(tmp_path):
-    series = write_series(tmp_path / "slices")
-    whole = hd.legacy.LegacyConvertedEnhancedCTImage(
-        [pydicom.dcmread(p) for p in series], "1.2.3.4", 1, "1.2.3.4.5", 1
-    )
-    (tmp_path / "whole").mkdir()
-    whole.save_as(tmp_path / "whole/ct.dcm")
-    mask = write_image(tmp_path / "m.nii.gz", LABELS)
+@pytest.mark.parametrize("order", ["LPS", "PIR", "LIP"])
+@pytest.mark.parametrize("drawn", ["nifti", "RTSTRUCT", "SEG"])
+def test_a_multi_frame_file_equals_its_slices(tmp_path, order, drawn):
+    image, labels = image_of(VALUES, order), sitk.GetArrayFromImage(image_of(LABELS, order))
+    series = write_series(tmp_path / "slices", image)
+    write_multi_frame(tmp_path / "whole/ct.dcm", series)
+    if drawn == "nifti":
+        mask = write_image(tmp_path / "m.nii.gz", LABELS)
+    elif drawn == "SEG":
+        mask = write_seg(tmp_path / "m.dcm", series, {"cube": labels == 1, "rod": labels == 2})
+    else:
+        contours = {"cube": [], "rod": []}
+        for k, name in enumerate(contours, 1):
+            for z in np.flatnonzero((labels == k).any(axis=(1, 2))):
+                y, x = np.nonzero(labels[z] == k)
+                limits = (x.min() - 0.5, x.max() + 0.5), (y.min() - 0.5, y.max() + 0.5)
+                contours[name].append(rectangle(image, int(z), *limits))
+        mask = write_rtstruct(tmp_path / "m.dcm", contours)
     for name in ("slices", "whole"):
         check_cube(imported(tmp_path, "dicom", tmp_path / name, mask)[f"3DBox_CT_{name}"])
-    a, b = (
-        Case.load(tmp_path / f"out/CT/Imported/3DBox_CT_{name}.npz").images for name in ("slices", "whole")
-    )
-    np.testing.assert_array_equal(a, b)
+    a, b = (Case.load(tmp_path / f"out/CT/Imported/3DBox_CT_{name}.npz") for name in ("slices", "whole"))
+    np.testing.assert_array_equal(a.images, b.images)
+    assert (a.names, a.source.shape, a.source.axes) == (b.names, b.source.shape, b.source.axes)
+    for key in ("spacing", "origin", "direction"):
+        assert getattr(a.source, key) == pytest.approx(getattr(b.source, key), abs=1e-6)
+
+
+def test_a_multi_frame_file_of_one_frame(tmp_path):
+    series = write_series(tmp_path / "slices")
+    write_multi_frame(tmp_path / "whole/ct.dcm", series[2:3])
+    contours = {"cube": [rectangle(image_of(VALUES), 2, (3.5, 9.5), (2.5, 7.5))]}
+    mask = write_rtstruct(tmp_path / "m.dcm", contours)
+    (case,) = imported(tmp_path, "dicom", tmp_path / "whole", mask).values()
+    assert case.boxes.tolist() == [[4, 3, 0, 9, 7, 0]] and case.images.shape == (1, *SHAPE[1:])
 
 
 def test_the_mask_picks_its_series_and_pet_slopes_are_applied_slice_by_slice(tmp_path):
@@ -138,7 +158,7 @@ def dicom_damage(name, folder, series):
     data = pydicom.dcmread(series[2])
     edit = {
         "gap": lambda: series[2].unlink(),
-        "repeated": lambda: data.save_as(folder / "again.dcm"),
+        "repeated": lambda: repeated(data, folder / "again.dcm"),
         "mixed": lambda: write_series(folder / "other", series="other") and (folder / "seg.dcm").unlink(),
         "no mask": lambda: (folder / "seg.dcm").unlink(),
         "two masks": lambda: (folder / "seg2.dcm").write_bytes((folder / "seg.dcm").read_bytes()),
@@ -164,6 +184,12 @@ def tilt(series):
         data = pydicom.dcmread(path)
         data.ImagePositionPatient[1] = float(data.ImagePositionPatient[1]) + 0.5 * k
         data.save_as(path)
+
+
+def repeated(data, path):
+    """Write another slice at the same position. The very same slice would count once."""
+    data.PixelData = data.PixelData[::-1]
+    data.save_as(path)
 
 
 def resized(data):
@@ -215,6 +241,17 @@ def test_bad_series_are_refused_in_one_line_and_the_rest_goes_on(tmp_path, capsy
     assert list(cases) == ["3DBox_CT_good"]
     (error,) = error_of(capsys)
     assert message in error and "bad" in error
+
+
+def test_a_file_that_is_there_twice_is_named_and_counts_once(tmp_path, capsys):
+    series = write_series(tmp_path / "p")
+    (tmp_path / "p" / "copies").mkdir()
+    for path in series[:2]:
+        (tmp_path / "p" / "copies" / f"x{path.name}").write_bytes(path.read_bytes())
+    write_seg(tmp_path / "seg.dcm", series, {"cube": LABELS == 1, "rod": LABELS == 2})
+    (case,) = imported(tmp_path, "dicom", tmp_path / "p", tmp_path / "seg.dcm", "--one-case").values()
+    check_cube(case)
+    assert f"x{series[0].name}" in (said := capsys.readouterr().out) and "repeat slices" in said
 
 
 def test_mixed_series_need_a_mask_that_refers_to_one(tmp_path, capsys):

@@ -288,3 +288,11 @@ def test_empty_and_covered_masks_of_a_folder_are_named(tmp_path, capsys):
     said = capsys.readouterr()
     assert case.names == ("b",) and "no voxel is labelled in none" in said.out
     assert "'a' is wholly covered" in said.err
+
+
+def test_a_mask_whose_name_begins_like_the_image_keeps_its_name(tmp_path):
+    for name, label in {"ctv": 1, "ct_rod": 2}.items():
+        write_image(tmp_path / f"masks/{name}.nii.gz", (LABELS == label).astype(np.uint8))
+    image = write_image(tmp_path / "ct.nii.gz", VALUES)
+    (case,) = imported(tmp_path, "nifti", image, tmp_path / "masks", "--modality", "CT").values()
+    assert sorted(case.names) == ["ctv", "rod"]

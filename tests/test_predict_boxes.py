@@ -1,5 +1,6 @@
 """Tables of boxes: every way to write a box, and what is said about rows that cannot be used."""
 
+import codecs
 import json
 
 import numpy as np
@@ -163,6 +164,126 @@ def test_a_table_of_something_else_is_refused(tmp_path, text, name):
     with pytest.raises(BoxTableError, match="expected") as found:
         read_box_table(table(tmp_path, text, name))
     assert name in str(found.value) and "\n" not in str(found.value)
+
+
+PLAIN = f"name,{CORNERS}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ("sep=;\n" + PLAIN.replace(",", ";") + "Läsion;4;3;2;9;7;3\n").encode(),
+        ("sep=\t\r\n" + PLAIN.replace(",", "\t") + "Läsion\t4\t3\t2\t9\t7\t3\r\n").encode(),
+        ("\n# made by me, on Monday\n;;\n" + PLAIN.replace(",", ";") + "Läsion;4;3;2;9;7;3\n").encode(),
+        (PLAIN + "Läsion,4,3,2,9,7,3\n").encode("utf-16"),
+        codecs.BOM_UTF16_BE + (PLAIN + "Läsion,4,3,2,9,7,3\n").encode("utf-16-be"),
+        (PLAIN + "Läsion,4,3,2,9,7,3\n").encode("utf-8-sig"),
+        (PLAIN + "Läsion,4,3,2,9,7,3\n").replace("\n", "\r").encode(),
+        (PLAIN + "Läsion,4,3,2,9,7,3,\n").encode(),
+        (PLAIN.strip() + ",,\nLäsion,4,3,2,9,7,3,,\n").encode(),
+        (PLAIN + '"Läsion" , 4, 3, 2, 9, 7, 3\n').encode(),
+    ],
+    ids="sep tab preface utf-16 utf-16-be bom old-mac comma-in-row commas spaces".split(),
+)
+def test_what_spreadsheets_add_to_a_table_changes_nothing(tmp_path, content):
+    volume(tmp_path, "LPS")
+    (tmp_path / "b.csv").write_bytes(content)
+    rows, errors = rows_by_input(read_box_table(tmp_path / "b.csv"), find_inputs(tmp_path / "in"))
+    (one,) = find_inputs(tmp_path / "in")
+    case, _ = Reading("CT", rows=rows).case(one)
+    assert case.boxes.tolist() == [CUBE_BOX] and case.names == ("Läsion",) and not errors
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ((PLAIN + "Läsion,4,3,2,9,7,3\n").encode("cp1252"), "CSV UTF-8"),
+        ((PLAIN + "a,4,3,2,9,7,3\n").encode("utf-16-le"), "CSV UTF-8"),
+        ((PLAIN + "kidney, left,4,3,2,9,7,3\n").encode(), "row 2 has 8 fields, the header 7"),
+        ((PLAIN + "a,4,3,2,9,7,3\n\nkidney, left,4,3,2,9,7,3\n").encode(), "row 4 has 8 fields"),
+        ((PLAIN + "7,4,5,1,12,14,3,4\n").encode(), "row 2 has 8 fields"),
+        (b"name,left,top,right,bottom\na,1,2,3,4\n", "1 rows with columns name, left, top, right, bottom"),
+        (b"\n\n# nothing\n", "it is empty"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(tmp_path, content, words):
+    (tmp_path / "b.csv").write_bytes(content)
+    with pytest.raises(BoxTableError) as found:
+        read_box_table(tmp_path / "b.csv")
+    assert words in str(found.value) and "\n" not in str(found.value)
+    if "left,4" in content.decode("latin-1"):
+        assert '"kidney, left"' in str(found.value)
+
+
+def test_rows_have_the_numbers_of_their_lines(tmp_path):
+    text = "# mine\n\n" + PLAIN + '\n\na,4,5,1,12,14,3\n\n"b\nb",1,1,1,2,2,2\nc,1,1,1,2,2,2\n'
+    where = [row.where for row in read_box_table(table(tmp_path, text))]
+    assert where == ["boxes.csv row 6", "boxes.csv row 8", "boxes.csv row 10"]
+
+
+@pytest.mark.parametrize("file", ["b.png", "./b.png", "b", "in/b.png", "in\\b.png", "absolute"])
+def test_the_exact_path_wins_and_a_path_to_the_input_is_one(tmp_path, file):
+    for name in ("b.png", "sub/b.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30), 7, np.uint8)).save(tmp_path / "in" / name)
+    file = tmp_path / "in" / "b.png" if file == "absolute" else file
+    found, errors = cases(tmp_path, f"file,x,y,width,height\n{file},1,1,2,2\nsub/b.png,3,3,2,2\n")
+    assert not errors and found["b.png"].boxes.tolist() == [[1, 1, 2, 2]]
+    assert found["sub/b.png"].boxes.tolist() == [[3, 3, 4, 4]]
+
+
+def test_a_box_in_mm_that_reaches_past_the_image_is_cut_with_a_note(tmp_path):
+    image, _ = volume(tmp_path, "LPS")
+    low, high = np.array(image.GetOrigin()) - 50, image.TransformIndexToPhysicalPoint((9, 7, 3))
+    text = f"{CORNERS},frame\n{','.join(map(str, (*low, *high)))},LPS\n"
+    (one,) = find_inputs(tmp_path / "in")
+    rows, _ = rows_by_input(read_box_table(table(tmp_path, text)), [one])
+    case, notes = Reading("CT", rows=rows).case(one)
+    assert case.boxes.tolist() == [[0, 0, 0, 9, 7, 3]]
+    assert len(notes) == 1 and "boxes.csv row 2" in notes[0] and "is cut to [0, 0, 0, 9, 7, 3]" in notes[0]
+
+
+def roi(image, box, frame="LPS", **values):
+    """ROI of 3D Slicer around the voxels of `box`, as its markups file holds it."""
+    corners = np.array(corners_in_mm(image, box, frame == "RAS"))
+    centre, spacing = (corners[:3] + corners[3:]) / 2, np.array(image.GetSpacing())
+    size = corners[3:] - corners[:3] + spacing
+    markup = {"type": "ROI", "coordinateSystem": frame, "coordinateUnits": "mm", "roiType": "Box"}
+    markup |= {"center": centre.tolist(), "size": size.tolist(), "orientation": [-1, 0, 0, 0, -1, 0, 0, 0, 1]}
+    return markup | values
+
+
+@pytest.mark.parametrize("frame", ["LPS", "RAS"])
+@pytest.mark.parametrize("way", ["center", "control point", "turned"])
+def test_a_roi_of_slicer_is_a_box(tmp_path, frame, way):
+    image, box = volume(tmp_path, "LPS")
+    markup = roi(image, box, frame)
+    if way == "control point":
+        markup["controlPoints"] = [{"label": "R-1", "position": markup.pop("center")}]
+    elif way == "turned":  # by 90 degrees: its x runs along y
+        x, y, z = markup["size"]
+        markup |= {"orientation": [0, -1, 0, 1, 0, 0, 0, 0, 1], "size": [y, x, z]}
+    found, errors = cases(tmp_path, json.dumps({"markups": [markup]}), name="Left kidney.mrk.json")
+    case = found["a.nii.gz"]
+    assert case.boxes.tolist() == [CUBE_BOX] and case.names == ("Left kidney",) and not errors
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"orientation": [0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1]}, "is rotated"),
+        ({"type": "Fiducial"}, "is of type 'Fiducial'"),
+        ({"size": None}, "size is None"),
+        ({"center": None}, "center is None"),
+        ({"coordinateSystem": "IJK"}, "coordinateSystem 'IJK'"),
+    ],
+)
+def test_a_roi_that_is_no_box_is_refused(tmp_path, values, words):
+    image, box = volume(tmp_path, "LPS")
+    markups = [roi(image, box), roi(image, box, **values)]
+    with pytest.raises(BoxTableError) as found:
+        read_box_table(table(tmp_path, json.dumps({"markups": markups}), "r.mrk.json"))
+    assert words in str(found.value) and "markup 2" in str(found.value)
 
 
 def test_boxes_of_an_npz_are_in_its_own_voxels_and_replace_its_own(tmp_path):

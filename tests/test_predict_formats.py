@@ -12,12 +12,14 @@ import pytest
 import SimpleITK as sitk
 from box_engine import BoxEngine
 from hospital_data import (
+    CUBE_BOX,
     SHAPE,
     cube_labels,
     cube_values,
     image_of,
     rectangle,
     write_image,
+    write_multi_frame,
     write_rtstruct,
     write_seg,
     write_series,
@@ -30,8 +32,9 @@ from qmsam_core.data.importers.labels import LabelOptions
 from qmsam_core.data.importers.options import ImportOptions
 from qmsam_core.data.importers.series import DicomFolder
 from qmsam_core.data.source import Source
-from qmsam_core.deploy import Predictor
+from qmsam_core.deploy import Predictor, writing
 from qmsam_core.deploy.batch import predict_folder
+from qmsam_core.deploy.files.box_table import BoxRow
 from qmsam_core.deploy.files.grid_boxes import boxes_to_case, boxes_to_source, voxels_inside
 from qmsam_core.deploy.files.inputs import Input, find_inputs
 from qmsam_core.deploy.files.mask_files import target_of
@@ -224,6 +227,135 @@ def test_a_series_gives_a_seg_on_its_own_slices(tmp_path, drawn, apart):
     assert file.FrameOfReferenceUID == pydicom.dcmread(paths[0]).FrameOfReferenceUID
 
 
+def test_a_multi_frame_file_gives_a_seg_where_its_slices_would(tmp_path):
+    image, paths = oblique_series(tmp_path / "slices")
+    write_multi_frame(tmp_path / "pat/ct.dcm", paths)
+    mask = write_seg(tmp_path / "drawn.dcm", paths, {"cube": LABELS == 1, "rod": LABELS == 2})
+    (one,) = find_inputs(tmp_path / "pat")
+    boxes = Reading(masks={"pat": mask}).case(one)[0].boxes
+    (slices,) = find_inputs(tmp_path / "slices")
+    np.testing.assert_array_equal(boxes, Reading(masks={"slices": mask}).case(slices)[0].boxes)
+    check_seg(predicted(tmp_path / "pat", tmp_path / "out", LABELS, mask, modality=None), image)
+
+
+def test_of_two_multi_frame_files_the_one_that_the_mask_refers_to_gets_the_seg(tmp_path):
+    images = [image_of(VALUES), image_of(VALUES)]
+    images[1].SetOrigin((50.0, 60.0, 70.0))
+    for k, image in enumerate(images):
+        paths = write_series(tmp_path / f"slices{k}", image, series=str(k))
+        whole = write_multi_frame(tmp_path / "pat" / f"{k}.dcm", paths)
+    contours = [rectangle(images[1], z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]
+    uid = pydicom.dcmread(whole).SeriesInstanceUID
+    mask = write_rtstruct(tmp_path / "pat" / "rt.dcm", {"cube": contours}, series_uid=uid)
+    target = predicted(tmp_path / "pat", tmp_path / "out", (LABELS == 1).astype(np.uint8), modality=None)
+    check_seg(target, images[1], ("cube",))
+    assert (
+        mask.exists() and hd.seg.segread(target).StudyInstanceUID == pydicom.dcmread(whole).StudyInstanceUID
+    )
+
+
+def edit(paths, change):
+    """Change the headers of DICOM files in place."""
+    for path in paths:
+        data = pydicom.dcmread(path)
+        change(data)
+        data.save_as(path)
+
+
+def series_predicted(root, out, name="cube"):
+    """Segment the series below `root`, with a box in each. Returns rows and the lines that were logged."""
+    inputs, lines = find_inputs(root), []
+    cells = dict(zip(("name", "x_min", "y_min", "z_min", "x_max", "y_max", "z_max"), (name, *CUBE_BOX)))
+    rows = {one.name: [BoxRow("boxes.csv row 2", {k: str(v) for k, v in cells.items()})] for one in inputs}
+    done = predict_folder(Predictor(BoxEngine()), inputs, out, lines.append, reading=Reading(rows=rows))
+    return {row["case"]: row["status"] for row in done}, lines
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            lambda data, key=key: delattr(data, key)
+            for key in (
+                "PatientID PatientName PatientBirthDate PatientSex StudyDate StudyTime StudyID "
+                "AccessionNumber SOPClassUID SliceThickness"
+            ).split()
+        ),
+        lambda data: setattr(data, "PatientSex", "X"),
+        lambda data: setattr(data, "StudyDate", ""),
+        lambda data: setattr(data, "SliceThickness", None),
+    ],
+)
+def test_a_series_without_what_the_standard_lets_be_empty_gives_a_seg(tmp_path, change):
+    paths = write_series(tmp_path / "in" / "pat")
+    edit(paths, change)
+    rows, _ = series_predicted(tmp_path / "in", tmp_path / "out")
+    assert rows == {"pat": "done"}
+    file = hd.seg.segread(tmp_path / "out" / "pat.dcm")
+    assert file.segment_numbers == [1] and file.PatientID in ("1", "")
+
+
+def test_series_that_can_hold_no_seg_are_named_before_they_are_computed_and_the_rest_goes_on(tmp_path):
+    needed = ("FrameOfReferenceUID", "FrameOfReferenceUID", "FrameOfReferenceUID", "StudyInstanceUID")
+    for k, key in enumerate(needed):
+        paths = write_series(tmp_path / "in" / f"p{k}", series=str(k))
+        edit(paths, lambda data, key=key: delattr(data, key))
+    write_series(tmp_path / "in" / "p9", series="9")
+    rows, _ = series_predicted(tmp_path / "in", tmp_path / "out")
+    assert rows.pop("p9") == "done" and len(rows) == 4
+    for status, key in zip(rows.values(), needed):
+        assert status.startswith("failed") and f"has no {key}" in status and "dcm2niix" in status
+
+
+def test_faults_of_many_sources_do_not_blame_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "write_masks", lambda target, *_: {}[target.name])
+    for k in range(5):
+        write_series(tmp_path / "in" / f"p{k}", series=str(k))
+    rows, lines = series_predicted(tmp_path / "in", tmp_path / "out")
+    assert len(rows) == 5 and all("KeyError: 'p" in status for status in rows.values())
+    assert len(lines) == 5 and not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["ąę печень, 肝", "Niere ü"])
+@pytest.mark.parametrize("character_set", ["", "ISO_IR 100", "ISO_IR 144", "ISO_IR 192"])
+def test_names_in_any_script_are_kept_whatever_the_series_is_written_in(tmp_path, name, character_set):
+    patient = {"ISO_IR 100": "Müller^Ä", "ISO_IR 144": "Иванов^И", "ISO_IR 192": "肝^ü"}.get(
+        character_set, "A^B"
+    )
+    paths = write_series(tmp_path / "in" / "pat")
+
+    def change(data):
+        if character_set:
+            data.SpecificCharacterSet = character_set
+        data.PatientName = patient
+
+    edit(paths, change)
+    assert series_predicted(tmp_path / "in", tmp_path / "out", name)[0] == {"pat": "done"}
+    file = pydicom.dcmread(tmp_path / "out" / "pat.dcm")
+    assert file.SegmentSequence[0].SegmentLabel == name and str(file.PatientName) == patient
+
+
+@pytest.mark.parametrize("name, label", [("n" * 70, "n" * 64), ("a\\b\nc", "a/b c"), ("  ", "object 1")])
+def test_a_name_that_a_seg_cannot_hold_is_changed_with_a_note(tmp_path, name, label):
+    write_series(tmp_path / "in" / "pat")
+    _, lines = series_predicted(tmp_path / "in", tmp_path / "out", name)
+    file = hd.seg.segread(tmp_path / "out" / "pat.dcm")
+    assert file.SegmentSequence[0].SegmentLabel == label
+    assert not name.strip() or any(label in line and "note" in line for line in lines)
+
+
+def test_a_slice_that_is_there_twice_counts_once(tmp_path):
+    paths = write_series(tmp_path / "in" / "pat")
+    (tmp_path / "in" / "pat" / "copy.dcm").write_bytes(paths[1].read_bytes())
+    rows, lines = series_predicted(tmp_path / "in", tmp_path / "out")
+    assert rows == {"pat": "done"} and any("copy.dcm repeat" in line for line in lines)
+    edit(
+        [tmp_path / "in" / "pat" / "copy.dcm"], lambda data: setattr(data, "PixelData", data.PixelData[::-1])
+    )
+    rows, _ = series_predicted(tmp_path / "in", tmp_path / "other")
+    assert "several slices at one position" in rows["pat"] and "copy.dcm" in rows["pat"]
+
+
 def test_boxes_of_an_rtstruct(tmp_path):
     image, _ = oblique_series(tmp_path / "pat")
     contours = [rectangle(image, z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]
@@ -232,6 +364,40 @@ def test_boxes_of_an_rtstruct(tmp_path):
     (one,) = find_inputs(tmp_path / "pat")
     case, _ = reading.case(one)
     assert case.names == ("Cube",) and case.boxes.tolist() == [[4, 3, 2, 9, 7, 3]]
+
+
+@pytest.mark.parametrize("drawn", ["folder", "SEG", "images"])
+def test_boxes_are_those_of_whole_objects_also_of_covered_ones(tmp_path, drawn):
+    masks = {name: np.zeros(SHAPE, np.uint8) for name in ("liver", "tumour", "twin", "organ", "inside")}
+    masks["liver"][2:4, 3:8, 4:16] = masks["tumour"][2:4, 3:8, 12:16] = masks["twin"][2:4, 3:8, 12:16] = 1
+    masks["organ"][2:4, 10:12, 4:16] = masks["inside"][2:4, 10:12, 4:10] = 1
+    rest = masks["rest"] = masks["organ"] - masks["inside"]
+    assert rest.any()  # the two together cover the organ wholly
+    if drawn == "SEG":
+        paths = write_series(tmp_path / "i")
+        folder = write_seg(tmp_path / "m.dcm", paths, masks)
+    for name, mask in masks.items():
+        if drawn == "folder":
+            folder = write_image(tmp_path / "m" / f"{name}.nii.gz", mask).parent
+            write_image(tmp_path / "i" / "i.nii.gz", VALUES)
+        elif drawn == "images":
+            (tmp_path / "m").mkdir(exist_ok=True), (tmp_path / "i").mkdir(exist_ok=True)
+            Image.fromarray(mask[2]).save(tmp_path / "m" / f"{name}.png")
+            Image.fromarray(np.full(SHAPE[1:], 9, np.uint8)).save(tmp_path / "i" / "i.png")
+            folder = tmp_path / "m"
+    (one,) = find_inputs(tmp_path / "i")
+    case, notes = Reading("CT", masks={one.name: folder}).case(one)
+    expected = {
+        "liver": [4, 3, 2, 15, 7, 3],
+        "tumour": [12, 3, 2, 15, 7, 3],
+        "twin": [12, 3, 2, 15, 7, 3],
+        "organ": [4, 10, 2, 15, 11, 3],
+        "inside": [4, 10, 2, 9, 11, 3],
+        "rest": [10, 10, 2, 15, 11, 3],
+    }
+    if drawn == "images":
+        expected = {name: [*box[:2], *box[3:5]] for name, box in expected.items()}
+    assert dict(zip(case.names, case.boxes.tolist())) == expected and not notes
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ from .files.mask_files import write_masks
 from .predictor import MasksApart, Timing
 from .records import OutputError
 
-FAILURES = (CaseError, OSError, MemoryError, RuntimeError, ValueError)
-"""Errors of a single case: its content, the disk, memory, or the engine (which raises RuntimeError)."""
+FAILURES = (Exception,)
+"""Errors of a single case. A malformed header can raise anything inside a library, and the rest goes on."""
+FORESEEN = (CaseError, OSError, MemoryError, RuntimeError, ValueError)
+"""Errors whose message says enough: of the content, the disk, memory, or the engine (RuntimeError)."""
 GIVE_UP = 3
 """The batch ends after this many files in a row could not be written. A full disk would fail for hours, but
-one file that is too large is no reason to stop."""
+one file that is too large is no reason to stop. Faults of the source do not count."""
 
 
 @dataclass
@@ -91,8 +93,8 @@ class Writing:
             objects = future.result()
         except FAILURES as error:
             self._settle(loaded, timing, [], error)
-            self._lost += 1
-            if self._lost == GIVE_UP:
+            self._lost += isinstance(error, OSError)
+            if isinstance(error, OSError) and self._lost == GIVE_UP:
                 raise OutputError(
                     f"{self._output}: {GIVE_UP} files in a row could not be written, "
                     f"the last for {one_line(error)}; "
@@ -143,4 +145,6 @@ def why(one: Input | CaseError, error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line, without the path where the error keeps its file separately."""
     text = " ".join(str(getattr(error, "message", error)).split())
+    if not isinstance(error, FORESEEN):
+        return f"cannot be used ({type(error).__name__}: {text}); report it with the file if it looks right"
     return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)

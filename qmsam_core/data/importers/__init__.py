@@ -21,7 +21,8 @@ stretched between two percentiles of its non-zero values.
 **Labels.** Ids are 1..N without gaps, in the order of the ids or names found. Label i+1 belongs to box i and
 has the name `names[i]`: the name of the segment, structure or file, or the id in the label map. An object of
 several parts keeps one label, unless `--instances` splits it into connected components. Where named
-structures overlap, the smaller one keeps the shared voxels, and a note reports the overlap.
+structures overlap, the smaller one keeps the shared voxels, and a note reports the overlap. Boxes are tight
+around the whole objects.
 
 **What cannot be used.** Files are read to their end and checked before a case is written. A damaged file, an
 incomplete series, or a mask that seems to be none stops its own case. A structure, segment or object that

@@ -95,7 +95,9 @@ def _case(
     name: str, picture: Picture, objects: Objects, mask: Masks, options: ImportOptions
 ) -> tuple[Case, list[str]]:
     done = finished(objects, options.labels, mask if isinstance(mask, Path) else mask[0])
-    return picture.case(name, done.labels, tuple(done.names.values())), [*picture.notes, *done.notes]
+    boxes = np.array([done.boxes[k] for k in done.names], np.int64) if done.boxes else None
+    case = picture.case(name, done.labels, tuple(done.names.values()), boxes)
+    return case, [*picture.notes, *done.notes]
 
 
 def _planar_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:
@@ -123,7 +125,7 @@ def _one_or_many(
                 notes.extend(one.notes)
                 yield name, one.labels > 0
 
-    stack = stacked(binary(), picture.shape)
+    stack = stacked(binary(), picture.shape, options.keep_covered)
     missing = options.unmatched(name for name, _ in found)
     return replace(stack, notes=(*notes, *missing, *stack.notes))
 
@@ -132,6 +134,8 @@ def _object_name(mask: str, picture: Picture) -> str:
     """Name of the object in a mask file: the file's name, without that of the image in front of it."""
     image = Path(picture.source.path)
     rest = mask.removeprefix(stem(image, (*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) or image.name)
+    if rest[:1].isalnum():  # `ctv` beside `ct` is a name of its own
+        return mask
     return rest.strip(" _.-") or mask
 
 
@@ -183,7 +187,7 @@ def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptio
             if one.mask is not None and (one.mask.any() or not one.notes):
                 yield one.name, picture.source.to_case(one.mask)
 
-    stack = stacked(binary(), picture.shape)
+    stack = stacked(binary(), picture.shape, options.keep_covered)
     return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
 
 

@@ -68,7 +68,8 @@ def structures(
         else:
             kinds = sorted({str(c.get("ContourGeometricType", "none")) for c in contours})
             drawn = f"{len(contours)} contours of type {listed(kinds)}" if contours else "no contour"
-            yield Drawn(name, None, (f"structure {name!r} has {drawn}, so no area",))
+            note = f"structure {name!r} has {drawn}, so no area"
+            yield Drawn(name, None, (Loss(note) if contours else note,))  # an empty one loses nothing
 
 
 def _read(path: str | os.PathLike) -> pydicom.Dataset:

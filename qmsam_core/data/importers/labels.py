@@ -34,6 +34,7 @@ class LabelOptions:
             no labels.
         image_geometry: place the voxels of a mask as those of its image, whatever geometry it states.
         interpolate: fill slices between the contours of an RTSTRUCT structure.
+        keep_covered: keep an object that smaller ones cover wholly. It has a box, and no voxel of its label.
     """
 
     objects: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class LabelOptions:
     max_objects: int | None = None
     image_geometry: bool = False
     interpolate: bool = False
+    keep_covered: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether to keep an object of this name."""
@@ -67,11 +69,14 @@ class Objects:
         labels: integers of the image's shape, 0 for the background.
         names: label -> name of its object. A label without one is named by its number.
         notes: what was noticed, one line each.
+        boxes: label -> tight box around the whole object, as in `Case`, where objects may overlap. Empty
+            where they cannot: `labels` then tells all.
     """
 
     labels: np.ndarray
     names: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    boxes: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 def label_map(values: np.ndarray, options: LabelOptions, path: str | os.PathLike) -> Objects:
@@ -127,13 +132,22 @@ def chosen(
     return Objects(labels, names, tuple(options.unmatched(called.values())))
 
 
-def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Objects:
+def stacked(
+    masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int], keep_covered: bool = False
+) -> Objects:
     """Combine binary masks, one per object, into one label map. The first object gets label 1, and so on.
 
     A voxel of several objects goes to the smallest of them, so a tumour drawn inside its organ survives.
+    Boxes are those of the whole objects.
+
+    Args:
+        masks: names, and arrays whose voxels above 0 are the object.
+        shape: of the masks.
+        keep_covered: keep objects that others cover wholly, as in `LabelOptions`.
 
     Returns:
-        Labels int32 of `shape`, their names, and a note for each object that overlaps others or vanishes.
+        Labels int32 of `shape`, their names and boxes, and a note for each object that vanishes or loses
+        voxels to others.
     """
     found = [(name, np.flatnonzero(mask)) for name, mask in masks]
     labels = np.zeros(int(np.prod(shape)), dtype=np.int32)
@@ -149,20 +163,31 @@ def stacked(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> Ob
                 "the smaller object keeps the shared voxels"
             )
         labels[where] = number + 1
+    boxes = {k: _box_around(where, shape) for k, (_, where) in enumerate(found, 1) if len(where)}
+    names = {number: name for number, (name, _) in enumerate(found, 1)}
+    labels = labels.reshape(shape)
+    if keep_covered:  # overlaps take nothing from it
+        return Objects(labels, names, tuple(notes[: bool(empty)]), boxes)
     present = np.unique(labels)
     notes += [
         Loss(f"{name!r} is wholly covered by smaller objects")
         for k, (name, where) in enumerate(found, 1)
         if len(where) and k not in present
     ]
-    names = {number: name for number, (name, _) in enumerate(found, 1)}
-    return Objects(labels.reshape(shape), names, tuple(notes))
+    return Objects(labels, names, tuple(notes), {k: box for k, box in boxes.items() if k in present})
+
+
+def _box_around(where: np.ndarray, shape: Sequence[int]) -> list[int]:
+    """Tight box, minima then maxima, x first, around the voxels of these flat indices."""
+    places = np.unravel_index(where, shape)[::-1]
+    return [int(axis.min()) for axis in places] + [int(axis.max()) for axis in places]
 
 
 def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> Objects:
     """Split instances, drop small objects and number the rest 1..N: uint8 if they fit, else uint16.
 
-    The components of a split object share its name.
+    The components of a split object share its name. Boxes stay those of the whole objects, but a component
+    has its own.
 
     Raises:
         CaseError: no object is left, or there are more than a case can hold.
@@ -171,6 +196,9 @@ def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> 
     sizes = np.bincount(labels.reshape(-1))
     keep = np.flatnonzero(sizes >= options.min_size)
     keep = keep[(keep > 0) & (sizes[keep] > 0)]
+    covered = [k for k in found.boxes if k >= len(sizes) or not sizes[k]] if parents is None else []
+    sizes = np.pad(sizes, (0, max([0, *covered]) + 1))
+    keep = np.union1d(keep, covered).astype(int)
     if not len(keep):
         least = f" of at least {options.min_size} voxels" if options.min_size > 1 else ""
         raise CaseError(
@@ -186,8 +214,9 @@ def finished(found: Objects, options: LabelOptions, path: str | os.PathLike) -> 
         )
     table = np.zeros(len(sizes), dtype=np.uint8 if len(keep) <= 255 else np.uint16)
     table[keep] = np.arange(1, len(keep) + 1)
-    dropped = np.count_nonzero(sizes[1:]) - len(keep)
+    dropped = np.count_nonzero(sizes[1:]) + len(covered) - len(keep)
     note = [f"{dropped} objects of fewer than {options.min_size} voxels are left out by --min-size"]
     numbers = [int(k if parents is None else parents[k]) for k in keep]
     names = {k: found.names.get(number, str(number)) for k, number in enumerate(numbers, 1)}
-    return Objects(table[labels], names, (*found.notes, *(note if dropped else [])))
+    boxes = {k: found.boxes[n] for k, n in enumerate(numbers, 1) if n in found.boxes and parents is None}
+    return Objects(table[labels], names, (*found.notes, *(note if dropped else [])), boxes)

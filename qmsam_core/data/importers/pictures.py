@@ -50,9 +50,15 @@ class Picture:
         """Shape of the case's labels, (D,H,W) or (H,W)."""
         return self.pixels.shape[: len(self.source.axes)]
 
-    def case(self, name: str, labels: np.ndarray | None = None, names: tuple[str, ...] = ()) -> Case:
-        """Make the case of this image, with tight boxes if there are labels (as `shape`)."""
-        case = Case(name, self.pixels, None, labels, self.spacing, names, self.source)
+    def case(
+        self,
+        name: str,
+        labels: np.ndarray | None = None,
+        names: tuple[str, ...] = (),
+        boxes: np.ndarray | None = None,
+    ) -> Case:
+        """Make the case of this image. With labels (as `shape`) and no boxes, these are tight around them."""
+        case = Case(name, self.pixels, boxes, labels, self.spacing, names, self.source)
         return case if labels is None else case.with_boxes()
 
 

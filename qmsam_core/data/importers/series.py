@@ -76,11 +76,12 @@ class DicomFolder:
 
     def notes(self, chosen: list[pydicom.Dataset]) -> list[str]:
         """Name what is not part of the series `chosen`: other series, and files that are no DICOM images."""
-        found = [
-            f"series {kind} is not imported"
-            for uid, kind in self._kinds().items()
-            if self.series[uid] is not chosen
-        ]
+        own = str(chosen[0].get("SeriesInstanceUID", ""))
+        found = [f"series {kind} is not imported" for uid, kind in self._kinds().items() if uid != own]
+        taken = {str(header.filename) for header in chosen}
+        copies = [Path(h.filename).name for h in self.series[own] if str(h.filename) not in taken]
+        if copies:
+            found.append(f"{listed(copies)} repeat slices that other files hold; each slice counts once")
         found += [f"{path} leads to a folder above it and is not followed" for path in self.loops]
         if self.others:
             names = listed([path.name for path in self.others])
@@ -106,12 +107,14 @@ class DicomFolder:
             raise CaseError(
                 self.path,
                 "holds no mask; expected one SEG or RTSTRUCT file with the series, "
-                "or a mask as second argument",
+                "or a mask as second argument (predict: --boxes-from)",
             )
         if len(self.masks) > 1:
             names = ", ".join(Path(m.filename).name for m in self.masks[:4])
             raise CaseError(
-                self.path, f"holds {len(self.masks)} masks ({names}); give the one to use as second argument"
+                self.path,
+                f"holds {len(self.masks)} masks ({names}); "
+                "give the one to use: as second argument, or to predict with --boxes-from",
             )
         return self.masks[0]
 
@@ -142,7 +145,25 @@ class DicomFolder:
                 f"mixes {len(self.series)} image series ({kinds}); "
                 "expected one, or a mask that refers to one of them",
             )
-        return next(iter(chosen.values()))
+        return without_copies(next(iter(chosen.values())))
+
+
+def without_copies(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    """Leave out files that repeat a slice: the same SOPInstanceUID, position and pixels as an earlier one."""
+    kept: dict[tuple[str, str], list[pydicom.Dataset]] = {}
+    result = []
+    for header in headers:
+        key = str(header.get("SOPInstanceUID", "")), str(header.get("ImagePositionPatient"))
+        earlier = kept.setdefault(key, [])
+        if not (key[0] and any(_same_pixels(header, other) for other in earlier)):
+            earlier.append(header)
+            result.append(header)
+    return result
+
+
+def _same_pixels(one: pydicom.Dataset, other: pydicom.Dataset) -> bool:
+    pixels = [pydicom.dcmread(header.filename).get("PixelData") for header in (one, other)]
+    return pixels[0] is not None and pixels[0] == pixels[1]
 
 
 def holds_dicom(folder: Path) -> bool:

@@ -44,13 +44,19 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
             tilted gantry, or unreadable pixels.
     """
     first = headers[0]
-    if int(first.get("SamplesPerPixel", 1)) != 1 or first.get("PhotometricInterpretation") == "MONOCHROME1":
+    if int(first.get("SamplesPerPixel", 1)) != 1:
         raise CaseError(
             folder,
-            f"holds {first.get('PhotometricInterpretation')} images; "
-            "export them as PNG and use the sub-command 'images'",
+            f"holds {first.get('PhotometricInterpretation')} images, which are in colour; "
+            "export the slices as PNG and give these (to the importers with the sub-command 'images')",
         )
-    if int(first.get("NumberOfFrames", 1) or 1) > 1:
+    if first.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise CaseError(
+            folder,
+            "holds MONOCHROME1 images, whose large values are dark; convert the series to NIfTI (dcm2niix), "
+            "invert it if bright tissue has low values, and give that file",
+        )
+    if is_multi_frame(first):
         return _multi_frame(headers, folder)
     ordered, step = _ordered(headers, folder)
     reader = sitk.ImageSeriesReader()
@@ -66,6 +72,12 @@ def read_series(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     image.SetOrigin([float(v) for v in ordered[0].ImagePositionPatient])
     image.SetDirection(np.column_stack([rows, columns, np.cross(rows, columns)]).ravel().tolist())
     return image
+
+
+def is_multi_frame(header: pydicom.Dataset) -> bool:
+    """Whether a file holds a volume of frames that have their own positions, if only a single one."""
+    frames = int(header.get("NumberOfFrames", 0) or 0)
+    return frames > 1 or (frames == 1 and header.get("ImagePositionPatient") is None)
 
 
 def _unreadable(headers: list[pydicom.Dataset], folder: Path, error: RuntimeError) -> CaseError:
@@ -167,13 +179,17 @@ def _slice_distance(
 
 
 def _multi_frame(headers: list[pydicom.Dataset], folder: Path) -> sitk.Image:
-    """Read an enhanced (multi-frame) file. highdicom sorts the frames and checks their even spacing."""
+    """Read an enhanced (multi-frame) file. highdicom sorts the frames and checks their even spacing.
+
+    Its volumes have their axes as (slice, row, column). ITK's have them as (column, row, slice), and the
+    slices of a series are sorted along their normal.
+    """
     if len(headers) > 1:
         raise CaseError(folder, f"has {len(headers)} multi-frame files in one series; expected one")
     try:
-        return sitk.Cast(
-            hd.imread(headers[0].filename).get_volume(dtype=np.float32).to_simpleitk(), sitk.sitkFloat32
-        )
+        volume = hd.imread(headers[0].filename).get_volume(dtype=np.float32).permute_spatial_axes([2, 1, 0])
+        sorted_volume = volume.ensure_handedness(hd.AxisHandedness.RIGHT_HANDED, flip_axis=2)
+        return sitk.Cast(sorted_volume.to_simpleitk(), sitk.sitkFloat32)
     except Exception as error:
         # Frames without positions, gaps or an unknown compression can raise anything inside highdicom.
         raise CaseError(

@@ -12,25 +12,34 @@ A table has one row a box, with these columns (upper and lower case are the same
 - `first`: number of the first voxel, 0 (default; 3D Slicer) or 1 (ITK-SNAP).
 
 JSON is a list of such rows, or an object whose `boxes` is that list and whose other keys hold for all rows.
+A `.mrk.json` with ROIs of 3D Slicer is read, too.
+
+CSV may begin with blank lines, comments (`#`) and the line `sep=;` of Excel. It is UTF-8, or UTF-16 with a
+byte order mark.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
 
 from ...data.archive import CaseError
 from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.notes import listed
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.source import Source
 from .grid_boxes import Frame, boxes_to_case, voxels_inside
 from .inputs import DICOM_SUFFIXES, Input
+from .slicer_roi import slicer_rows
 
 CORNERS = ("x_min", "y_min", "z_min", "x_max", "y_max", "z_max")
 SIZES = ("x", "y", "z", "width", "height", "depth")
@@ -51,13 +60,17 @@ class BoxRow:
     Attributes:
         where: the table and its row, for messages.
         cells: texts by column, without empty ones.
+        folder: of the table, from which paths in it may start.
     """
 
     where: str
     cells: dict[str, str]
+    folder: Path = Path()
 
-    def on(self, source: Source, path: Path) -> np.ndarray:
-        """Return the box on the source's grid, int64 (4,) or (6,), maxima included.
+    def on(self, source: Source, path: Path) -> tuple[np.ndarray, str]:
+        """Return the box on the source's grid, int64 (4,) or (6,), maxima included, and a note or "".
+
+        A box in mm that reaches past the image is clipped.
 
         Raises:
             CaseError: a number is missing or none, or the box leaves the image. The message names the row.
@@ -72,8 +85,20 @@ class BoxRow:
                 found = voxels_inside(source, low, high, frame)
         except ValueError as error:
             raise CaseError(path, f"{self.where}: the image {error}") from error
-        self._check(found, _sides(source), path)
-        return found
+        sides, note = _sides(source), ""
+        if frame != "voxel":
+            found, note = self._clipped(found, sides)
+        self._check(found, sides, path)
+        return found, note
+
+    def _clipped(self, box: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, str]:
+        """Cut a box to the image. One wholly outside stays as it is."""
+        half = len(sides)
+        clipped = np.concatenate([np.maximum(box[:half], 0), np.minimum(box[half:], sides - 1)])
+        if (clipped == box).all() or (clipped[:half] > clipped[half:]).any():
+            return box, ""
+        note = f"{self.where}: box {box.tolist()} reaches past the image and is cut to {clipped.tolist()}"
+        return clipped, note
 
     def _frame(self, path: Path) -> Frame:
         frame = self.cells.get("frame", "voxel").lower()
@@ -128,23 +153,25 @@ def _sides(source: Source) -> np.ndarray:
 
 
 def read_box_table(path: Path) -> list[BoxRow]:
-    """Read a CSV (comma, semicolon or tab) or JSON table.
+    """Read a CSV (comma, semicolon or tab) or JSON table, or ROIs of 3D Slicer.
 
     Raises:
-        BoxTableError: it cannot be read, has no rows, or has no columns of boxes.
+        BoxTableError: it cannot be read, has no rows, has no columns of boxes, or a row has more fields than
+            the header.
     """
     try:
         rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise BoxTableError(f"{path}: is no table of boxes ({reason}); expected CSV or JSON") from error
-    found = [BoxRow(f"{path.name} row {number}", _cells(row)) for number, row in rows]
+    found = [BoxRow(f"{path.name} row {number}", _cells(row), path.parent) for number, row in rows]
     found = [row for row in found if row.cells]
     columns = {name for row in found for name in row.cells}
     if not ({"x_min", "y_min", "x_max", "y_max"} <= columns or {"x", "y", "width", "height"} <= columns):
+        there = list(dict.fromkeys(str(key) for _, row in rows for key in row if str(key).strip()))
         raise BoxTableError(
-            f"{path}: has columns {', '.join(sorted(columns)) or 'none'}; expected {', '.join(CORNERS)}, "
-            f"or {', '.join(SIZES)}, and file, name, frame, first where needed"
+            f"{path}: has {len(found)} rows with columns {listed(there, 20) or 'none'}; "
+            f"expected {', '.join(CORNERS)}, or {', '.join(SIZES)}, and file, name, frame, first where needed"
         )
     return found
 
@@ -159,37 +186,85 @@ def _cells(row: dict) -> dict[str, str]:
     return cells
 
 
+def _text(path: Path) -> str:
+    """Text of a table. Raises `ValueError` if its encoding is not clear."""
+    content = path.read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8; save it as 'CSV UTF-8'") from error
+    if "\0" in text:
+        raise ValueError("it holds zero bytes; save it as 'CSV UTF-8'")
+    return text
+
+
 def _csv_rows(path: Path) -> list[tuple[int, dict]]:
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
-    separator = max(",;\t", key=header.count)
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    return [(line, row) for line, row in enumerate(table.to_dict("records"), 2)]  # line 1 is the header
+    """Rows by the number of their line in the file."""
+    lines = io.StringIO(_text(path), newline=None).readlines()  # any line ends, old Macs' too
+    start, separator = 0, None
+    while start < len(lines) and _is_preface(lines[start]):
+        stated = lines[start].strip().lower()
+        if stated.startswith("sep="):
+            separator = stated[len("sep=") :] or "\t"  # a tab is stripped
+        start += 1
+    if start == len(lines):
+        raise ValueError("it is empty")
+    separator = separator or max(",;\t", key=lines[start].count)
+    reader = csv.reader(lines[start:], delimiter=separator, skipinitialspace=True)
+    header, rows, line = None, [], start + 1
+    try:
+        for fields in reader:
+            if header is None:
+                header = fields
+            elif any(map(str.strip, fields)):
+                rows.append((line, _row(header, fields, line)))
+            line = start + reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"row {line}: {error}") from error
+    return rows
+
+
+def _is_preface(line: str) -> bool:
+    text = line.strip(" \t\r\n,;").lower()
+    return not text or text.startswith(("#", "sep="))
+
+
+def _row(header: list[str], fields: list[str], line: int) -> dict[str, str]:
+    if any(field.strip() for field in fields[len(header) :]):
+        raise ValueError(
+            f"row {line} has {len(fields)} fields, the header {len(header)}; "
+            'a text with the separator in it needs quotes, as in "kidney, left"'
+        )
+    return dict(zip(header, fields))
 
 
 def _json_rows(path: Path) -> list[tuple[int, dict]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(_text(path))
     shared = {}
-    if isinstance(content, dict):
+    if isinstance(content, dict) and "markups" in content:
+        content = list(slicer_rows(content, path))
+    elif isinstance(content, dict):
         shared = {key: value for key, value in content.items() if key != "boxes"}
         content = content["boxes"] if "boxes" in content else [{}]
     return [(number, {**shared, **row}) for number, row in enumerate(content, 1)]
 
 
 def rows_by_input(rows: Sequence[BoxRow], inputs: Sequence[Input]) -> tuple[dict[str, list[BoxRow]], list]:
-    """Find the rows of each input.
+    """Find the rows of each input. The path below the input folder counts before the mere file name.
 
     Returns:
         Rows by the input's name, and a `CaseError` for each row that fits no input, or several.
     """
-    by_key: dict[str, set[str]] = {}
+    by_key: list[dict[str, set[str]]] = [{}, {}, {}, {}]
     for one in inputs:
-        for key in _keys(one.name):
-            by_key.setdefault(key, set()).add(one.name)
+        for keys, there in zip(_keys(one), by_key):
+            for key in keys:
+                there.setdefault(key, set()).add(one.name)
     found, errors = {}, []
     for row in rows:
         file = PurePosixPath(row.cells.get("file", "").replace("\\", "/")).as_posix()
-        names = {inputs[0].name} if file == "." and len(inputs) == 1 else by_key.get(file, set())
+        names = {inputs[0].name} if file == "." and len(inputs) == 1 else _called(file, row.folder, by_key)
         if len(names) == 1:
             found.setdefault(next(iter(names)), []).append(row)
             continue
@@ -199,19 +274,34 @@ def rows_by_input(rows: Sequence[BoxRow], inputs: Sequence[Input]) -> tuple[dict
     return found, errors
 
 
-def _keys(name: str) -> set[str]:
-    """Texts by which a row may call an input: path or file name, with or without ending."""
-    path = PurePosixPath(name)
+def _called(file: str, folder: Path, by_key: Sequence[dict[str, set[str]]]) -> set[str]:
+    """Names of the inputs that a row may mean, of the most exact kind that fits any."""
+    if file == ".":
+        return set()
+    places = {os.path.realpath(start / file) for start in (Path(), folder)}
+    asked = ({file}, places, {file}, {file})  # in the order of `_keys`
+    found = (set().union(*(there.get(key, ()) for key in keys)) for keys, there in zip(asked, by_key))
+    return next(filter(None, found), set())
+
+
+def _keys(one: Input) -> tuple[set[str], ...]:
+    """Texts by which a row may call an input: its path, real place, path without ending, or file name."""
+    path = PurePosixPath(one.name)
     endings = (".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES, *DICOM_SUFFIXES)
     bare = stem(Path(path.name), endings) or path.name
-    return {name, path.name, bare, (path.parent / bare).as_posix()}
+    return {one.name}, {os.path.realpath(one.path)}, {(path.parent / bare).as_posix()}, {path.name, bare}
 
 
-def boxes_of(rows: Sequence[BoxRow], source: Source, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return boxes on the axes of the case, int64 (N, 4) or (N, 6), and the objects' names, "" without one.
+def boxes_of(
+    rows: Sequence[BoxRow], source: Source, path: Path
+) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """Return boxes on the axes of the case, int64 (N, 4) or (N, 6), the objects' names, and notes.
+
+    There are no names if no row has one. Else those of other rows are "".
 
     Raises:
         CaseError: see `BoxRow.on`.
     """
-    boxes = np.array([row.on(source, path) for row in rows])
-    return boxes_to_case(source, boxes), tuple(row.cells.get("name", "") for row in rows)
+    boxes, notes = zip(*(row.on(source, path) for row in rows))
+    names = tuple(row.cells.get("name", "") for row in rows)
+    return boxes_to_case(source, np.array(boxes)), names if any(names) else (), list(filter(None, notes))

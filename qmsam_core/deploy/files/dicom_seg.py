@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
@@ -10,13 +11,42 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, TM
 
 from ... import __version__
 from ...data.archive import CaseError
-from ...data.importers.series import DicomFolder
+from ...data.importers.series import DicomFolder, without_copies
 from ...data.source import Source
 
 _POSITION = 0.01  # mm by which positions may be rounded
+_LABEL = 64
+"""Most characters that DICOM allows in a segment's label."""
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "FrameOfReferenceUID")
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+)  # fmt: skip
+
+
+def check_series(source: Source) -> None:
+    """Raise `CaseError` if the masks of a series could not be written as SEG: it lacks a UID, or is gone."""
+    _series(source)
+
+
+def label_notes(names: tuple[str, ...]) -> list[str]:
+    """Say which names a SEG cannot hold as they are."""
+    return [
+        f"name {name!r} becomes {segment_label(name)!r}: "
+        f"DICOM allows {_LABEL} characters, no backslash and no line break"
+        for name in names
+        if segment_label(name) != name.strip()
+    ]
+
+
+def segment_label(name: str) -> str:
+    """Make a name fit for a segment's label: one line without backslashes, of up to 64 characters."""
+    words = "".join(c if c.isprintable() else " " for c in name.replace("\\", "/")).strip()
+    return words[:_LABEL].rstrip()
 
 
 def write_seg(path: Path, source: Source, labels: np.ndarray, names: tuple[str, ...]) -> None:
@@ -52,6 +82,7 @@ def write_seg(path: Path, source: Source, labels: np.ndarray, names: tuple[str, 
             "none",
             series_description="Segmentation from boxes",
             omit_empty_frames=bool(labels.any()),
+            specific_character_set="ISO_IR 192",  # names may be in any script
         )
         file.save_as(path)
 
@@ -60,7 +91,7 @@ def _described(number: int, names: tuple[str, ...]) -> hd.seg.SegmentDescription
     name = names[number - 1] if number <= len(names) else ""
     return hd.seg.SegmentDescription(
         number,
-        (name or f"object {number}")[:64],
+        segment_label(name) or f"object {number}",
         codes.SCT.Tissue,
         codes.SCT.Tissue,
         hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -90,15 +121,58 @@ def _series(source: Source) -> list[pydicom.Dataset]:
     folder = Path(source.path)
     if not folder.exists():
         raise CaseError(folder, "is gone; a DICOM SEG needs the series that it belongs to")
-    below = list(DicomFolder.scan(folder if folder.is_dir() else folder.parent).series.values())
+    found = DicomFolder.scan(folder if folder.is_dir() else folder.parent).series.values()
+    below = [without_copies(headers) for headers in found]
     here = [
-        [h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)] for headers in below
+        without_copies([h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)])
+        for headers in found
     ]
     # of the files in the folder itself; else of all below, as the importers take them for one case
     fitting = [s for s in here if s and _fits(s, source)] or [s for s in below if _fits(s, source)]
     if len(fitting) != 1:
         raise CaseError(folder, "does not hold the series that the case was made from; import it again")
-    return [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in fitting[0]]
+    try:
+        headers = [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in fitting[0]]
+    except OSError as error:
+        raise CaseError(folder, f"cannot be read again ({error})") from error
+    for header in headers:
+        _fill(header, source)
+    return headers
+
+
+def _fill(header: pydicom.Dataset, source: Source) -> None:
+    """Give a header, in memory, the values that highdicom reads: empty where the standard allows that.
+
+    Raises:
+        CaseError: a UID is absent, which nothing can stand for.
+    """
+    if "SOPClassUID" not in header and "MediaStorageSOPClassUID" in header.file_meta:
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
+    if missing := [name for name in _NEEDED if not header.get(name)]:
+        raise CaseError(
+            header.filename,
+            f"has no {', '.join(missing)}, so its masks cannot be written as DICOM SEG; "
+            "convert the series to NIfTI (dcm2niix) and give that, or export it again",
+        )
+    header.decode()  # from its own character set, since the SEG has another
+    for name in _MAY_BE_EMPTY:
+        if name not in header:
+            setattr(header, name, "")
+    for name, read in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        if not _accepted(read, header.get(name)):
+            setattr(header, name, "")
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = ""
+    if not header.get("SliceThickness") and "NumberOfFrames" not in header:
+        header.SliceThickness = source.spacing[2]
+
+
+def _accepted(read: Callable, value) -> bool:
+    try:
+        read(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _fits(headers: list[pydicom.Dataset], source: Source) -> bool:
@@ -106,7 +180,19 @@ def _fits(headers: list[pydicom.Dataset], source: Source) -> bool:
     frames = int(headers[0].get("NumberOfFrames", 1) or 1) if len(headers) == 1 else len(headers)
     if (frames, headers[0].Rows, headers[0].Columns) != (depth, height, width):
         return False
-    if any(header.get("ImagePositionPatient") is None for header in headers):
-        return len(headers) == 1  # a multi-frame file has its positions by frame
-    first = [np.array(header.ImagePositionPatient, float) for header in headers]
-    return min(float(np.linalg.norm(place - source.origin)) for place in first) < _POSITION
+    places = [place for header in headers for place in _places(header)]
+    return any(np.linalg.norm(np.array(place, float) - source.origin) < _POSITION for place in places)
+
+
+def _places(header: pydicom.Dataset) -> list:
+    """Positions of a file's frames."""
+    if header.get("ImagePositionPatient") is not None:
+        return [header.ImagePositionPatient]
+    whole = pydicom.dcmread(header.filename, stop_before_pixels=True)
+    groups = [
+        *whole.get("SharedFunctionalGroupsSequence", []),
+        *whole.get("PerFrameFunctionalGroupsSequence", []),
+    ]
+    return [
+        plane.ImagePositionPatient for group in groups for plane in group.get("PlanePositionSequence", [])
+    ]

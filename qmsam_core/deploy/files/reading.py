@@ -18,6 +18,7 @@ from ...data.importers.pictures import Picture, planar_image, series_image, volu
 from ...data.importers.series import DicomFolder, modality_of
 from ...data.source import Source
 from .box_table import BoxRow, boxes_of
+from .dicom_seg import check_series, label_notes
 from .inputs import Input
 
 NO_BOXES = "has no boxes; give --boxes TABLE, or --boxes-from MASKS"
@@ -64,20 +65,28 @@ class Reading:
             The case without labels, and notes on what was noticed. A `Loss` among them is left out.
 
         Raises:
-            CaseError: it cannot be read, has no boxes, or does not tell its modality.
+            CaseError: it cannot be read, has no boxes, or does not tell its modality, or is a series whose
+                masks could not be written.
         """
+        case, notes = self._case(one)
+        source = self.source(one) if one.kind == "npz" else case.source
+        if source is not None and source.kind == "dicom":
+            check_series(source)
+            notes = [*notes, *label_notes(case.names)]
+        return case, notes
+
+    def _case(self, one: Input) -> tuple[Case, list[str]]:
         rows, mask = self.rows.get(one.name), self.masks.get(one.name)
         if one.kind == "npz":
             if mask is not None:
                 raise CaseError(
                     one.path, "is an npz, which has boxes or labels of its own; leave out --boxes-from"
                 )
-            return self._boxed_case(one, rows), []
+            return self._boxed_case(one, rows)
         if rows:
             picture = self._picture(one)
-            boxes, names = boxes_of(rows, picture.source, one.path)
-            case = replace(picture.case(one.name), boxes=boxes, names=names if any(names) else ())
-            return case, list(picture.notes)
+            boxes, names, notes = boxes_of(rows, picture.source, one.path)
+            return replace(picture.case(one.name), boxes=boxes, names=names), [*picture.notes, *notes]
         case, notes = self._case_with_mask(one, mask)
         return replace(case, labels=None), notes  # only its boxes are asked for
 
@@ -100,16 +109,16 @@ class Reading:
         except ValueError as error:
             raise CaseError(one.path, f"'source' {error}; import the case again") from error
 
-    def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> Case:
+    def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> tuple[Case, list[str]]:
         case = Case.load(one.path)
         if rows:
             shape = case.images.shape if case.is_volume else case.plane_shape
             own = Source(str(one.path), "volume", shape, tuple(range(1, len(shape) + 1)))
-            boxes, names = boxes_of(rows, own, one.path)
-            return replace(case, boxes=boxes, names=names if any(names) else (), labels=None)
+            boxes, names, notes = boxes_of(rows, own, one.path)
+            return replace(case, boxes=boxes, names=names, labels=None), notes
         if case.boxes is not None:
             check_not_sizes(case)
-        return case.with_boxes()
+        return case.with_boxes(), []
 
     def _picture(self, one: Input) -> Picture:
         if one.kind == "image":
@@ -121,16 +130,17 @@ class Reading:
         return series_image(found, drawn, self._modality(one, found), self.options)
 
     def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
+        options = replace(self.options, labels=replace(self.options.labels, keep_covered=True))
         if one.kind == "dicom":
             found = series_folder(one)
             if mask is None and not found.masks:
                 raise CaseError(one.path, NO_BOXES)
-            return dicom_case(one.name, found, mask, self._modality(one, found), self.options)
+            return dicom_case(one.name, found, mask, self._modality(one, found), options)
         if mask is None:
             raise CaseError(one.path, NO_BOXES)
         if one.kind == "image":
-            return planar_case(one.name, one.path, mask, self.options)
-        return nifti_case(one.name, one.path, mask, self._modality(one), self.options)
+            return planar_case(one.name, one.path, mask, options)
+        return nifti_case(one.name, one.path, mask, self._modality(one), options)
 
     def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
         stated = None
