@@ -397,6 +397,53 @@ def test_masks_apart_of_one_case_never_replace_those_of_another(tmp_path, boxes_
     assert (tmp_path / "out" / "a" / "b" / "001_r.png").exists()
 
 
+def test_a_mask_apart_that_was_removed_is_made_again(tmp_path, boxes_engine, capsys):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.csv").write_text("name,x,y,width,height\nq,1,1,5,5\nr,9,9,5,5\n")
+    arguments = ["-i", tmp_path / "a.png", "--boxes", tmp_path / "b.csv", "-o", tmp_path / "out"]
+    run(capsys, *arguments, "--one-mask-an-object")
+    (tmp_path / "out" / "a" / "002_r.png").unlink()
+    out, _ = run(capsys, *arguments, "--one-mask-an-object")
+    assert out[-1].startswith("1 cases done, 0 failed") and (tmp_path / "out" / "a" / "002_r.png").exists()
+    run(capsys, *arguments)
+    (tmp_path / "out" / "a" / "002_r.png").unlink()  # of the other settings
+    out, _ = run(capsys, *arguments)
+    assert out[-1].startswith("1 cases done (1 kept from before)")
+
+
+def test_sources_that_masks_go_back_to_are_never_replaced(tmp_path, boxes_engine, capsys):
+    for folder, values in (("images", VALUES), ("masks", LABELS)):
+        write_image(tmp_path / folder / "c.nii.gz", values)
+    imported = ["nifti", tmp_path / "images", tmp_path / "masks", "--modality", "CT", "--out"]
+    assert import_command([*map(str, imported), str(tmp_path / "cases")]) == 0
+    (case,) = (tmp_path / "cases").rglob("*.npz")
+    source = (tmp_path / "images" / "c.nii.gz").read_bytes()
+    case = case.rename(case.with_name("c.npz"))
+    _, error = run(capsys, "-i", case, "-o", tmp_path / "images", "--to-source", code=2)
+    assert "c.nii.gz: the output would replace" in error[0]
+    assert files(tmp_path / "images") == ["c.nii.gz"]
+    assert (tmp_path / "images" / "c.nii.gz").read_bytes() == source
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_command_says_when_it_exports_and_when_it_begins(
+    tmp_path, boxes_engine, capsys, monkeypatch, there
+):
+    facts = {"model": "m", "recipe": "r", "from": "o", "origin": "o"}
+    monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
+    monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", lambda *_: (None, "o"))
+    monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
+    monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})
+    if there:
+        (tmp_path / "params" / "exported" / "m").mkdir(parents=True)
+    predict.shipped_model()
+    lines = capsys.readouterr().err.splitlines()
+    assert any("exporting the project's int8 model to" in line for line in lines) != there
+    rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "in" / "2DBox_US_a.npz")
+    _, error = run(capsys, "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert error[0] == "segmenting 1 cases"
+
+
 def test_after_a_failed_rerun_the_tables_and_the_message_tell_of_the_old_mask(tmp_path, boxes_engine, capsys):
     for name in "ab":
         picture(tmp_path / "in" / f"{name}.png")

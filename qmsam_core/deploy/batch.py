@@ -205,7 +205,8 @@ class _Batch:
     def _finished(self, one: Input, origin: str, target: Path) -> str:
         if not (self.records.holds(one.name, origin) and is_finished(target, one)):
             return ""
-        if not all(path.exists() for path in self.records.masks_of(one.name)):
+        own = (path for path in self.records.masks_of(one.name) if target in path.parents)
+        if not all(path.exists() for path in own):  # one of the masks apart was removed
             return ""
         return "kept" if self.records.held_before(one.name, origin) else "elsewhere"
 

@@ -123,7 +123,7 @@ def find_inputs(
     belonging = {os.path.realpath(path) for path in _data_files(below.files)}
     folders: dict[Path, list[Path]] = {}
     for path in below.files:
-        if path.name.lower() in _BESIDE or os.path.realpath(path) in belonging:
+        if path.name.lower() in _BESIDE or (belonging and os.path.realpath(path) in belonging):
             continue
         if not _lies_in(path, passed):
             folders.setdefault(path.parent, []).append(path)

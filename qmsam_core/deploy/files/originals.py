@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from ...data.archive import CaseError
+from ...data.source import Source
 from .inputs import Input
 from .mask_files import target_of
 from .reading import Reading
@@ -24,9 +26,9 @@ def check_originals(
         apart: one mask an object.
         others: files that are read besides, such as the table of boxes.
     """
-    inputs = list(inputs)
-    targets = {os.path.realpath(target): target for target in _targets(inputs, reading, output, apart)}
-    for path in [*others, *_originals(inputs, reading)]:
+    sources = [(one, _source(one, reading)) for one in inputs]
+    targets = {os.path.realpath(target): target for target in _targets(sources, output, apart)}
+    for path in chain(others, _originals(sources, reading)):
         real = Path(os.path.realpath(path))
         for place in (real, *real.parents):  # a folder of masks would be replaced as a whole
             if str(place) in targets:
@@ -36,24 +38,24 @@ def check_originals(
                 )
 
 
-def _targets(inputs: list[Input], reading: Reading, output: Path, apart: bool) -> Iterator[Path]:
-    for one in inputs:
-        target = target_of(one, _source(one, reading), output, apart)
+def _targets(sources: list[tuple], output: Path, apart: bool) -> Iterator[Path]:
+    for one, source in sources:
+        target = target_of(one, source, output, apart)
         yield target
         if target.suffix == ".mhd":
             yield target.with_suffix(".zraw")
 
 
-def _originals(inputs: list[Input], reading: Reading) -> Iterator[Path]:
-    for one in inputs:
+def _originals(sources: list[tuple], reading: Reading) -> Iterator[Path]:
+    for one, source in sources:
         yield from one.files
-        if source := _source(one, reading):
+        if source is not None:
             yield Path(source.path)
     for mask in reading.masks.values():
         yield from mask if isinstance(mask, tuple) else [mask]
 
 
-def _source(one: Input, reading: Reading):
+def _source(one: Input, reading: Reading) -> Source | None:
     try:
         return reading.source(one)
     except (CaseError, OSError):
