@@ -454,7 +454,7 @@ def test_after_a_failed_rerun_the_tables_and_the_message_tell_of_the_old_mask(tm
     table.write_text("\n".join(rows[:2]) + "\n")
     _, error = run(capsys, *arguments, code=1)
     old = tmp_path / "out" / "b.png"
-    assert any(f"{old} there is of an earlier run" in line for line in error)
+    assert any(f"{old} and its rows of objects.csv are of an earlier run" in line for line in error)
     status = pd.read_csv(tmp_path / "out" / "timing.csv").set_index("case")["status"]
     assert status["a.png"] == "kept" and status["b.png"].startswith("failed: has no boxes")
     (tmp_path / "in" / "b.png").unlink()

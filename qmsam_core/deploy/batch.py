@@ -19,7 +19,7 @@ from .files.inputs import Input, name_of
 from .files.mask_files import is_finished, target_of
 from .files.reading import Reading
 from .predictor import Predictor, Timing, check_boxes, run_ahead
-from .records import MADE, OutputError, Records
+from .records import MADE, OBJECTS, OutputError, Records
 from .reservations import Reservations
 from .writing import FAILURES, Loaded, Writing, why
 
@@ -262,7 +262,7 @@ class _Batch:
         """Say which masks an earlier run left for a case that failed now."""
         masks = [path for path in self.records.masks_of(name) if path.exists()]
         more = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
-        return f"; {masks[0]}{more} there is of an earlier run" if masks else ""
+        return f"; {masks[0]}{more} and its rows of {OBJECTS} are of an earlier run" if masks else ""
 
     def _add(self, row: dict) -> None:
         self._settled[row["case"]] = row
