@@ -16,7 +16,7 @@ import pytest
 from box_engine import BoxEngine
 from small_data import rectangle_case
 
-from qmsam_core.data import Case, CaseError, Geometry, read_segmentation
+from qmsam_core.data import Case, CaseError, Geometry, read_segmentation, write_segmentation
 from qmsam_core.data.cases import boxes_on_slice
 from qmsam_core.deploy import ENGINES, Predictor, batch, engines
 from qmsam_core.deploy.batch import OutputError, predict_folder
@@ -470,10 +470,7 @@ def test_outputs_of_another_model_or_other_settings_are_made_again(folder, again
     assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == [expected] * 2
     assert statuses(predict_folder(again(), good(folder), folder / "out", lines.append)) == ["kept"] * 2
     assert [line.split(": ")[1] for line in lines] == (
-        [
-            "2 segmentations there are of another model or other settings, or of unknown origin; "
-            "they are made again"
-        ]
+        ["2 segmentations there are of another model or other settings; they are made again"]
         if expected == "done"
         else []
     )
@@ -514,20 +511,19 @@ def test_a_case_whose_input_changed_is_made_again(folder):
     assert (after[before == 1] == 2).all() and (after[before == 2] == 1).all()
 
 
-@pytest.mark.parametrize(
-    "text", [None, "", "[]", "{}", '{"predictor": 1, "cases": {}}', '{"cases": 3}', "\xff"]
-)
-def test_outputs_of_unknown_origin_are_made_again(folder, text):
+@pytest.mark.parametrize("text", [None, "", '{"predictor": 1, "cases": {}}'])
+def test_outputs_of_unknown_origin_are_kept_and_named(folder, text):
     predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    write_segmentation(folder / "out" / "3DBox_X_1.npz", np.ones((2, 3, 4), np.uint8))
+    before = (folder / "out" / "3DBox_X_1.npz").read_bytes()
     (folder / "out" / "predictor.json").unlink()
     if text is not None:
         (folder / "out" / "predictor.json").write_bytes(text.encode("latin-1"))
     lines = []
-    assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)) == [
-        "done",
-        "done",
-    ]
-    assert len(lines) == 1 and "unknown origin" in lines[0]
+    rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out", lines.append)
+    assert [status.split(":")[0] for status in statuses(rows)] == ["failed", "failed"]
+    assert len(lines) == 2 and all("was not written by this program" in line for line in lines)
+    assert (folder / "out" / "3DBox_X_1.npz").read_bytes() == before
 
 
 def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
@@ -541,7 +537,7 @@ def test_what_was_interrupted_between_two_models_passes_for_neither(folder):
 
     predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(batch.Records, "save", lambda self: None)  # SIGKILL prevents the saving
+        patch.setattr(batch.Records, "save", lambda self, last=False: None)  # SIGKILL prevents the saving
         predict_folder(Predictor(Killed()), good(folder), folder / "out")
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
 
@@ -573,14 +569,41 @@ def test_a_second_folder_into_the_same_output_adds_to_the_times(folder):
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["kept", "kept"]
 
 
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize(
-    "content", [b"name,seconds\na,1\n", b"case,dsc\n2DBox_X_0.npz,1\n", b"", b"\xff\xfe\x00", b'"'], ids=str
+    "content",
+    [b"name,seconds\na,1\n", b"file,label,name,comment\n", b"\xff\xfe\x00", b'"', b"[]", b'{"cases": 3}'],
+    ids=str,
 )
-def test_a_timing_table_of_something_else_is_no_reason_to_stop(folder, content):
+def test_a_table_of_something_else_is_never_replaced(folder, name, content):
     (folder / "out").mkdir()
-    (folder / "out" / "timing.csv").write_bytes(content)
+    (folder / "out" / name).write_bytes(content)
+    with pytest.raises(OutputError, match=f"{name}: is no {name} of this program"):
+        predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert (folder / "out" / name).read_bytes() == content and names(folder / "out") == [name]
+
+
+def test_an_empty_table_is_no_reason_to_stop(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "timing.csv").write_bytes(b"")
     assert statuses(predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")) == ["done", "done"]
     assert pd.read_csv(folder / "out" / "timing.csv")["case"].tolist() == ["2DBox_X_0.npz", "3DBox_X_1.npz"]
+
+
+def test_tables_that_cannot_be_written_at_the_end_are_an_error_and_the_next_run_makes_them(
+    folder, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.Records, "_write_timing", full)
+        patch.setattr("qmsam_core.deploy.reservations.atomic_file", full)
+        with pytest.raises(OutputError, match="could not be brought up to date .No space left"):
+            predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    rows = predict_folder(Predictor(BoxEngine()), good(folder), folder / "out")
+    assert not any(status.startswith("failed") for status in statuses(rows))
+    assert names(folder / "out") == ["2DBox_X_0.npz", "3DBox_X_1.npz", *TABLES]
 
 
 @pytest.mark.parametrize("volume", [False, True])

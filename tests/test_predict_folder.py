@@ -319,6 +319,237 @@ def test_the_commands_greet_without_a_warning(module):
     assert found.returncode == 0 and "RuntimeWarning" not in found.stderr
 
 
+# Nothing that was there is lost -----------------------------------------------------------------------------
+
+
+def picture(path, value=7):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((20, 30), value, np.uint8)).save(path)
+    return path
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+REPLACED = {
+    "an image": ("-i a.png --boxes b.csv -o .", "a.png: the output would replace a.png"),
+    "a volume": ("-i ct.nii.gz --boxes b.csv --modality CT -o .", "ct.nii.gz: the output would replace"),
+    "a slice": ("-i s/000.dcm --boxes b.csv -o s", "s/000.dcm: the output would replace"),
+    "a case": ("-i cases/2DBox_US_a.npz -o cases", "the output would replace cases/2DBox_US_a.npz"),
+    "a linked image": ("-i a.png --boxes b.csv -o link", "a.png: the output would replace a.png"),
+    "a mask": ("-i images/a.png --boxes-from masks/a.png -o masks", "would replace masks/a.png"),
+    "a folder of masks": ("-i images --boxes-from masks -o masks", "masks: is the folder of --boxes-from"),
+    "the table": ("-i a.png --boxes o/objects.csv -o o", "the output would replace this table"),
+    "the folder": ("-i images -o .", ".: contains the input images"),
+}
+
+
+@pytest.mark.parametrize("arguments, words", REPLACED.values(), ids=REPLACED)
+def test_outputs_that_would_replace_what_they_are_made_from_are_refused(
+    tmp_path, monkeypatch, boxes_engine, capsys, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "images/a", "masks/a"):
+        picture(tmp_path / f"{name}.png")
+    write_image(tmp_path / "ct.nii.gz", VALUES)
+    write_series(tmp_path / "s")[0].rename(tmp_path / "s" / "000.dcm")
+    rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "cases" / "2DBox_US_a.npz")
+    (tmp_path / "o").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("b.csv", "o/objects.csv"):
+        (tmp_path / name).write_text("x,y,z,width,height,depth\n1,1,0,5,5,1\n")
+    before = contents(tmp_path)
+    _, error = run(capsys, *arguments.split(), code=2)
+    assert len(error) == 1 and words in error[0] and contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("one", ["data/sub", "data/sub/a.png"])
+@pytest.mark.parametrize("name", ["a.png", "a/drawn.png"])
+def test_a_file_of_others_at_the_place_of_a_mask_is_kept_and_named(tmp_path, boxes_engine, capsys, one, name):
+    picture(tmp_path / "data" / "sub" / "a.png")
+    drawn = picture(tmp_path / "out" / name, 1).read_bytes()
+    (tmp_path / "b.csv").write_text("x,y,width,height\n1,1,5,5\n")
+    arguments = ["-i", tmp_path / one, "--boxes", tmp_path / "b.csv", "-o", tmp_path / "out"]
+    apart = ["--one-mask-an-object"] * ("/" in name)
+    _, error = run(capsys, *arguments, *apart, code=1)
+    assert any(f"{name}: was not written by this program" in line for line in error)
+    assert (tmp_path / "out" / name).read_bytes() == drawn
+    (tmp_path / "out" / name).unlink()
+    run(capsys, *arguments, *apart)
+    run(capsys, *arguments, *apart, "--propagate")  # what was written here may be made again
+
+
+def test_masks_apart_of_one_case_never_replace_those_of_another(tmp_path, boxes_engine, capsys):
+    for name in ("a", "a/b"):
+        picture(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "b.csv").write_text("file,name,x,y,width,height\na.png,q,1,1,5,5\na/b.png,r,1,1,5,5\n")
+    arguments = ["--boxes", tmp_path / "b.csv", "-o", tmp_path / "out", "--one-mask-an-object"]
+    for _ in range(2):
+        _, error = run(capsys, "-i", tmp_path / "in", *arguments, code=1)
+        assert sum("overlaps with that of a.png; rename one" in line for line in error) == 1
+        assert (tmp_path / "out" / "a" / "001_q.png").exists()
+    (tmp_path / "in" / "a.png").rename(tmp_path / "a.png")  # apart, neither sees the other
+    run(capsys, "-i", tmp_path / "in", *arguments, code=1)
+    (tmp_path / "b.csv").write_text("name,x,y,width,height\nq,2,2,5,5\n")
+    _, error = run(capsys, "-i", tmp_path / "a.png", *arguments, code=1)
+    assert any("001_r.png: is a mask of a/b.png and would be replaced" in line for line in error)
+    assert (tmp_path / "out" / "a" / "b" / "001_r.png").exists()
+
+
+def test_a_mask_apart_that_was_removed_is_made_again(tmp_path, boxes_engine, capsys):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.csv").write_text("name,x,y,width,height\nq,1,1,5,5\nr,9,9,5,5\n")
+    arguments = ["-i", tmp_path / "a.png", "--boxes", tmp_path / "b.csv", "-o", tmp_path / "out"]
+    run(capsys, *arguments, "--one-mask-an-object")
+    (tmp_path / "out" / "a" / "002_r.png").unlink()
+    out, _ = run(capsys, *arguments, "--one-mask-an-object")
+    assert out[-1].startswith("1 cases done, 0 failed") and (tmp_path / "out" / "a" / "002_r.png").exists()
+    run(capsys, *arguments)
+    (tmp_path / "out" / "a" / "002_r.png").unlink()  # of the other settings
+    out, _ = run(capsys, *arguments)
+    assert out[-1].startswith("1 cases done (1 kept from before)")
+
+
+def test_sources_that_masks_go_back_to_are_never_replaced(tmp_path, boxes_engine, capsys):
+    for folder, values in (("images", VALUES), ("masks", LABELS)):
+        write_image(tmp_path / folder / "c.nii.gz", values)
+    imported = ["nifti", tmp_path / "images", tmp_path / "masks", "--modality", "CT", "--out"]
+    assert import_command([*map(str, imported), str(tmp_path / "cases")]) == 0
+    (case,) = (tmp_path / "cases").rglob("*.npz")
+    source = (tmp_path / "images" / "c.nii.gz").read_bytes()
+    case = case.rename(case.with_name("c.npz"))
+    _, error = run(capsys, "-i", case, "-o", tmp_path / "images", "--to-source", code=2)
+    assert "c.nii.gz: the output would replace" in error[0]
+    assert files(tmp_path / "images") == ["c.nii.gz"]
+    assert (tmp_path / "images" / "c.nii.gz").read_bytes() == source
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_command_says_when_it_exports_and_when_it_begins(
+    tmp_path, boxes_engine, capsys, monkeypatch, there
+):
+    facts = {"model": "m", "recipe": "r", "from": "o", "origin": "o"}
+    monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
+    monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", lambda *_: (None, "o"))
+    monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
+    monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})
+    if there:
+        (tmp_path / "params" / "exported" / "m").mkdir(parents=True)
+    predict.shipped_model()
+    lines = capsys.readouterr().err.splitlines()
+    assert any("exporting the project's int8 model to" in line for line in lines) != there
+    rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "in" / "2DBox_US_a.npz")
+    _, error = run(capsys, "-i", tmp_path / "in", "-o", tmp_path / "out")
+    assert error[0] == "segmenting 1 cases"
+
+
+def test_after_a_failed_rerun_the_tables_and_the_message_tell_of_the_old_mask(tmp_path, boxes_engine, capsys):
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png")
+    table, rows = tmp_path / "b.csv", ["file,x,y,width,height", "a.png,1,1,5,5", "b.png,1,1,5,5"]
+    table.write_text("\n".join(rows) + "\n")
+    arguments = ["-i", tmp_path / "in", "--boxes", table, "-o", tmp_path / "out"]
+    run(capsys, *arguments)
+    table.write_text("\n".join(rows[:2]) + "\n")
+    _, error = run(capsys, *arguments, code=1)
+    old = tmp_path / "out" / "b.png"
+    assert any(f"{old} and its rows of objects.csv are of an earlier run" in line for line in error)
+    status = pd.read_csv(tmp_path / "out" / "timing.csv").set_index("case")["status"]
+    assert status["a.png"] == "kept" and status["b.png"].startswith("failed: has no boxes")
+    (tmp_path / "in" / "b.png").unlink()
+    _, error = run(capsys, *arguments)
+    assert any("holds masks of 1 other inputs (b.png)" in line for line in error)
+
+
+def test_cases_may_be_called_like_numbers_or_like_nothing(tmp_path, boxes_engine, capsys):
+    rows = ["file,x,y,z,width,height,depth"]
+    for name in ("001", "002", "NA", "1e3"):
+        write_series(tmp_path / "in" / name, series=name)
+        rows.append(f"{name},1,1,0,5,5,1")
+    (tmp_path / "b.csv").write_text("\n".join(rows) + "\n")
+    for _ in range(3):
+        run(capsys, "-i", tmp_path / "in", "--boxes", tmp_path / "b.csv", "-o", tmp_path / "out")
+        timing = pd.read_csv(tmp_path / "out" / "timing.csv", dtype=str, keep_default_na=False)
+        assert sorted(timing["case"]) == ["001", "002", "1e3", "NA"] and (timing["total"] != "").all()
+
+
+@pytest.mark.parametrize("shard", [[], ["--shard", "1/1"]])
+def test_cases_and_series_whose_names_are_no_utf8_are_done(tmp_path, boxes_engine, capsys, shard):
+    odd = os.fsdecode(b"2DBox_US_M\xfcller")
+    rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "in" / f"{odd}.npz")
+    rectangle_case("2DBox_US_b", 1, False).save(tmp_path / "in" / "2DBox_US_b.npz")
+    arguments = ["-i", tmp_path / "in", "-o", tmp_path / "out", *shard]
+    for kept in ("", " (2 kept from before)"):
+        out, _ = run(capsys, *arguments)
+        assert out[-1].startswith(f"2 cases done{kept}, 0 failed")
+        assert (tmp_path / "out" / f"{odd}.npz").exists()
+        timing = pd.read_csv(tmp_path / "out" / "timing.csv")
+        assert sorted(timing["case"]) == ["2DBox_US_M\\udcfcller.npz", "2DBox_US_b.npz"]
+        assert len(pd.read_csv(tmp_path / "out" / "objects.csv")) == 4
+
+
+@pytest.mark.parametrize("ending", [".png", ".nii.gz"])
+@pytest.mark.parametrize("what", ["file", "folder", "mask"])
+def test_images_whose_names_are_no_utf8_are_named_and_the_rest_is_done(
+    tmp_path, boxes_engine, capsys, ending, what
+):
+    odd = os.fsdecode(b"M\xfcller")
+    name = {"file": f"{odd}{ending}", "folder": f"{odd}/a{ending}", "mask": f"a{ending}"}[what]
+    for path, values in (("in", VALUES), ("masks", LABELS)):
+        for place in (name, f"ok{ending}"):
+            write_image(tmp_path / "made.nii.gz", values)
+            if ending == ".png":
+                Image.fromarray(values[2].clip(0, 255).astype(np.uint8)).save(tmp_path / "made.png")
+            (tmp_path / path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"made{ending}").rename(tmp_path / path / place)
+    masks = tmp_path / "masks"
+    if what == "mask":
+        (tmp_path / "in" / f"ok{ending}").unlink()
+        (tmp_path / "in" / f"a{ending}").rename(tmp_path / "in" / f"ok{ending}")
+        masks = masks.rename(tmp_path / odd)
+    arguments = ["--boxes-from", masks, "--modality", "MR", "-o", tmp_path / "out"]
+    out, error = run(capsys, "-i", tmp_path / "in", *arguments, code=2 if what == "mask" else 1)
+    assert any("M\\udcfcller" in line and "no UTF-8" in line and "rename it" in line for line in error)
+    assert what == "mask" or out[-1].startswith("1 cases done, 1 failed")
+
+
+def test_outputs_of_earlier_runs_below_the_input_are_passed_over(tmp_path, boxes_engine, capsys):
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "b.csv").write_text("file,x,y,width,height\na.png,1,1,5,5\n")
+    for name in ("first", "second"):
+        arguments = ["-i", tmp_path / "in", "--boxes", tmp_path / "b.csv", "-o", tmp_path / "in" / name]
+        out, error = run(capsys, *arguments)
+        assert out[-1].startswith("1 cases done, 0 failed")
+    assert sum("in/first: passed over, it holds outputs" in line for line in error) == 1
+
+
+HEADERS = {
+    "ct.mhd": "ElementDataFile = data/ct.raw\n",
+    "dos.mhd": "ElementDataFile = data\\ct.raw\r\n",
+    "list.mhd": "ElementDataFile = LIST\ndata/ct.raw\ndata/2.raw\n",
+    "pattern.mhd": "ElementDataFile = data/%d.raw 1 2 1\n",
+    "n.nhdr": "NRRD0004\ndata file: data/ct.raw\n",
+    "list.nhdr": "NRRD0004\ndata file: LIST\n./data/ct.raw\ndata/2.raw\n",
+}
+
+
+@pytest.mark.parametrize("name, text", HEADERS.items())
+def test_voxels_of_a_header_in_a_folder_of_their_own_are_no_inputs(tmp_path, name, text):
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_text(text)
+    for file in ("ct.raw", "1.raw", "2.raw"):
+        if file.split(".")[0] in text or ("%" in text and file != "ct.raw"):
+            (tmp_path / "data" / file).write_bytes(b"1")
+    own = [one for one in find_inputs(tmp_path) if not str(name_of(one)).endswith("nhdr")]
+    assert [name_of(one) for one in own] == [name] * name.endswith("mhd")
+    for one in own:
+        state = one.state()
+        (one.path.parent / "data" / "2.raw").write_bytes(b"123")
+        (one.path.parent / "data" / "ct.raw").write_bytes(b"123")
+        assert len(one.files) > 1 and one.state() != state
+
+
 # Shards -----------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +580,8 @@ def test_the_shards_of_a_folder_do_it_all_and_name_what_is_odd_once(tmp_path, bo
 def test_shards_that_are_none(text, capsys):
     with pytest.raises(SystemExit):
         predict_command(["-i", "in", "-o", "out", "--shard", text])
-    assert "expected K/N such as 3/16" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "expected K/N such as 3/16" in error and len(error.splitlines()) == 2
 
 
 # Processes --------------------------------------------------------------------------------------------------
@@ -477,7 +709,9 @@ def test_a_half_written_reservation_counts_until_it_is_old(tmp_path):
 def test_what_a_process_finished_before_it_was_killed_is_not_done_again(tmp_path, monkeypatch):
     paths = small_folder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("qmsam_core.deploy.batch.Records.save", lambda self: None)  # SIGKILL prevents it
+        patch.setattr(
+            "qmsam_core.deploy.batch.Records.save", lambda self, last=False: None
+        )  # SIGKILL prevents it
         predict_folder(Predictor(BoxEngine()), paths[:2], tmp_path / "out")
     engine = BoxEngine()
     rows = predict_folder(Predictor(engine), paths, tmp_path / "out")

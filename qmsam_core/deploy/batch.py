@@ -1,7 +1,8 @@
 """Segment a folder of inputs. While one is segmented, the next is read and the last is written.
 
 Finished outputs are kept. An input that fails is reported and the others continue. An output is finished if
-it is readable, and was made by this predictor from this very input, as the folder's records say. Several
+it is readable, and was made by this predictor from this very input, as the folder's records say. A file that
+was not written here for the same input is never replaced: that input fails, and the file is named. Several
 processes may work on one output folder: each reserves an input before it begins, and leaves those that
 others hold.
 """
@@ -18,7 +19,7 @@ from .files.inputs import Input, name_of
 from .files.mask_files import is_finished, target_of
 from .files.reading import Reading
 from .predictor import Predictor, Timing, check_boxes, run_ahead
-from .records import OutputError, Records
+from .records import MADE, OBJECTS, OutputError, Records
 from .reservations import Reservations
 from .writing import FAILURES, Loaded, Writing, why
 
@@ -56,8 +57,9 @@ def predict_folder(
         the number of things in an input that could not be used.
 
     Raises:
-        OutputError: the output folder cannot be made or written, another process writes outputs of other
-            settings to it, or three files in a row could not be written. Finished outputs stay.
+        OutputError: the output folder cannot be made or written, one of its tables is something else,
+            another process writes outputs of other settings to it, three files in a row could not be written,
+            or at the end the tables could not. Finished outputs stay.
     """
     inputs = [Input.case(one) if isinstance(one, Path) else one for one in cases]
     prepare_output(output)
@@ -67,8 +69,10 @@ def predict_folder(
         batch.warn_of_unknown(inputs)
         try:
             batch.run(inputs)
-        finally:
+        except BaseException:
             records.save()
+            raise
+        records.save(last=True)
     return batch.rows
 
 
@@ -99,6 +103,28 @@ def _not_writable(output: Path, error: OSError) -> str:
     return f"{output}: cannot be written to ({error.strerror or error}); give another folder with -o"
 
 
+class _Targets:
+    """Targets of the inputs so far. One that is the same as another, or lies in it, is refused."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, str] = {}
+        self._above: dict[Path, str] = {}
+
+    def add(self, target: Path, one: Input) -> None:
+        """Take a target for an input. Raises `CaseError` if another input has it, or one that overlaps."""
+        other = self._names.get(target, one.name)
+        if other != one.name:
+            raise CaseError(one.path, f"gives the same output {target} as {other}; rename one")
+        around = next((self._names[path] for path in target.parents if path in self._names), None)
+        other = around or self._above.get(target)
+        if other:
+            raise CaseError(
+                one.path, f"gives the output {target}, which overlaps with that of {other}; rename one"
+            )
+        self._names[target] = one.name
+        self._above.update(dict.fromkeys(target.parents, one.name))
+
+
 @dataclass
 class _Batch:
     predictor: Predictor
@@ -120,7 +146,7 @@ class _Batch:
     def run(self, inputs: list[Input | CaseError]) -> None:
         """Settle every input. Those that other processes hold come last, until they are done or given up."""
         self._order = [name_of(one) for one in inputs]
-        taken: dict[Path, str] = {}
+        taken = _Targets()
         waited = False
         while inputs:
             before = len(inputs)
@@ -133,7 +159,7 @@ class _Batch:
                 time.sleep(WAIT_SECONDS)
                 self.records.save()  # what others finished lies there until someone takes it in
 
-    def _once(self, inputs: list[Input | CaseError], taken: dict[Path, str]) -> list[Input | CaseError]:
+    def _once(self, inputs: list[Input | CaseError], taken: _Targets) -> list[Input | CaseError]:
         """Settle what can be. Returns the inputs that other processes hold."""
         held = []
         with Writing(self.output, self._written) as writing:
@@ -146,19 +172,19 @@ class _Batch:
                     self._settle(loaded)
         return held
 
-    def _load(self, one: Input | CaseError, taken: dict[Path, str]) -> Loaded:
+    def _load(self, one: Input | CaseError, taken: _Targets) -> Loaded:
         """Reserve and read an input that has boxes, unless its output is finished."""
         started = time.perf_counter()
         if isinstance(one, CaseError):
             return Loaded(one, "failed", one)
-        reserved = False
+        reserved, origin = False, ""
         try:
             origin, source = self.reading.origin(one), self.reading.source(one)
             target = target_of(one, source, self.output, self.apart)
-            if taken.setdefault(target, one.name) != one.name:
-                raise CaseError(one.path, f"gives the same output {target} as {taken[target]}; rename one")
+            taken.add(target, one)
             if state := self._finished(one, origin, target):
                 return Loaded(one, state)
+            self._check_own(one, target)
             reserved = self.reserved.take(one.name, self.records.counts(origin))
             if not reserved:
                 return Loaded(one, "held")
@@ -171,7 +197,7 @@ class _Batch:
         except FAILURES as error:
             if reserved:
                 self.reserved.release(one.name)
-            return Loaded(one, "failed", error)
+            return Loaded(one, "failed", error, origin)
         if source is None and one.kind != "npz":
             source = case.source
         return Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
@@ -179,7 +205,19 @@ class _Batch:
     def _finished(self, one: Input, origin: str, target: Path) -> str:
         if not (self.records.holds(one.name, origin) and is_finished(target, one)):
             return ""
+        own = (path for path in self.records.masks_of(one.name) if target in path.parents)
+        if not all(path.exists() for path in own):  # one of the masks apart was removed
+            return ""
         return "kept" if self.records.held_before(one.name, origin) else "elsewhere"
+
+    def _check_own(self, one: Input, target: Path) -> None:
+        """Raise `CaseError` if something lies at the target that was not written here for this input."""
+        for file, owner in self.records.others(one.name, target).items():
+            what = f"is a mask of {owner}" if owner else f"was not written by this program, says {MADE},"
+            raise CaseError(
+                self.output / file,
+                f"{what} and would be replaced; move it away, or give another folder with -o",
+            )
 
     def _segment(self, loaded: Loaded, writing: Writing) -> None:
         case = loaded.content
@@ -199,29 +237,32 @@ class _Batch:
             self._failed(loaded, error)
             return
         row = {"case": loaded.one.name, "status": "done", **vars(timing)}
-        try:
-            self.records.finish(loaded.one.name, loaded.origin, row, objects)
-        except OSError:  # a full disk; an output without a record is made again
-            self.reserved.release(loaded.one.name)
+        self.records.finish(loaded.one.name, loaded.origin, row, objects, loaded.target)
         self._add({**row, "left_out": loaded.left_out})
 
     def _failed(self, loaded: Loaded, error: BaseException) -> None:
         self.reserved.release(loaded.one.name)
-        self._settle(Loaded(loaded.one, "failed", error))
+        self._settle(Loaded(loaded.one, "failed", error, loaded.origin))
 
     def _settle(self, loaded: Loaded) -> None:
         name = name_of(loaded.one)
         if loaded.state == "failed":
-            reason = why(loaded.one, loaded.content)
+            reason = why(loaded.one, loaded.content) + self._left_over(name)
             row = {"case": name, "status": f"failed: {reason}"}
             self.log(f"{name}: {reason}")
-            self.records.note(row)
+            self.records.note(row, loaded.origin)
         elif loaded.state == "kept":
             row = self.records.kept(name)
             self.records.note(row)
         else:
             row = {"case": name, "status": "done elsewhere"}
         self._add(row)
+
+    def _left_over(self, name: str) -> str:
+        """Say which masks an earlier run left for a case that failed now."""
+        masks = [path for path in self.records.masks_of(name) if path.exists()]
+        more = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
+        return f"; {masks[0]}{more} and its rows of {OBJECTS} are of an earlier run" if masks else ""
 
     def _add(self, row: dict) -> None:
         self._settled[row["case"]] = row
@@ -235,9 +276,10 @@ class _Batch:
         if self.records.known:
             return
         plain = [one for one in inputs if isinstance(one, Input)]
-        count = sum(target_of(one, None, self.output, self.apart).exists() for one in plain)
+        targets = [(one, target_of(one, None, self.output, self.apart)) for one in plain]
+        count = sum(path.exists() and not self.records.others(one.name, path) for one, path in targets)
         if count:
             self.log(
-                f"{self.output}: {count} segmentations there are of another model or other settings, "
-                "or of unknown origin; they are made again"
+                f"{self.output}: {count} segmentations there are of another model or other settings; "
+                "they are made again"
             )

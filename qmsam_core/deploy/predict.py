@@ -33,10 +33,11 @@ from tqdm import tqdm
 from .batch import predict_folder
 from .engines import open_engine
 from .exported import FROM_NOISE, ExportError, read_export
+from .files.inputs import in_utf8
 from .memory import resident_bytes
 from .predict_arguments import arguments_parser, check_options, gather
 from .predictor import Predictor
-from .records import OBJECTS, TIMING
+from .records import MADE, OBJECTS, TIMING, read_made
 from .reservations import Reservations
 
 __all__ = ["main", "predict_folder"]
@@ -61,6 +62,7 @@ class Progress:
 
     def log(self, line: str) -> None:
         """Print a line without breaking the bar."""
+        line = in_utf8(line)
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
@@ -94,6 +96,8 @@ def shipped_model() -> Path:
     path = checkpoint_path(SHIPPED)
     model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
     folder = path.parents[1] / "exported" / path.stem
+    if not folder.exists():
+        print(f"exporting the project's int8 model to {folder}, once", file=sys.stderr, flush=True)
     with Reservations(folder.parent) as reserved, reserved.alone(folder.name):  # processes start together
         facts = export_if_stale(model, folder, origin)
     made = "; ".join(f"{key} {value}" for key, value in facts_of(path).items() if key != "data")
@@ -135,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_options(options)
         inputs, reading = gather(options)
         predictor = opened_predictor(options)
+        print(f"segmenting {len(inputs)} cases", file=sys.stderr, flush=True)
         progress = Progress(len(inputs))
         rows = predict_folder(
             predictor,
@@ -146,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.one_mask_an_object,
         )
     except (ValueError, OSError) as error:
-        print(f"predict: {error}", file=sys.stderr)
+        print(in_utf8(f"predict: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -157,8 +162,20 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if progress:
             progress.close()
-    print(summary(rows, options.output))
+    if not options.shard and (line := of_no_input(rows, options.output)):
+        print(in_utf8(line), file=sys.stderr)
+    print(in_utf8(summary(rows, options.output)))
     return 1 if any(row["status"].startswith("failed") or row.get("left_out") for row in rows) else 0
+
+
+def of_no_input(rows: list[dict], output: Path) -> str:
+    """Name the cases that have masks in the output folder and are no inputs of this run, "" without any.
+
+    They may be of another input folder, or of an input that is gone.
+    """
+    names = sorted(read_made(output / MADE).get("cases", {}).keys() - {row["case"] for row in rows})
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{output}: note: holds masks of {len(names)} other inputs ({shown})" if names else ""
 
 
 def summary(rows: list[dict], output: Path) -> str:

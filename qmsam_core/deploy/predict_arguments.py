@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from ..data.archive import CaseError
@@ -16,8 +17,9 @@ from ..data.importers.arguments import (
 from ..data.transforms import ORDERS
 from .engines import ENGINES
 from .files.box_table import read_box_table, rows_by_input
-from .files.inputs import Input, find_inputs
+from .files.inputs import Input, find_inputs, in_utf8, is_utf8, not_utf8
 from .files.mask_pairs import masks_of
+from .files.originals import check_originals
 from .files.reading import Reading
 from .memory import memory_size
 from .records import MADE, OBJECTS, TIMING
@@ -27,6 +29,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     """Make the parser of the command line, with its help."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.deploy.predict",
+        usage="%(prog)s -i INPUT -o OUTPUT [options]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -141,10 +144,35 @@ def check_options(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
     if options.boxes and options.boxes_from:
         raise ValueError("--boxes and --boxes-from: expected one of the two")
-    if options.output.resolve() == options.input.resolve():
+    for path in filter(None, (options.output, options.boxes_from)):
+        if not is_utf8(path):
+            raise not_utf8(path)
+    output, given = options.output.resolve(), options.input.resolve()
+    if output == given:
         raise ValueError(
             f"{options.output}: is the input folder; give another with -o, or the cases would be replaced"
         )
+    if given.is_dir() and output in given.parents:
+        raise ValueError(
+            f"{options.output}: contains the input {options.input}, and outputs are no inputs; "
+            "give another folder with -o"
+        )
+    if options.boxes_from and output == options.boxes_from.resolve():
+        raise ValueError(
+            f"{options.output}: is the folder of --boxes-from; give another with -o, "
+            "or the masks there would be replaced"
+        )
+
+
+def _without_odd_names(inputs: list[Input], masks: dict, errors: list[CaseError]) -> list[Input]:
+    """Return the inputs whose masks can be opened by name; add an error for each other mask."""
+    kept = []
+    for one in inputs:
+        mask = masks.get(one.name, ())
+        odd = [path for path in (mask if isinstance(mask, tuple) else [mask]) if not is_utf8(path)]
+        errors += map(not_utf8, odd)
+        kept += [] if odd else [one]
+    return kept
 
 
 def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Reading]:
@@ -159,7 +187,7 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     given = [path for path in (options.boxes, options.boxes_from) if path]
     inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
     without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
-    found = find_inputs(options.input, without)
+    found = find_inputs(options.input, without, lambda line: print(in_utf8(line), file=sys.stderr))
     inputs = [one for one in found if isinstance(one, Input)]
     if not inputs and len(found) == 1:
         raise found[0]
@@ -170,10 +198,16 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
         rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
     if options.boxes_from:
         inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
+        inputs = _without_odd_names(inputs, masks, errors)
+    reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
+    tables = [options.output / name for name in (MADE, TIMING, OBJECTS)]
+    if options.boxes and options.boxes.resolve() in [table.resolve() for table in tables]:
+        raise ValueError(f"{options.boxes}: the output would replace this table; give another folder with -o")
+    read = [path for path in given if path.is_file()]
+    check_originals(inputs, reading, options.output, options.one_mask_an_object, read)
     left = [one for one in found if isinstance(one, CaseError)] + errors
     if options.shard:
         inputs = [one for one in inputs if one.in_shard(options.shard)]
         # one part names what belongs to none
         left = left if options.shard[0] == 1 else []
-    reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
     return [*inputs, *left], reading

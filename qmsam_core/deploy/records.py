@@ -1,8 +1,9 @@
 """What is finished in an output folder: three tables that several processes write together.
 
-`predictor.json` names what made the outputs, and the input that each was made from. `timing.csv` has a row a
-case, `objects.csv` a row an object. No process writes what it remembers: under a reservation it reads the
-tables again, adds what it and others have finished, and replaces them.
+`predictor.json` names what made the outputs, the input that each was made from, and every mask that was ever
+written here with its case. A file that it does not list is somebody else's and is never replaced.
+`timing.csv` has a row a case, `objects.csv` a row an object. No process writes what it remembers: under a
+reservation it reads the tables again, adds what it and others have finished, and replaces them.
 """
 
 from __future__ import annotations
@@ -47,22 +48,26 @@ class Records:
         known: whether the folder's outputs were made by this predictor.
 
     Raises:
-        OutputError: another process writes outputs of other settings to the folder at this moment.
+        OutputError: another process writes outputs of other settings to the folder at this moment, or a
+            table there is something else.
         OSError: the records of another predictor cannot be removed.
     """
 
     def __init__(self, folder: Path, settings: dict, reserved: Reservations) -> None:
         self._folder, self._settings, self._reserved = folder, settings, reserved
-        self._pending: list[dict] = []
+        self._pending: list[tuple[dict, str]] = []
+        self._unrecorded: dict[str, dict] = {}
         self._seen: tuple | None = None
         self._cases: dict[str, str] = {}
+        self._files: dict[str, str] = {}
+        _check_tables(folder)
         with reserved.alone(MADE):
             for name in (MADE, TIMING, OBJECTS):
                 remove_partial(folder / name)  # nobody writes them now
             stored = read_made(folder / MADE)
             self.known = stored.get("predictor") == settings
             if not self.known:
-                self._begin(anew=bool(stored))
+                self._begin(stored)
             self.earlier = read_timing(folder / TIMING)
         self._absorb()
         self._refresh()
@@ -81,52 +86,102 @@ class Records:
         """Return a test whether a record there is of this predictor and of the input that `origin` says."""
         return lambda record: record["predictor"] == self._settings and record["origin"] == origin
 
-    def finish(self, name: str, origin: str, row: dict, objects: list[dict]) -> None:
-        """Record a case that was reserved and whose output is written."""
-        record = {"predictor": self._settings, "origin": origin, "row": row, "objects": objects}
-        self._reserved.finish(name, record)
+    def others(self, name: str, target: Path) -> dict[str, str]:
+        """Return what lies at a target and was not written here for this case.
 
-    def note(self, row: dict) -> None:
-        """Keep the row of a case that failed or was kept, for the next `save`."""
-        self._pending.append(row)
+        Returns:
+            Paths below the output folder, each with the case that it was written for, "" if for none.
+        """
+        there = written_files(target)
+        if not there or self._reserved.knows(name):  # a killed process had reserved it, and may have written
+            return {}
+        self._refresh()
+        found = {self._below(path): self._files.get(self._below(path), "") for path in there}
+        return {file: owner for file, owner in found.items() if owner != name}
+
+    def masks_of(self, name: str) -> list[Path]:
+        """Return the masks that were written for a case and not removed since, as far as is recorded."""
+        self._refresh()
+        return [self._folder / file for file, owner in self._files.items() if owner == name]
+
+    def finish(self, name: str, origin: str, row: dict, objects: list[dict], target: Path) -> None:
+        """Record a case that was reserved and whose output is written.
+
+        On a full disk the record stays in memory for the next `save`. The reservation stays too: it tells a
+        later process that the output is one of ours.
+        """
+        files = [self._below(path) for path in written_files(target)]
+        record = {
+            "predictor": self._settings,
+            "origin": origin,
+            "row": row,
+            "objects": objects,
+            "files": files,
+        }
+        try:
+            self._reserved.finish(name, record)
+        except OSError:
+            self._unrecorded[name] = record
+
+    def note(self, row: dict, origin: str = "") -> None:
+        """Keep the row of a case that was kept, or failed with the input of `origin`, for the next `save`."""
+        self._pending.append((row, origin))
 
     def kept(self, name: str) -> dict:
         """Return the row of a case that is finished already, with its times where they are known."""
         return {**self.earlier.get(name, {}), "case": name, "status": "kept"}
 
-    def save(self) -> None:
-        """Take what was finished into the tables. A full disk is no error: outputs without a record are made
-        again.
+    def save(self, last: bool = False) -> None:
+        """Take what was finished into the tables.
+
+        Args:
+            last: no later call tries again, so tables that cannot be written are an error.
 
         Raises:
-            OutputError: another process has meanwhile begun to write outputs of other settings.
+            OutputError: another process has meanwhile begun to write outputs of other settings, or `last`.
         """
         try:
             self._absorb()
         except OutputError:
             raise
-        except OSError:
-            return
+        except OSError as error:
+            if last:
+                for name in self._unrecorded:
+                    self._reserved.abandon(name)
+                raise OutputError(
+                    f"{self._folder}: {MADE}, {TIMING} and {OBJECTS} could not be brought up to date "
+                    f"({error.strerror or error}); finished masks are there; make room and give the same "
+                    "command again"
+                ) from error
 
-    def _begin(self, anew: bool) -> None:
-        """Write that this predictor has made nothing yet. `anew`: the records there are of another one."""
-        if anew and (user := self._reserved.in_use()):
+    def _below(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+    def _begin(self, stored: dict) -> None:
+        """Write that this predictor has made nothing yet. `stored`: what was recorded of another one."""
+        if stored and (user := self._reserved.in_use()):
             raise OutputError(
                 f"{self._folder}: {user} writes outputs of another model or other settings to it; "
                 "wait for it, or give another folder with -o"
             )
-        self._write_made({})
-        for name, record in list(self._reserved.finished()):
-            if record["predictor"] != self._settings:
-                self._reserved.drop(name, record)
+        old = [(name, r) for name, r in self._reserved.finished() if r["predictor"] != self._settings]
+        self._write_made({}, self._merged(stored, dict(old)))
+        for name, record in old:
+            self._reserved.drop(name, record)
+
+    def _merged(self, stored: dict, found: dict[str, dict]) -> dict[str, str]:
+        """Masks with their cases: those recorded, and those of new records. What is gone is left out."""
+        files = {
+            file: name
+            for file, name in stored.get("files", {}).items()
+            if name not in found or (self._folder / file).exists()
+        }
+        return files | {file: name for name, record in found.items() for file in record.get("files", ())}
 
     def _absorb(self) -> None:
         with self._reserved.alone(MADE):
-            found = [
-                (name, record)
-                for name, record in self._reserved.finished()
-                if record["predictor"] == self._settings
-            ]
+            lying = {n: r for n, r in self._reserved.finished() if r["predictor"] == self._settings}
+            found = lying | self._unrecorded
             if not (found or self._pending):
                 return
             stored = read_made(self._folder / MADE)
@@ -135,36 +190,41 @@ class Records:
                     f"{self._folder}: another process began to write outputs of another model or other "
                     "settings to it; give another folder with -o"
                 )
-            cases = {**stored.get("cases", {}), **{name: record["origin"] for name, record in found}}
-            self._write_made(cases)
-            self._write_timing([record["row"] for _, record in found], cases)
-            self._write_objects(dict((name, record["objects"]) for name, record in found))
-            for name, record in found:
+            cases = stored.get("cases", {}) | {name: record["origin"] for name, record in found.items()}
+            self._write_timing([record["row"] for record in found.values()], cases)
+            self._write_objects({name: record["objects"] for name, record in found.items()})
+            self._write_made(cases, self._merged(stored, found))  # last: what it lists is in the tables
+            for name, record in lying.items():
                 self._reserved.drop(name, record)
-            self._pending = []
+            for name in self._unrecorded:
+                self._reserved.release(name)
+            self._pending, self._unrecorded = [], {}
 
     def _refresh(self) -> None:
         path = self._folder / MADE
         try:
             stat = path.stat()
         except OSError:
-            self._seen, self._cases = None, {}
+            self._seen, self._cases, self._files = None, {}, {}
             return
         if (seen := (stat.st_ino, stat.st_mtime_ns, stat.st_size)) != self._seen:
             stored = read_made(path)
             self._seen = seen
+            self._files = stored.get("files", {})
             self._cases = dict(stored["cases"]) if stored.get("predictor") == self._settings else {}
 
-    def _write_made(self, cases: dict[str, str]) -> None:
-        content = {"predictor": self._settings, "cases": cases}
+    def _write_made(self, cases: dict[str, str], files: dict[str, str]) -> None:
+        content = {"predictor": self._settings, "cases": cases, "files": files}
         with atomic_file(self._folder / MADE) as file:
             file.write(json.dumps(content, indent=1).encode())
 
     def _write_timing(self, rows: list[dict], cases: dict[str, str]) -> None:
         merged = read_timing(self._folder / TIMING) | {row["case"]: row for row in rows}
-        for row in self._pending:
-            # what one process could not do, another may have done since
-            if not (row["status"].startswith("failed") and row["case"] in cases):
+        for row, origin in self._pending:
+            name = row["case"]
+            # what one process could not do, another may have done since, from the very same input
+            done_since = origin and cases.get(name) == origin and not self.held_before(name, origin)
+            if not (row["status"].startswith("failed") and done_since):
                 merged[row["case"]] = row
         _write_table(self._folder / TIMING, list(merged.values()), TIMING_COLUMNS)
 
@@ -182,19 +242,22 @@ def read_made(path: Path) -> dict:
         stored = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return stored if isinstance(stored, dict) and isinstance(stored.get("cases"), dict) else {}
+    if not (isinstance(stored, dict) and isinstance(stored.get("cases"), dict)):
+        return {}
+    return stored if isinstance(stored.get("files", {}), dict) else {}
 
 
 def read_timing(path: Path) -> dict[str, dict]:
     """Read the rows of a timing table by case. Empty if there is none or it is something else."""
+    # names are texts: a case may be called 001 or NA
+    texts, numbers = dict.fromkeys(TIMING_COLUMNS[:2], str), dict.fromkeys(TIMING_COLUMNS[2:], [""])
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
     except (OSError, ValueError):
         return {}
-    if not set(TIMING_COLUMNS) <= set(table.columns):
+    if tuple(table.columns) != TIMING_COLUMNS:
         return {}
-    table = table[list(TIMING_COLUMNS)].dropna(subset="case").dropna(axis=1, how="all")
-    return {row["case"]: row for row in table.to_dict("records")}
+    return {row["case"]: row for row in table.dropna(axis=1, how="all").to_dict("records")}
 
 
 def read_objects(path: Path) -> list[dict]:
@@ -206,7 +269,42 @@ def read_objects(path: Path) -> list[dict]:
     return table.to_dict("records") if tuple(table.columns) == OBJECT_COLUMNS else []
 
 
+def written_files(target: Path) -> list[Path]:
+    """List the masks that lie at a target: the file with its voxels' file, or all files of the folder."""
+    if target.is_dir():
+        return sorted(p for p in target.rglob("*") if p.is_file() and not p.name.startswith("."))
+    voxels = [target.with_suffix(".zraw")] if target.suffix == ".mhd" else []
+    return [path for path in (target, *voxels) if path.exists() or path.is_symlink()]
+
+
+def _check_tables(folder: Path) -> None:
+    """Raise `OutputError` if something else has the name of a table. An empty file is nothing."""
+    readers = {MADE: read_made, TIMING: _is_timing, OBJECTS: _is_objects}
+    for name, read in readers.items():
+        path = folder / name
+        if path.exists() and not (path.is_file() and (not path.stat().st_size or read(path))):
+            raise OutputError(
+                f"{path}: is no {name} of this program and would be replaced; "
+                "move it away, or give another folder with -o"
+            )
+
+
+def _is_timing(path: Path) -> bool:
+    return _columns(path) == TIMING_COLUMNS
+
+
+def _is_objects(path: Path) -> bool:
+    return _columns(path) == OBJECT_COLUMNS
+
+
+def _columns(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(pd.read_csv(path, nrows=0).columns)
+    except ValueError:
+        return ()
+
+
 def _write_table(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
     with atomic_file(path) as file:
         table = pd.DataFrame(rows, columns=list(columns))
-        file.write(table.to_csv(index=False, float_format="%.6g").encode())
+        file.write(table.to_csv(index=False, float_format="%.6g").encode(errors="backslashreplace"))

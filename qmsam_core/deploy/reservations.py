@@ -72,10 +72,18 @@ class Reservations:
             except FileNotFoundError:  # another process was the last there and removed the folder
                 self._folder.mkdir(parents=True, exist_ok=True)
                 continue
-            with os.fdopen(handle, "w") as file:
-                json.dump({"name": name, **self._me}, file)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump({"name": name, **self._me}, file)
+            except OSError:  # a full disk
+                path.unlink(missing_ok=True)
+                raise
             self._hold(name)
             return True
+
+    def knows(self, name: str) -> bool:
+        """Whether a reservation or a record of a case lies here, of whatever process."""
+        return self._path(name).exists()
 
     def holder(self, name: str) -> str | None:
         """Return who holds a case, to be shown to people; None if nobody does."""
@@ -83,7 +91,7 @@ class Reservations:
         return f"process {content['pid']} on {content['host'].split('/')[0]}" if "pid" in content else None
 
     def finish(self, name: str, record: dict) -> None:
-        """Replace a reservation by the record of the finished case."""
+        """Replace a reservation by the record of the finished case. On a full disk the reservation stays."""
         try:
             with atomic_file(self._path(name)) as file:
                 file.write(json.dumps({"name": name, "record": record}).encode())
@@ -96,6 +104,13 @@ class Reservations:
         with self._lock:
             self._held.discard(name)
         self._path(name).unlink(missing_ok=True)
+
+    def abandon(self, name: str) -> None:
+        """Leave a reservation for whoever comes next, at once. It needs no room on the disk."""
+        with self._lock:
+            self._held.discard(name)
+        with contextlib.suppress(OSError):
+            os.utime(self._path(name), (0, 0))
 
     def drop(self, name: str, record: dict) -> None:
         """Remove a record that lies here, unless the case was reserved again since."""
@@ -157,8 +172,8 @@ class Reservations:
     def _given_up(self, path: Path, content: dict) -> bool:
         if not content:
             return _age(path) > UNWRITTEN_SECONDS
-        if content.get("host") == self._me["host"]:
-            return not self._is_me(content) and started_at(content["pid"]) != content["started"]
+        if content.get("host") == self._me["host"] and not self._is_me(content):
+            return started_at(content["pid"]) != content["started"]
         return _age(path) > STALE_SECONDS
 
     def _is_me(self, content: dict) -> bool:

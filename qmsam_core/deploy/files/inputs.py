@@ -6,11 +6,12 @@ out in silence.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,9 +20,12 @@ from ...data.importers.grids import VOLUME_SUFFIXES
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.walk import files_below
+from ..records import MADE, read_made
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
+
+_DATA_FILE = re.compile(r"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)[ \t\r]*$")
 
 Kind = Literal["npz", "volume", "dicom", "image"]
 
@@ -32,15 +36,22 @@ class Input:
 
     Attributes:
         path: the file, or the folder of a DICOM series.
-        name: its path below the input folder with forward slashes. It names outputs and rows of tables.
+        name: its path below the input folder with forward slashes. It names rows of tables. Bytes that are no
+            UTF-8 are written as \\udcfc.
         kind: a case of the challenge's format, a NIfTI, NRRD or MetaImage file, a series, or a 2-D image.
         files: the files that are read.
+        place: the name with such bytes as they are, for its outputs.
     """
 
     path: Path
     name: str
     kind: Kind
     files: tuple[Path, ...]
+    place: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", self.name)
+        object.__setattr__(self, "name", in_utf8(self.name))
 
     @classmethod
     def case(cls, path: Path, name: str = "") -> Input:
@@ -53,7 +64,7 @@ class Input:
         if len(stats) == 1:
             return f"{stats[0][1].st_size} bytes, {stats[0][1].st_mtime_ns} ns"
         text = "".join(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in stats)
-        return f"{len(stats)} files, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return f"{len(stats)} files, {hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}"
 
     def in_shard(self, shard: tuple[int, int]) -> bool:
         """Whether the input belongs to shard k of n, (k, n) with k from 1. Its name alone decides."""
@@ -63,15 +74,33 @@ class Input:
 
 def name_of(one: Input | CaseError) -> str:
     """Name of an input in tables and messages."""
-    return one.name if isinstance(one, Input) else str(one.path)
+    return one.name if isinstance(one, Input) else in_utf8(str(one.path))
 
 
-def find_inputs(root: Path, without: Collection[Path] = ()) -> list[Input | CaseError]:
+def in_utf8(text: str) -> str:
+    """Return a text in which bytes of a file name that are no UTF-8 are written as \\udcfc."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be given to the libraries that read images and volumes. They may crash otherwise."""
+    return in_utf8(str(path)) == str(path)
+
+
+def not_utf8(path: Path) -> CaseError:
+    """Make the error that names a path which the libraries cannot open."""
+    return CaseError(path, "has a name that is no UTF-8 and cannot be opened; rename it")
+
+
+def find_inputs(
+    root: Path, without: Collection[Path] = (), log: Callable[[str], None] = lambda line: None
+) -> list[Input | CaseError]:
     """List what lies at or below `root`, sorted by name.
 
     Args:
         root: a file, or a folder that is searched in depth.
         without: files and folders to pass over, such as the output folder and the masks.
+        log: takes a line for each folder below that holds outputs of earlier runs. They are no inputs.
 
     Returns:
         The inputs. A file that is none is a `CaseError` that names it.
@@ -86,9 +115,17 @@ def find_inputs(root: Path, without: Collection[Path] = ()) -> list[Input | Case
         return [_of_file(root, root.name)]
     passed = [os.path.realpath(path) for path in without]
     below = files_below(root)
+    made = [p.parent for p in below.files if p.name == MADE and p.parent != root and read_made(p)]
+    for folder in made:
+        if not _lies_in(folder, passed):
+            log(f"{folder}: passed over, it holds outputs of an earlier run; give it with -i to search it")
+    passed += [os.path.realpath(folder) for folder in made]
+    belonging = {os.path.realpath(path) for path in _data_files(below.files)}
     folders: dict[Path, list[Path]] = {}
     for path in below.files:
-        if path.name.lower() not in _BESIDE and not _lies_in(path, passed):
+        if path.name.lower() in _BESIDE or (belonging and os.path.realpath(path) in belonging):
+            continue
+        if not _lies_in(path, passed):
             folders.setdefault(path.parent, []).append(path)
     found = [one for folder, files in folders.items() for one in _in_folder(root, folder, files)]
     found += below.errors
@@ -101,11 +138,8 @@ def _lies_in(path: Path, folders: list[str]) -> bool:
 
 
 def _in_folder(root: Path, folder: Path, files: list[Path]) -> Iterator[Input | CaseError]:
-    belonging = _data_files(files)
     slices = []
     for path in files:
-        if path in belonging:
-            continue
         one = _of_file(path, path.relative_to(root).as_posix())
         if isinstance(one, Input) and one.kind == "dicom":
             slices.append(path)
@@ -118,8 +152,10 @@ def _in_folder(root: Path, folder: Path, files: list[Path]) -> Iterator[Input | 
 
 def _of_file(path: Path, name: str) -> Input | CaseError:
     kind = _kind(path)
+    if kind in ("image", "volume") and not is_utf8(path):
+        return not_utf8(path)
     if kind is not None:
-        return Input(path, name, kind, (path,))
+        return Input(path, name, kind, (path, *sorted(_data_files([path]))))
     endings = ", ".join((".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
     return CaseError(path, f"is no case; expected {endings}, or DICOM files")
 
@@ -145,15 +181,31 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _data_files(files: list[Path]) -> set[Path]:
-    """Find the files that hold the voxels of a header beside them, such as the .raw of an .mhd."""
+    """Find the files that hold the voxels of a header, such as the .raw of an .mhd, as its text says."""
     found = set()
     for path in files:
         if path.suffix.lower() not in (".mhd", ".nhdr"):
             continue
         try:
-            text = path.read_bytes()[:65536].decode("latin-1")
+            text = path.read_bytes()[:65536].decode("utf-8", "surrogateescape")
         except OSError:
             continue
-        for name in re.findall(r"(?im)^(?:ElementDataFile\s*=|data ?file:)\s*(.+?)\s*$", text):
-            found.add(path.parent / PurePosixPath(name).name)
+        for name in _data_names(text):
+            own = path.parent / PurePosixPath(name.replace("\\", "/"))
+            found |= {file for file in (own, path.parent / own.name) if file.is_file()}
     return found
+
+
+def _data_names(text: str) -> Iterator[str]:
+    """Yield the files that a MetaImage or NRRD header names: one, a list of lines, or a numbered pattern."""
+    for match in _DATA_FILE.finditer(text):
+        words = match[1].split()
+        if words[0].upper() == "LIST":
+            yield from filter(None, map(str.strip, text[match.end() :].splitlines()))
+        elif len(words) >= 3 and "%" in words[0] and all(word.isdigit() for word in words[1:]):
+            first, last, step = (*map(int, words[1:]), 1)[:3]
+            for number in range(first, min(last, first + 65536) + 1, max(step, 1)):
+                with contextlib.suppress(TypeError, ValueError):
+                    yield words[0] % number
+        else:
+            yield match[1]

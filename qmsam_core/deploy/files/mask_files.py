@@ -77,9 +77,9 @@ def _bare(one: Input) -> str:
     """Name of an input without its ending."""
     endings = {"npz": (".npz",), "volume": (SEG_NRRD, *VOLUME_SUFFIXES), "image": IMAGE_SUFFIXES}
     if one.kind == "dicom":
-        return one.name.removesuffix(".dcm") if one.path.is_file() else one.name
-    bare = stem(Path(one.name), endings[one.kind])
-    return (Path(one.name).parent / bare).as_posix() if bare else one.name
+        return one.place.removesuffix(".dcm") if one.path.is_file() else one.place
+    bare = stem(Path(one.place), endings[one.kind])
+    return (Path(one.place).parent / bare).as_posix() if bare else one.place
 
 
 def write_masks(target: Path, source: Source | None, masks: np.ndarray | MasksApart, case: Case) -> None:
@@ -213,7 +213,7 @@ def _new_folder(target: Path, rename: bool = True) -> Iterator[Path]:
         yield folder
         if rename:
             os.chmod(folder, 0o755)
-            if target.exists():
+            if target.exists():  # all that lies in it was written for this case
                 shutil.rmtree(target)
             os.replace(folder, target)
     finally:
@@ -226,7 +226,8 @@ def is_finished(target: Path, one: Input) -> bool:
         return False
     try:
         if target.is_dir():
-            return all(_readable(file) for file in target.iterdir())
+            own = (file for file in target.iterdir() if file.is_file() and not file.name.startswith("."))
+            return all(_readable(file) for file in own)
         if target.name.endswith(".npz"):
             return _fits(target, one.path)
         return _readable(target)
