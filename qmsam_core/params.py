@@ -118,10 +118,7 @@ class Params(BaseModel):
     learning_rate: float = Field(0.0001, gt=0, description="after warm-up; paper 0.01")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd with momentum 0.9 (paper), or adam")
     scale_rate: float = Field(
-        1.0,
-        gt=0,
-        description="learning rate of activation scales, as a multiple of the weights' (paper 1); "
-        "with adam relative to the scale",
+        1.0, gt=0, description="rate of activation scales over the weights', paper 1; adam: relative to them"
     )
     learns_from: Literal["labels", "float"] = Field(
         "labels",
