@@ -40,7 +40,7 @@ from qmsam_core.deploy.files.inputs import Input, find_inputs
 from qmsam_core.deploy.files.mask_files import target_of
 from qmsam_core.deploy.files.nifti_header import copy_geometry
 from qmsam_core.deploy.files.reading import Reading, check_not_sizes
-from qmsam_core.deploy.predictor import MasksApart
+from qmsam_core.deploy.masks import MasksApart
 
 LABELS, VALUES = cube_labels(), cube_values()
 OPTIONS = ImportOptions()

@@ -138,7 +138,7 @@ class Case:
             labels = _load_labels(archive) if layout.has_labels else None
             boxes = read_boxes(archive, layout) if layout.has_boxes else None
             spacing = _load_spacing(archive, layout.is_volume)
-            names, source = _load_names(archive, boxes), _load_source(archive)
+            names, source = _load_names(archive, boxes), read_source(archive)
         if labels is not None and boxes is not None:
             check_box_count(path, int(labels.max()), len(boxes))
         if images.ndim == 2:
@@ -328,7 +328,8 @@ def _load_names(archive: CaseArchive, boxes: np.ndarray | None) -> tuple[str, ..
     return tuple(names.tolist())
 
 
-def _load_source(archive: CaseArchive) -> Source | None:
+def read_source(archive: CaseArchive) -> Source | None:
+    """Read where an open case file was imported from; None if it does not say. Raises `CaseError`."""
     if "source" not in archive:
         return None
     try:

@@ -15,6 +15,33 @@ LEAST = 2  # OpenCV computes a single row or column in another way, and rounds d
 
 
 @dataclass
+class MasksApart:
+    """Masks that may overlap, one a box. Only the part around each mask is held, slice by slice.
+
+    Attributes:
+        shape: (H, W) or (D, H, W) of every mask.
+    """
+
+    shape: tuple[int, ...]
+    _parts: list[list[tuple[int, int, int, np.ndarray]]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def add(self, i: int, z: int, positive: np.ndarray, top: int, left: int) -> None:
+        """Add to mask `i` its part on slice `z`, given as `MaskPainter.enlarge` returns it."""
+        self._parts[i].append((z, top, left, positive > 0))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Mask of box `i`, uint8 0 or 1."""
+        mask = np.zeros(self.shape, np.uint8)
+        planes = mask if mask.ndim == 3 else mask[None]
+        for z, top, left, part in self._parts[i]:
+            planes[z, top : top + part.shape[0], left : left + part.shape[1]] |= part
+        return mask
+
+
+@dataclass
 class MaskPainter:
     """Writes masks into the label map of a slice.
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from ..data.archive import CaseError
@@ -22,7 +23,7 @@ from .files.mask_pairs import masks_of
 from .files.originals import check_originals
 from .files.reading import Reading
 from .memory import memory_size
-from .records import MADE, OBJECTS, TIMING
+from .records import MADE, OBJECTS, TIMING, read_made
 
 
 def arguments_parser(description: str) -> argparse.ArgumentParser:
@@ -187,7 +188,12 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     given = [path for path in (options.boxes, options.boxes_from) if path]
     inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
     without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
-    found = find_inputs(options.input, without, lambda line: print(in_utf8(line), file=sys.stderr))
+    found = find_inputs(
+        options.input,
+        without,
+        log=lambda line: print(in_utf8(line), file=sys.stderr),
+        is_output=cache(lambda folder: bool(read_made(folder / MADE))),
+    )
     inputs = [one for one in found if isinstance(one, Input)]
     if not inputs and len(found) == 1:
         raise found[0]

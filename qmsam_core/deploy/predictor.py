@@ -19,7 +19,7 @@ import numpy as np
 from ..data.cases import MAX_LABEL, Case, CaseError
 from ..data.transforms import Geometry
 from .engines import Engine
-from .masks import MaskPainter, ranks, relabel, tight
+from .masks import MaskPainter, MasksApart, ranks, relabel, tight
 from .memory import block_within, equal_blocks, resident_bytes
 from .volume_traversal import Visit, boxes_in_plane, follow, plan
 
@@ -192,33 +192,6 @@ class Predictor:
         if self.memory_limit is None:
             return KEPT_BYTES
         return min(KEPT_BYTES, max(0, self.memory_limit - (self._base or resident_bytes())) // 4)
-
-
-@dataclass
-class MasksApart:
-    """Masks that may overlap, one a box. Only the part around each mask is held, slice by slice.
-
-    Attributes:
-        shape: (H, W) or (D, H, W) of every mask.
-    """
-
-    shape: tuple[int, ...]
-    _parts: list[list[tuple[int, int, int, np.ndarray]]] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def add(self, i: int, z: int, positive: np.ndarray, top: int, left: int) -> None:
-        """Add to mask `i` its part on slice `z`, given as `MaskPainter.enlarge` returns it."""
-        self._parts[i].append((z, top, left, positive > 0))
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Mask of box `i`, uint8 0 or 1."""
-        mask = np.zeros(self.shape, np.uint8)
-        planes = mask if mask.ndim == 3 else mask[None]
-        for z, top, left, part in self._parts[i]:
-            planes[z, top : top + part.shape[0], left : left + part.shape[1]] |= part
-        return mask
 
 
 def run_ahead(function: Callable, items: Iterable) -> Iterator:

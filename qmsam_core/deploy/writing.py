@@ -16,7 +16,8 @@ from ..data.source import Source
 from .files.grid_boxes import boxes_to_source
 from .files.inputs import Input
 from .files.mask_files import write_masks
-from .predictor import MasksApart, Timing
+from .masks import MasksApart
+from .predictor import Timing
 from .records import OutputError
 
 FAILURES = (Exception,)

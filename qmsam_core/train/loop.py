@@ -182,8 +182,7 @@ def fit(
             begun.save(folder, trainer)
 
     for epoch in range(len(begun.history), job.schedule.epochs):
-        rate = trainer.set_rate(epoch)
-        row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": rate}
+        row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": trainer.set_rate(epoch)}
         row |= train_epoch(trainer, data, epoch, begun.epoch, save, log) | judge(model)
         row |= {f"start_{name.removeprefix('eval_')}": value for name, value in begun.start.items()}
         earlier = [begun.start.get(judge.column, -1.0), *(h[judge.column] for h in begun.history)]

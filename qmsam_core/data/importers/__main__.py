@@ -25,7 +25,7 @@ from .notes import listed
 from .options import ImportOptions
 from .pairing import Pair, find_pairs, mask_of_series, stem
 from .planar import IMAGE_SUFFIXES
-from .series import DicomFolder, holds_dicom, modality_of
+from .series import DicomFolder, holds_dicom
 
 
 class _Unusable(Exception):
@@ -118,12 +118,7 @@ def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, si
         if mask
         else (found.masks[0] if len(found.masks) == 1 else None)
     )
-    stated = modality_of(found.image_series(drawn))
-    if stated and options.modality and stated != options.modality:
-        raise CaseError(folder, f"is a {stated} series; --modality says {options.modality}")
-    modality = options.modality or stated
-    if modality is None:
-        raise CaseError(folder, "is none of CT, MR and PET; give --modality")
+    modality = found.modality(drawn, options.modality)
     name = options.name or Path(os.path.abspath(folder)).name  # a link has its own name
     return Job(
         folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)

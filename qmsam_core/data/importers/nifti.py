@@ -22,6 +22,8 @@ from nibabel.quaternions import quat2mat
 
 from qmsam_core.data.archive import CaseError
 
+from .notes import naming_damage
+
 _CHUNK = 1 << 20
 _DIFFERENT = 0.1  # voxels between the corners that qform and sform give
 SHEAR_TOLERANCE = 0.1
@@ -121,22 +123,15 @@ def check_nifti(path: str | os.PathLike) -> tuple[Nifti1Header | None, np.ndarra
         CaseError: the file ends too early, or its compressed data are damaged.
     """
     path = Path(path)
-    try:
-        with _opened(path) as stream:
-            start = stream.read(_CHUNK)
-            header = header_in(start)
-            keep = header is not None and _voxel_type(header).kind == "f"
-            parts, length = [start] if keep else [], len(start)
-            while part := stream.read(_CHUNK):
-                length += len(part)
-                if keep:
-                    parts.append(part)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CaseError(
-            path, f"is damaged or cut off ({' '.join(str(error).split())}); copy or download it again"
-        ) from error
-    except OSError as error:
-        raise CaseError(path, f"cannot be read ({error.strerror or error})") from error
+    with naming_damage(path), _opened(path) as stream:
+        start = stream.read(_CHUNK)
+        header = header_in(start)
+        keep = header is not None and _voxel_type(header).kind == "f"
+        parts, length = [start] if keep else [], len(start)
+        while part := stream.read(_CHUNK):
+            length += len(part)
+            if keep:
+                parts.append(part)
     if header is None:
         _explain(path, length)
         return None, None, []

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from qmsam_core.data.archive import CaseError
 
 
 class Loss(str):
@@ -19,6 +25,19 @@ class Drawn:
     name: str
     mask: np.ndarray | None
     notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn errors of reading and inflating a file within the block into a `CaseError` that names it."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CaseError(
+            path, f"is damaged or cut off ({' '.join(str(error).split())}); copy or download it again"
+        ) from error
+    except OSError as error:
+        raise CaseError(path, f"cannot be read ({error.strerror or error})") from error
 
 
 def listed(names: Sequence[object], limit: int = 8) -> str:

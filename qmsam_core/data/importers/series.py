@@ -118,6 +118,19 @@ class DicomFolder:
             )
         return self.masks[0]
 
+    def modality(self, drawn: pydicom.Dataset | None = None, given: str | None = None) -> str:
+        """The study's name of the image series' modality, or the `given` one where the series has none.
+
+        Raises:
+            CaseError: see `image_series`; or the two differ, or neither tells.
+        """
+        stated = MODALITIES.get(str(self.image_series(drawn)[0].get("Modality", "")))
+        if stated and given and stated != given:
+            raise CaseError(self.path, f"is a {stated} series; --modality says {given}")
+        if not (stated or given):
+            raise CaseError(self.path, "does not tell its modality, CT, MR or PET; give --modality")
+        return stated or given
+
     def image_series(self, mask: pydicom.Dataset | None = None) -> list[pydicom.Dataset]:
         """Headers of the image series: the only one, or the one that `mask` refers to.
 
@@ -176,11 +189,6 @@ def holds_dicom(folder: Path) -> bool:
         if header is not None and (header.get("Modality") in ("SEG", "RTSTRUCT") or "Rows" in header):
             return True
     return False
-
-
-def modality_of(headers: list[pydicom.Dataset]) -> str | None:
-    """The study's name of the series' modality. None if it is not CT, MR or PET."""
-    return MODALITIES.get(str(headers[0].get("Modality", "")))
 
 
 def _header(path: Path) -> pydicom.Dataset | None:

@@ -6,26 +6,22 @@ out in silence.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from ...data.archive import CaseError
 from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.packed import voxel_files
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.walk import files_below
-from ..records import MADE, read_made
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
-
-_DATA_FILE = re.compile(r"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)[ \t\r]*$")
 
 Kind = Literal["npz", "volume", "dicom", "image"]
 
@@ -93,14 +89,18 @@ def not_utf8(path: Path) -> CaseError:
 
 
 def find_inputs(
-    root: Path, without: Collection[Path] = (), log: Callable[[str], None] = lambda line: None
+    root: Path,
+    without: Collection[Path] = (),
+    log: Callable[[str], None] = lambda line: None,
+    is_output: Callable[[Path], bool] = lambda folder: False,
 ) -> list[Input | CaseError]:
     """List what lies at or below `root`, sorted by name.
 
     Args:
         root: a file, or a folder that is searched in depth.
         without: files and folders to pass over, such as the output folder and the masks.
-        log: takes a line for each folder below that holds outputs of earlier runs. They are no inputs.
+        log: takes a line for each folder that is passed over by `is_output`.
+        is_output: tells whether a folder below holds outputs of an earlier run. They are no inputs.
 
     Returns:
         The inputs. A file that is none is a `CaseError` that names it.
@@ -115,12 +115,12 @@ def find_inputs(
         return [_of_file(root, root.name)]
     passed = [os.path.realpath(path) for path in without]
     below = files_below(root)
-    made = [p.parent for p in below.files if p.name == MADE and p.parent != root and read_made(p)]
+    made = sorted({p.parent for p in below.files if p.parent != root and is_output(p.parent)})
     for folder in made:
         if not _lies_in(folder, passed):
             log(f"{folder}: passed over, it holds outputs of an earlier run; give it with -i to search it")
     passed += [os.path.realpath(folder) for folder in made]
-    belonging = {os.path.realpath(path) for path in _data_files(below.files)}
+    belonging = {os.path.realpath(file) for path in below.files for file in voxel_files(path)}
     folders: dict[Path, list[Path]] = {}
     for path in below.files:
         if path.name.lower() in _BESIDE or (belonging and os.path.realpath(path) in belonging):
@@ -155,7 +155,7 @@ def _of_file(path: Path, name: str) -> Input | CaseError:
     if kind in ("image", "volume") and not is_utf8(path):
         return not_utf8(path)
     if kind is not None:
-        return Input(path, name, kind, (path, *sorted(_data_files([path]))))
+        return Input(path, name, kind, (path, *sorted(voxel_files(path))))
     endings = ", ".join((".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
     return CaseError(path, f"is no case; expected {endings}, or DICOM files")
 
@@ -178,34 +178,3 @@ def _is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def _data_files(files: list[Path]) -> set[Path]:
-    """Find the files that hold the voxels of a header, such as the .raw of an .mhd, as its text says."""
-    found = set()
-    for path in files:
-        if path.suffix.lower() not in (".mhd", ".nhdr"):
-            continue
-        try:
-            text = path.read_bytes()[:65536].decode("utf-8", "surrogateescape")
-        except OSError:
-            continue
-        for name in _data_names(text):
-            own = path.parent / PurePosixPath(name.replace("\\", "/"))
-            found |= {file for file in (own, path.parent / own.name) if file.is_file()}
-    return found
-
-
-def _data_names(text: str) -> Iterator[str]:
-    """Yield the files that a MetaImage or NRRD header names: one, a list of lines, or a numbered pattern."""
-    for match in _DATA_FILE.finditer(text):
-        words = match[1].split()
-        if words[0].upper() == "LIST":
-            yield from filter(None, map(str.strip, text[match.end() :].splitlines()))
-        elif len(words) >= 3 and "%" in words[0] and all(word.isdigit() for word in words[1:]):
-            first, last, step = (*map(int, words[1:]), 1)[:3]
-            for number in range(first, min(last, first + 65536) + 1, max(step, 1)):
-                with contextlib.suppress(TypeError, ValueError):
-                    yield words[0] % number
-        else:
-            yield match[1]

@@ -36,7 +36,7 @@ from ...data.importers.grids import VOLUME_SUFFIXES, reason
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.source import Source
-from ..predictor import MasksApart
+from ..masks import MasksApart
 from .dicom_seg import write_seg
 from .inputs import Input
 from .nifti_header import copy_geometry

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ...data.archive import CaseArchive, CaseError
-from ...data.cases import Case, tight_boxes
+from ...data.cases import Case, read_source, tight_boxes
 from ...data.importers.assemble import Masks, dicom_case, nifti_case, planar_case
 from ...data.importers.options import ImportOptions
 from ...data.importers.pictures import Picture, planar_image, series_image, volume_image
-from ...data.importers.series import DicomFolder, modality_of
+from ...data.importers.series import DicomFolder
 from ...data.source import Source
 from .box_table import BoxRow, boxes_of
 from .dicom_seg import check_series, label_notes
@@ -99,15 +99,12 @@ class Reading:
         if one.kind != "npz" or not self.to_source:
             return None
         with CaseArchive(one.path) as archive:
-            if "source" not in archive:
-                raise CaseError(
-                    one.path, "has no 'source' to go back to; import it again, or leave out --to-source"
-                )
-            text = str(archive.array("source"))
-        try:
-            return Source.from_json(text)
-        except ValueError as error:
-            raise CaseError(one.path, f"'source' {error}; import the case again") from error
+            source = read_source(archive)
+        if source is None:
+            raise CaseError(
+                one.path, "has no 'source' to go back to; import it again, or leave out --to-source"
+            )
+        return source
 
     def _boxed_case(self, one: Input, rows: Sequence[BoxRow] | None) -> tuple[Case, list[str]]:
         case = Case.load(one.path)
@@ -143,17 +140,13 @@ class Reading:
         return nifti_case(one.name, one.path, mask, self._modality(one), options)
 
     def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
-        stated = None
         if found is not None:
-            drawn = found.masks[0] if len(found.masks) == 1 else None
-            stated = modality_of(found.image_series(drawn))
-        if stated and self.modality and stated != self.modality:
-            raise CaseError(one.path, f"is a {stated} series; --modality says {self.modality}")
-        if not (stated or self.modality):
+            return found.modality(found.masks[0] if len(found.masks) == 1 else None, self.modality)
+        if self.modality is None:
             raise CaseError(
                 one.path, "does not tell its modality; give --modality CT (Hounsfield window), MR or another"
             )
-        return stated or self.modality
+        return self.modality
 
 
 def series_folder(one: Input) -> DicomFolder:
