@@ -1,6 +1,7 @@
 """Damaged files are refused in one line before anything is written, and contradictions are noted."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -24,6 +25,7 @@ from hospital_data import (
 from PIL import Image
 
 from qmsam_core.data import CaseError
+from qmsam_core.data.importers.__main__ import main
 from qmsam_core.data.importers.grids import read_volume
 from qmsam_core.data.importers.labels import LabelOptions
 from qmsam_core.data.importers.nifti import check_nifti, header_in, size_of
@@ -294,7 +296,7 @@ def test_dicom_masks_without_case_are_named(tmp_path, capsys):
         write_image(tmp_path / f"masks/{name}.nii.gz", LABELS)
     imported(tmp_path, "dicom", tmp_path / "scans", tmp_path / "masks", code=1)
     said = capsys.readouterr()
-    assert "p2.nii.gz: belongs to no case" in said.err and "notes.txt" in said.out
+    assert "p2.nii.gz: is a mask without series" in said.err and "notes.txt" in said.out
     assert pydicom.dcmread(next((tmp_path / "scans/p1").iterdir())).Modality == "CT"
 
 
@@ -323,3 +325,21 @@ def test_endings_that_say_the_wrong_thing(tmp_path):
     path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(CaseError, match="holds compressed data; name it .nii.gz"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("kind, ending", [("images", "png"), ("nifti", "nii.gz")])
+def test_a_name_that_is_no_utf8_is_told(tmp_path, capsys, kind, ending):
+    for folder in ("i", "m"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / os.fsdecode(b"M\xfcller." + ending.encode())).write_bytes(b"\0" * 500)
+    command = [
+        kind,
+        str(tmp_path / "i"),
+        str(tmp_path / "m"),
+        "--modality",
+        "US",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(command) == 1
+    assert "has a name that is no UTF-8 and cannot be opened; rename it" in capsys.readouterr().err

@@ -30,10 +30,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..data.importers.walk import in_utf8
 from .batch import predict_folder
 from .engines import open_engine
 from .exported import FROM_NOISE, ExportError, read_export
-from .files.inputs import in_utf8
 from .memory import resident_bytes
 from .predict_arguments import arguments_parser, check_options, gather
 from .predictor import Predictor

@@ -15,10 +15,11 @@ from ..data.importers.arguments import (
     folder_name,
     import_options,
 )
+from ..data.importers.walk import check_name, in_utf8
 from ..data.transforms import ORDERS
 from .engines import ENGINES
 from .files.box_table import read_box_table, rows_by_input
-from .files.inputs import Input, find_inputs, in_utf8, is_utf8, not_utf8
+from .files.inputs import Input, find_inputs
 from .files.mask_pairs import masks_of
 from .files.originals import check_originals
 from .files.reading import Reading
@@ -146,8 +147,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.boxes and options.boxes_from:
         raise ValueError("--boxes and --boxes-from: expected one of the two")
     for path in filter(None, (options.output, options.boxes_from)):
-        if not is_utf8(path):
-            raise not_utf8(path)
+        check_name(path)
     output, given = options.output.resolve(), options.input.resolve()
     if output == given:
         raise ValueError(
@@ -163,17 +163,6 @@ def check_options(options: argparse.Namespace) -> None:
             f"{options.output}: is the folder of --boxes-from; give another with -o, "
             "or the masks there would be replaced"
         )
-
-
-def _without_odd_names(inputs: list[Input], masks: dict, errors: list[CaseError]) -> list[Input]:
-    """Return the inputs whose masks can be opened by name; add an error for each other mask."""
-    kept = []
-    for one in inputs:
-        mask = masks.get(one.name, ())
-        odd = [path for path in (mask if isinstance(mask, tuple) else [mask]) if not is_utf8(path)]
-        errors += map(not_utf8, odd)
-        kept += [] if odd else [one]
-    return kept
 
 
 def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Reading]:
@@ -204,7 +193,6 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
         rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
     if options.boxes_from:
         inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
-        inputs = _without_odd_names(inputs, masks, errors)
     reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
     tables = [options.output / name for name in (MADE, TIMING, OBJECTS)]
     if options.boxes and options.boxes.resolve() in [table.resolve() for table in tables]:

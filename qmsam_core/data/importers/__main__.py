@@ -23,7 +23,7 @@ from .batch import Job, run_jobs, unexpected
 from .grids import VOLUME_SUFFIXES, is_flat
 from .notes import listed
 from .options import ImportOptions
-from .pairing import Pair, find_pairs, mask_of_series, stem
+from .pairing import Pair, find_pairs, mask_of_series, masks_without_series, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder, holds_dicom
 
@@ -103,11 +103,8 @@ def _unclaimed(root: Path, cases: list[Path], masks: Path | None) -> Iterator[Ca
         print(
             f"note: {len(beside)} files beside the cases' folders are not read: {listed(beside)}", flush=True
         )
-    names = {case.name for case in cases}
-    for path in sorted(masks.iterdir()) if masks is not None and masks.is_dir() else []:
-        name = stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name
-        if not path.name.startswith(".") and not {name, path.name} & names:
-            yield CaseError(path, f"belongs to no case: there is no folder {root / name}")
+    if masks is not None and masks.is_dir():
+        yield from masks_without_series(masks, {case.name for case in cases})
 
 
 def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, single: bool) -> Job:

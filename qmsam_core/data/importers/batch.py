@@ -15,6 +15,7 @@ from qmsam_core.data.cases import Case
 
 from .notes import Loss, listed
 from .planes import plane_of
+from .walk import in_utf8
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
             names[target] = stored_names(target)
         except CaseError as error:
             counts["failed"] += 1
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(in_utf8(f"error: {error}"), file=sys.stderr, flush=True)
         except Exception as error:
             # A malformed header can raise anything inside a reader. One input must not stop the rest.
             counts["failed"] += 1
-            print(f"error: {unexpected(job.source, error)}", file=sys.stderr, flush=True)
+            print(in_utf8(f"error: {unexpected(job.source, error)}"), file=sys.stderr, flush=True)
     for line in names_summary(list(names.values())):
         print(line)
     print(", ".join(f"{number} {what}" for what, number in counts.items()) + f"; data folder {out}")
@@ -131,7 +132,7 @@ def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
         if note not in losses:
             print(f"  note: {note}", flush=True)
     for loss in losses:
-        print(f"left out: {job.source}: {loss}", file=sys.stderr, flush=True)
+        print(in_utf8(f"left out: {job.source}: {loss}"), file=sys.stderr, flush=True)
     return "imported", len(losses)
 
 

@@ -19,6 +19,7 @@ from .nifti import SHEAR_TOLERANCE, check_nifti, shear
 from .notes import listed
 from .packed import check_packed
 from .planes import order_of
+from .walk import check_name, is_utf8
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 """Endings of files with a geometry that SimpleITK reads. The sub-command `nifti` takes them all."""
@@ -45,6 +46,7 @@ def read_volume(path: str | os.PathLike, dimension: int | None = None) -> tuple[
             are not at right angles up to rounding.
     """
     path = Path(path)
+    check_name(path)
     header, unfinished, found = None, None, []
     if path.name.lower().endswith((".nii", ".nii.gz")):
         header, unfinished, found = check_nifti(path)
@@ -118,6 +120,8 @@ def _with_unfinished(image: sitk.Image, stored: np.ndarray) -> sitk.Image:
 
 def is_flat(path: str | os.PathLike) -> bool:
     """Whether a file holds a 2-D image, by its header. False for a file that cannot be read."""
+    if not is_utf8(path):
+        return False
     reader = sitk.ImageFileReader()
     reader.SetFileName(os.fspath(path))
     try:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -290,6 +290,16 @@ def _by_parent(files: dict[str, Path]) -> dict[str, list[str]]:
 def _numberless(key: str) -> str:
     match = _MASK_END.search(key)
     return key[: match.start("number")] if match and match["number"] else key
+
+
+def masks_without_series(masks: Path, names: Collection[str]) -> list[CaseError]:
+    """Name what lies in a folder of masks and is called like none of the series' folders."""
+    errors = []
+    for path in sorted(masks.iterdir()):
+        name = stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name
+        if not path.name.startswith(".") and not {path.name, name} & set(names):
+            errors.append(CaseError(path, f"is a mask without series; expected a folder {name} of slices"))
+    return errors
 
 
 def mask_of_series(name: str, masks: Path) -> Path:

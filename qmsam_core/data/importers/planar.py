@@ -16,6 +16,7 @@ from .intensity import outside_note, outside_view, stretched
 from .labels import LabelOptions, Objects, chosen, label_map
 from .plausibility import has_soft_edge
 from .stored import stored_indices
+from .walk import check_name
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LOSSY_VALUES = 256  # a mask with more distinct colours is taken for a photograph
@@ -110,6 +111,7 @@ def _decoded(path: str | os.PathLike) -> np.ndarray:
 
     The EXIF orientation is applied by the decoders of TIFF, and by no others.
     """
+    check_name(path)
     name = os.fspath(path)
     if _is_tiff(path) and orientation(path) > 4:  # OpenCV fails on these, and Pillow garbles some
         raise CaseError(path, "is a TIFF file turned by 90 degrees in its orientation tag; save it upright")

@@ -72,3 +72,19 @@ def _unmade_link(path: Path) -> str:
         return text if text and "\0" not in text and (path.parent / text).is_dir() else ""
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def in_utf8(text: str) -> str:
+    """Return a text in which bytes of a file name that are no UTF-8 are written as \\udcfc."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def is_utf8(path: str | os.PathLike) -> bool:
+    """Whether a path can be given to the libraries that read images and volumes."""
+    return in_utf8(os.fspath(path)) == os.fspath(path)
+
+
+def check_name(path: str | os.PathLike) -> None:
+    """Raise `CaseError` if the libraries cannot open a path, because its name is no UTF-8. OpenCV crashes."""
+    if not is_utf8(path):
+        raise CaseError(path, "has a name that is no UTF-8 and cannot be opened; rename it")

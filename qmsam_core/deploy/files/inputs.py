@@ -18,7 +18,7 @@ from ...data.importers.grids import VOLUME_SUFFIXES
 from ...data.importers.packed import voxel_files
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
-from ...data.importers.walk import files_below
+from ...data.importers.walk import files_below, in_utf8
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
@@ -71,21 +71,6 @@ class Input:
 def name_of(one: Input | CaseError) -> str:
     """Name of an input in tables and messages."""
     return one.name if isinstance(one, Input) else in_utf8(str(one.path))
-
-
-def in_utf8(text: str) -> str:
-    """Return a text in which bytes of a file name that are no UTF-8 are written as \\udcfc."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def is_utf8(path: Path) -> bool:
-    """Whether a path can be given to the libraries that read images and volumes. They may crash otherwise."""
-    return in_utf8(str(path)) == str(path)
-
-
-def not_utf8(path: Path) -> CaseError:
-    """Make the error that names a path which the libraries cannot open."""
-    return CaseError(path, "has a name that is no UTF-8 and cannot be opened; rename it")
 
 
 def find_inputs(
@@ -152,8 +137,6 @@ def _in_folder(root: Path, folder: Path, files: list[Path]) -> Iterator[Input | 
 
 def _of_file(path: Path, name: str) -> Input | CaseError:
     kind = _kind(path)
-    if kind in ("image", "volume") and not is_utf8(path):
-        return not_utf8(path)
     if kind is not None:
         return Input(path, name, kind, (path, *sorted(voxel_files(path))))
     endings = ", ".join((".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES))

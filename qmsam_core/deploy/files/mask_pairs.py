@@ -8,7 +8,7 @@ from pathlib import Path
 from ...data.archive import CaseError
 from ...data.importers.assemble import Masks
 from ...data.importers.grids import VOLUME_SUFFIXES
-from ...data.importers.pairing import find_pairs, mask_of_series, stem
+from ...data.importers.pairing import find_pairs, mask_of_series, masks_without_series
 from ...data.importers.planar import IMAGE_SUFFIXES
 from .inputs import Input
 
@@ -50,7 +50,7 @@ def masks_of(
         elif one.kind == "npz":
             kept.append(one)  # it has its own boxes
     if inputs and all(one.kind == "dicom" for one in inputs):
-        errors += _without_series(masks, {one.path.resolve().name for one in inputs})
+        errors += masks_without_series(masks, {one.path.resolve().name for one in inputs})
     return [one for one in kept if one.kind == "npz" or one.name in found], found, errors
 
 
@@ -71,16 +71,3 @@ def _find(one: Input, finder: Callable, found: dict, errors: list[CaseError]) ->
         errors.append(CaseError(one.path, error.message))
         return
     found[one.name] = mask
-
-
-def _without_series(masks: Path, names: set[str]) -> list[CaseError]:
-    """Name the masks that belong to no series' folder."""
-    return [
-        CaseError(path, f"is a mask without series; expected a folder {_bare(path)} with its slices")
-        for path in sorted(masks.iterdir())
-        if not path.name.startswith(".") and not {path.name, _bare(path)} & names
-    ]
-
-
-def _bare(path: Path) -> str:
-    return stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name
