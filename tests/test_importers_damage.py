@@ -224,8 +224,8 @@ def test_series_that_are_not_imported_are_named(tmp_path, capsys):
     series = write_series(tmp_path / "p/a", series="a")
     write_series(tmp_path / "p/b", series="b")
     write_seg(tmp_path / "p/seg.dcm", series, {"liver": LABELS == 1})
-    imported(tmp_path, "dicom", tmp_path / "p", "--one-case")
-    assert "series CT series b, 6 files is not imported" in capsys.readouterr().out
+    imported(tmp_path, "dicom", tmp_path / "p")
+    assert "p/b: series 1_series_b, 6 files, is not imported: it has no mask" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("digits", [1, 2])

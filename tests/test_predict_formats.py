@@ -66,9 +66,12 @@ class Returning(Predictor):
         return masks
 
 
-def predicted(path, out, labels, mask=None, apart=False, modality="MR", **options):
-    """Run the only input at `path` through a predictor that returns `labels`. Returns the file written."""
-    (one,) = find_inputs(path)
+def predicted(path, out, labels, mask=None, apart=False, modality="MR", series="", **options):
+    """Run the only input at `path`, or its series, through a predictor that returns `labels`.
+
+    Returns the file written.
+    """
+    (one,) = (one for one in find_inputs(path) if series in ("", one.series))
     reading = Reading(modality, masks={one.name: mask} if mask else {}, **options)
     (row,) = predict_folder(Returning(labels), [one], out, reading=reading, apart=apart)
     assert row["status"] == "done"
@@ -247,7 +250,8 @@ def test_of_two_multi_frame_files_the_one_that_the_mask_refers_to_gets_the_seg(t
     contours = [rectangle(images[1], z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]
     uid = pydicom.dcmread(whole).SeriesInstanceUID
     mask = write_rtstruct(tmp_path / "pat" / "rt.dcm", {"cube": contours}, series_uid=uid)
-    target = predicted(tmp_path / "pat", tmp_path / "out", (LABELS == 1).astype(np.uint8), modality=None)
+    labels = (LABELS == 1).astype(np.uint8)
+    target = predicted(tmp_path / "pat", tmp_path / "out", labels, modality=None, series=uid)
     check_seg(target, images[1], ("cube",))
     assert (
         mask.exists() and hd.seg.segread(target).StudyInstanceUID == pydicom.dcmread(whole).StudyInstanceUID

@@ -23,6 +23,7 @@ class Source:
         origin: mm, LPS, of the source's first voxel; () for images.
         direction: cosines of the source's axes, nine numbers (2-D: four) row by row as ITK gives them; ()
             for images.
+        series: UID of a DICOM series, of which several may lie in one folder; "" for other files.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Source:
     spacing: tuple[float, ...] = ()
     origin: tuple[float, ...] = ()
     direction: tuple[float, ...] = ()
+    series: str = ""
 
     def __post_init__(self) -> None:
         for name in ("shape", "axes", "spacing", "origin", "direction"):

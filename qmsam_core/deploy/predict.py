@@ -4,13 +4,14 @@
     python -m qmsam_core.deploy.predict -i patients/ --boxes-from rtstructs/ -o masks/
     python -m qmsam_core.deploy.predict -i cases/ -o segmentations/ --model exported/
 
-The input is a file, or a folder that is searched in depth: npz cases, NIfTI, NRRD, MetaImage, folders of
-DICOM slices, PNG, JPEG, TIFF and BMP. Masks are written in the format that came in, on its own grid, under
-the same sub-folders. `objects.csv` has each object's file, label, name, box and volume. Step by step:
-docs/your_images.md.
+The input is a file, or a folder that is searched in depth: npz cases, NIfTI, NRRD, MetaImage, DICOM series
+(several in one folder, or one in several), PNG, JPEG, TIFF and BMP. Masks are written in the format that came
+in, on its own grid, under the same sub-folders. `objects.csv` has each object's file, label, name, box and
+volume. Step by step: docs/your_images.md.
 
 Boxes are in an npz, or come from a table (`--boxes`), from masks (`--boxes-from`), or from the one SEG or
-RTSTRUCT in a series' own folder. Where masks overlap, the object with the smaller box lies on top.
+RTSTRUCT that refers to a series, wherever it lies. Where masks overlap, the object with the smaller box lies
+on top.
 
 Without `--model` the project's own int8 model is used. It is exported once, to `outputs/exported/`.
 

@@ -7,7 +7,6 @@ stderr), 2 nothing could start.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,12 +19,15 @@ from qmsam_core.data.archive import CaseError
 from .arguments import arguments_parser, import_options
 from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
+from .dicom_tree import Series, find_series
 from .grids import VOLUME_SUFFIXES, is_flat
 from .notes import listed
 from .options import ImportOptions
-from .pairing import Pair, find_pairs, mask_of_series, masks_without_series, stem
+from .pairing import Pair, find_pairs, stem
 from .planar import IMAGE_SUFFIXES
-from .series import DicomFolder, holds_dicom
+from .series import DicomFolder
+from .series_masks import named_cases
+from .walk import files_below
 
 
 class _Unusable(Exception):
@@ -74,51 +76,43 @@ def _planar_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Jo
 
 
 def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job | CaseError]:
-    """A folder of DICOM files is one case, else each sub-folder is one. `--one-case` takes the whole tree."""
+    """Every series with a mask is a case."""
     root = options.images
     if not root.is_dir():
-        raise _Unusable(f"{root}: is no folder; expected a folder of DICOM files, or of such folders")
-    inner = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    single = options.one_case or not inner or holds_dicom(root)
+        raise _Unusable(f"{root}: is no folder; expected a folder of DICOM files")
     _check_exists(options.masks)
-    if not single and options.name:
+    below = files_below(root)
+    tree = find_series(below.files)
+    if tree.others:
+        print(f"note: {len(tree.others)} files are no DICOM images: {listed([p.name for p in tree.others])}")
+    for path in below.loops:
+        print(f"note: {path} leads to a folder above it and is not followed", flush=True)
+    cases = named_cases(tree, root, options.masks)
+    if options.name and len(cases.masks) > 1:
         raise _Unusable(
-            f"--name {options.name}: {root} holds several cases; they are named after their folders"
+            f"--name {options.name}: {root} holds {len(cases.masks)} cases, named after their folders"
         )
-    if not single:
-        yield from _unclaimed(root, inner, options.masks)
-    for folder in [root] if single else inner:
+    for line in cases.notes:
+        print(f"note: {line}", flush=True)
+    yield from (*below.errors, *tree.errors, *cases.errors)
+    for name, (series, mask) in cases.masks.items():
         try:
-            yield _dicom_job(folder, options, how, single)
+            yield _dicom_job(options.name or name, series, mask, options.modality, how)
         except CaseError as error:
             yield error
         except Exception as error:  # as in run_jobs: a malformed header stops only its own case
-            yield unexpected(folder, error)
+            yield unexpected(series.folder, error)
 
 
-def _unclaimed(root: Path, cases: list[Path], masks: Path | None) -> Iterator[CaseError]:
-    """Masks that belong to no case. Files beside the cases' folders are printed as a note."""
-    beside = [p.name for p in sorted(root.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    if beside:
-        print(
-            f"note: {len(beside)} files beside the cases' folders are not read: {listed(beside)}", flush=True
-        )
-    if masks is not None and masks.is_dir():
-        yield from masks_without_series(masks, {case.name for case in cases})
-
-
-def _dicom_job(folder: Path, options: argparse.Namespace, how: ImportOptions, single: bool) -> Job:
-    found = DicomFolder.scan(folder)
-    mask = options.masks if single or options.masks is None else mask_of_series(folder.name, options.masks)
-    drawn = (
-        (DicomFolder.read_mask(mask) if mask.is_file() else None)
-        if mask
-        else (found.masks[0] if len(found.masks) == 1 else None)
-    )
-    modality = found.modality(drawn, options.modality)
-    name = options.name or Path(os.path.abspath(folder)).name  # a link has its own name
+def _dicom_job(name: str, series: Series, mask: Path | None, given: str | None, how: ImportOptions) -> Job:
+    found = DicomFolder.of(series.folder, series.files)
+    modality = found.modality(given)
     return Job(
-        folder, name, modality, True, lambda case_name: dicom_case(case_name, found, mask, modality, how)
+        series.folder,
+        name,
+        modality,
+        True,
+        lambda case_name: dicom_case(case_name, found, mask, modality, how),
     )
 
 

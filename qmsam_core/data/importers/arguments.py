@@ -62,13 +62,14 @@ def _add_pairs(kind: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_series(kind: argparse.ArgumentParser) -> None:
-    images = "folder of one series with its mask, or folder of such folders"
+    images = "folder, searched in depth: every series that a SEG or RTSTRUCT refers to is a case"
     kind.add_argument("images", type=Path, help=images)
-    masks = "SEG, RTSTRUCT or NIfTI mask, or folder of masks named like the cases' folders"
+    masks = (
+        "SEG, RTSTRUCT or NIfTI mask, or folder of masks that refer to the series or are named like the "
+        "patients' folders"
+    )
     kind.add_argument("masks", type=Path, nargs="?", help=masks)
     kind.add_argument("--modality", type=folder_name, help="default: as the series says")
-    single = "take the folder with all its sub-folders as one case"
-    kind.add_argument("--one-case", action="store_true", help=single)
     add_interpolate(kind)
 
 

@@ -62,7 +62,7 @@ def dicom_case(
         options: as in `nifti_case`.
     """
     drawn = folder.mask() if mask is None else _dicom_mask(mask)
-    picture = series_image(folder, drawn, modality, options)
+    picture = series_image(folder, modality, options)
     if drawn is None:
         objects = _volume_objects(mask, picture, options.labels)
     else:

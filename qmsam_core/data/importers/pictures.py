@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from qmsam_core.data.cases import Case
@@ -80,18 +79,17 @@ def volume_image(path: str | os.PathLike, modality: str, options: ImportOptions)
     return _picture(image, path, "volume", notes, modality, options)
 
 
-def series_image(
-    folder: DicomFolder, drawn: pydicom.Dataset | None, modality: str, options: ImportOptions
-) -> Picture:
-    """Read a DICOM series: the folder's only one, or the one that the SEG or RTSTRUCT `drawn` refers to.
+def series_image(folder: DicomFolder, modality: str, options: ImportOptions) -> Picture:
+    """Read a DICOM series.
 
     Other arguments and errors are those of `volume_image`.
     """
-    headers = folder.image_series(drawn)
+    headers = folder.image_series()
     frame = str(headers[0].get("FrameOfReferenceUID", ""))
     image = read_series(headers, folder.path)
     picture = _picture(image, folder.path, "dicom", folder.notes(headers), modality, options)
-    return replace(picture, frame=frame, rounding=rounding(headers))
+    source = replace(picture.source, series=str(headers[0].get("SeriesInstanceUID", "")))
+    return replace(picture, source=source, frame=frame, rounding=rounding(headers))
 
 
 def planar_image(path: str | os.PathLike, options: ImportOptions) -> Picture:

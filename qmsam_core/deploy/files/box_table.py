@@ -2,8 +2,9 @@
 
 A table has one row a box, with these columns (upper and lower case are the same):
 
-- `file`: the image's path below the input folder, its file name, or its name without ending. It may be left
-  out where there is one image. `case` and `image` mean the same.
+- `file`: the image's path below the input folder, its file name, or its name without ending; for a DICOM
+  series its folder, its number and description where the folder holds several, or its UID. It may be left out
+  where there is one image. `case` and `image` mean the same.
 - `name`: of the object; may be left out.
 - Corners `x_min, y_min, z_min, x_max, y_max, z_max`, both included, or corner and size
   `x, y, z, width, height, depth`. Images have no z.
@@ -289,7 +290,12 @@ def _keys(one: Input) -> tuple[set[str], ...]:
     path = PurePosixPath(one.name)
     endings = (".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES, *DICOM_SUFFIXES)
     bare = stem(Path(path.name), endings) or path.name
-    return {one.name}, {os.path.realpath(one.path)}, {(path.parent / bare).as_posix()}, {path.name, bare}
+    return (
+        {one.name, one.series} - {""},
+        {os.path.realpath(one.path)},
+        {(path.parent / bare).as_posix()},
+        {path.name, bare},
+    )
 
 
 def boxes_of(

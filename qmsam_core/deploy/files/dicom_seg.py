@@ -117,11 +117,12 @@ def _volume(source: Source, labels: np.ndarray) -> hd.Volume:
 
 
 def _series(source: Source) -> list[pydicom.Dataset]:
-    """Read the series' files without pixels. Of several series in the folder, take the one that fits."""
+    """Read the series' files without pixels. Where several lie in the folder, its UID and grid tell which."""
     folder = Path(source.path)
     if not folder.exists():
         raise CaseError(folder, "is gone; a DICOM SEG needs the series that it belongs to")
-    found = DicomFolder.scan(folder if folder.is_dir() else folder.parent).series.values()
+    scanned = DicomFolder.scan(folder if folder.is_dir() else folder.parent).series
+    found = [headers for uid, headers in scanned.items() if source.series in ("", uid)]
     below = [without_copies(headers) for headers in found]
     here = [
         without_copies([h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)])
@@ -132,7 +133,9 @@ def _series(source: Source) -> list[pydicom.Dataset]:
     if len(fitting) != 1:
         raise CaseError(folder, "does not hold the series that the case was made from; import it again")
     try:
-        headers = [pydicom.dcmread(header.filename, stop_before_pixels=True) for header in fitting[0]]
+        headers = [
+            pydicom.dcmread(header.filename, force=True, stop_before_pixels=True) for header in fitting[0]
+        ]
     except OSError as error:
         raise CaseError(folder, f"cannot be read again ({error})") from error
     for header in headers:
@@ -188,7 +191,7 @@ def _places(header: pydicom.Dataset) -> list:
     """Positions of a file's frames."""
     if header.get("ImagePositionPatient") is not None:
         return [header.ImagePositionPatient]
-    whole = pydicom.dcmread(header.filename, stop_before_pixels=True)
+    whole = pydicom.dcmread(header.filename, force=True, stop_before_pixels=True)
     groups = [
         *whole.get("SharedFunctionalGroupsSequence", []),
         *whole.get("PerFrameFunctionalGroupsSequence", []),

@@ -1,7 +1,7 @@
 """Find what can be segmented below a folder: cases, volumes, DICOM series and images.
 
-A folder of DICOM slices is one input. Linked folders are followed. What is none of these is named, not left
-out in silence.
+A DICOM series is one input, wherever its slices lie. Linked folders are followed. What is none of these is
+named, not left out in silence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...data.archive import CaseError
+from ...data.importers.dicom_tree import find_series, series_names
 from ...data.importers.grids import VOLUME_SUFFIXES
 from ...data.importers.packed import voxel_files
 from ...data.importers.pairing import stem
@@ -21,6 +22,7 @@ from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.walk import files_below, in_utf8
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_MANY = 5000  # DICOM files, whose headers take some five seconds
 _BESIDE = {"dicomdir", "thumbs.db", "desktop.ini"}  # written by programs, never an image
 
 Kind = Literal["npz", "volume", "dicom", "image"]
@@ -36,6 +38,7 @@ class Input:
             UTF-8 are written as \\udcfc.
         kind: a case of the challenge's format, a NIfTI, NRRD or MetaImage file, a series, or a 2-D image.
         files: the files that are read.
+        series: UID of a DICOM series; "" for other files.
         place: the name with such bytes as they are, for its outputs.
     """
 
@@ -43,6 +46,7 @@ class Input:
     name: str
     kind: Kind
     files: tuple[Path, ...]
+    series: str = ""
     place: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +57,11 @@ class Input:
     def case(cls, path: Path, name: str = "") -> Input:
         """A case file of the challenge's format."""
         return cls(path, name or path.name, "npz", (path,))
+
+    @property
+    def called(self) -> str:
+        """Last part of its name: the folder of a series, or its title where several lie there."""
+        return self.place.rpartition("/")[2]
 
     def state(self) -> str:
         """Describe size and time of the input's files. Raises `OSError` if one is gone."""
@@ -97,7 +106,7 @@ def find_inputs(
     if not root.exists():
         raise CaseError(root, "there is no such file or folder; expected the input of -i")
     if root.is_file():
-        return [_of_file(root, root.name)]
+        return [_of_file(root, root.name) or Input(root, root.name, "dicom", (root,))]
     passed = [os.path.realpath(path) for path in without]
     below = files_below(root)
     made = sorted({p.parent for p in below.files if p.parent != root and is_output(p.parent)})
@@ -106,14 +115,17 @@ def find_inputs(
             log(f"{folder}: passed over, it holds outputs of an earlier run; give it with -i to search it")
     passed += [os.path.realpath(folder) for folder in made]
     belonging = {os.path.realpath(file) for path in below.files for file in voxel_files(path)}
-    folders: dict[Path, list[Path]] = {}
+    found: list[Input | CaseError] = list(below.errors)
+    slices = []
     for path in below.files:
         if path.name.lower() in _BESIDE or (belonging and os.path.realpath(path) in belonging):
             continue
         if not _lies_in(path, passed):
-            folders.setdefault(path.parent, []).append(path)
-    found = [one for folder, files in folders.items() for one in _in_folder(root, folder, files)]
-    found += below.errors
+            one = _of_file(path, path.relative_to(root).as_posix())
+            slices.append(path) if one is None else found.append(one)
+    if len(slices) > _MANY:
+        log(f"{root}: reading the headers of {len(slices):,} DICOM files")
+    found += _series(root, slices)
     return sorted(found, key=lambda one: one.name if isinstance(one, Input) else str(one.path))
 
 
@@ -122,21 +134,20 @@ def _lies_in(path: Path, folders: list[str]) -> bool:
     return any(real == folder or real.startswith(folder + os.sep) for folder in folders)
 
 
-def _in_folder(root: Path, folder: Path, files: list[Path]) -> Iterator[Input | CaseError]:
-    slices = []
-    for path in files:
-        one = _of_file(path, path.relative_to(root).as_posix())
-        if isinstance(one, Input) and one.kind == "dicom":
-            slices.append(path)
-        else:
-            yield one
-    if slices:
-        name = folder.relative_to(root).as_posix()
-        yield Input(folder, folder.resolve().name if name == "." else name, "dicom", tuple(slices))
+def _series(root: Path, files: list[Path]) -> Iterator[Input | CaseError]:
+    tree = find_series(files)
+    for one, name in zip(tree.series, series_names(tree.series, root)):
+        yield Input(one.folder, name or root.resolve().name, "dicom", one.files, one.uid)
+    yield from tree.errors
+    for path in tree.others:
+        yield CaseError(path, "is no DICOM image, SEG or RTSTRUCT")
 
 
-def _of_file(path: Path, name: str) -> Input | CaseError:
+def _of_file(path: Path, name: str) -> Input | CaseError | None:
+    """The input that a file is by itself. None for a DICOM file."""
     kind = _kind(path)
+    if kind == "dicom":
+        return None
     if kind is not None:
         return Input(path, name, kind, (path, *sorted(voxel_files(path))))
     endings = ", ".join((".npz", *VOLUME_SUFFIXES, *IMAGE_SUFFIXES))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ...data.archive import CaseError
 from ...data.importers.assemble import Masks
 from ...data.importers.grids import VOLUME_SUFFIXES
-from ...data.importers.pairing import find_pairs, mask_of_series, masks_without_series
+from ...data.importers.pairing import find_pairs
 from ...data.importers.planar import IMAGE_SUFFIXES
+from ...data.importers.series_masks import DrawnMasks
 from .inputs import Input
 
 
@@ -33,7 +33,7 @@ def masks_of(
     if not masks.exists():
         raise CaseError(masks, "there is no such file or folder; expected the masks of --boxes-from")
     if len(inputs) == 1 and (root.is_file() or masks.is_file() or inputs[0].path == root):
-        return inputs, {inputs[0].name: masks}, []
+        return inputs, {inputs[0].name: _of_one(inputs[0], masks)}, []
     if masks.is_file():
         raise CaseError(
             masks, f"is one file, but {root} holds {len(inputs)} inputs; expected a folder of masks"
@@ -43,15 +43,21 @@ def masks_of(
         own = [one for one in inputs if one.kind == kind]
         if own:
             _pair(own, root, masks, suffixes, kept, found, errors)
-    for one in inputs:
-        if one.kind == "dicom":
-            _find(one, lambda name: mask_of_series(name, masks), found, errors)
-            kept.append(one)
-        elif one.kind == "npz":
-            kept.append(one)  # it has its own boxes
-    if inputs and all(one.kind == "dicom" for one in inputs):
-        errors += masks_without_series(masks, {one.path.resolve().name for one in inputs})
+    series = [one for one in inputs if one.kind == "dicom"]
+    if series:
+        _find(series, DrawnMasks(masks), len(series) == len(inputs), found, errors)
+    kept += [one for one in inputs if one.kind in ("dicom", "npz")]  # an npz has its own boxes
     return [one for one in kept if one.kind == "npz" or one.name in found], found, errors
+
+
+def _of_one(one: Input, masks: Path) -> Path:
+    """The mask of the only input: the file or folder, or in the folder that which refers to its series."""
+    if one.kind == "dicom" and masks.is_dir():
+        try:
+            return DrawnMasks(masks).of(one.series, one.called)
+        except CaseError:  # its objects, a file each
+            return masks
+    return masks
 
 
 def _pair(own, root, masks, suffixes, kept, found, errors) -> None:
@@ -64,10 +70,12 @@ def _pair(own, root, masks, suffixes, kept, found, errors) -> None:
     errors.extend(pairs.errors)
 
 
-def _find(one: Input, finder: Callable, found: dict, errors: list[CaseError]) -> None:
-    try:
-        mask = finder(one.path.resolve().name)
-    except CaseError as error:
-        errors.append(CaseError(one.path, error.message))
-        return
-    found[one.name] = mask
+def _find(series: list[Input], drawn: DrawnMasks, alone: bool, found: dict, errors: list[CaseError]) -> None:
+    """Find the masks of series. Name those left over if there are no other inputs that they may be of."""
+    for one in series:
+        try:
+            found[one.name] = drawn.of(one.series, one.called)
+        except CaseError as error:
+            errors.append(CaseError(one.path, error.message))
+    if alone:
+        errors += drawn.without_series({one.called for one in series})

@@ -122,14 +122,13 @@ class Reading:
             return planar_image(one.path, self.options)
         if one.kind == "volume":
             return volume_image(one.path, self._modality(one), self.options)
-        found = series_folder(one)
-        drawn = found.masks[0] if len(found.masks) == 1 else None
-        return series_image(found, drawn, self._modality(one, found), self.options)
+        found = DicomFolder.of(one.path, one.files)
+        return series_image(found, self._modality(one, found), self.options)
 
     def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
         options = replace(self.options, labels=replace(self.options.labels, keep_covered=True))
         if one.kind == "dicom":
-            found = series_folder(one)
+            found = DicomFolder.of(one.path, one.files)
             if mask is None and not found.masks:
                 raise CaseError(one.path, NO_BOXES)
             return dicom_case(one.name, found, mask, self._modality(one, found), options)
@@ -141,32 +140,12 @@ class Reading:
 
     def _modality(self, one: Input, found: DicomFolder | None = None) -> str:
         if found is not None:
-            return found.modality(found.masks[0] if len(found.masks) == 1 else None, self.modality)
+            return found.modality(self.modality)
         if self.modality is None:
             raise CaseError(
                 one.path, "does not tell its modality; give --modality CT (Hounsfield window), MR or another"
             )
         return self.modality
-
-
-def series_folder(one: Input) -> DicomFolder:
-    """Scan the DICOM files of an input. Series and masks in folders below are not part of it."""
-    own = {str(path) for path in one.files}
-    folder = one.path if one.path.is_dir() else one.path.parent
-    found = DicomFolder.scan(folder)
-    series = {
-        uid: kept
-        for uid, headers in found.series.items()
-        if (kept := [header for header in headers if str(header.filename) in own])
-    }
-    return replace(
-        found,
-        path=one.path,
-        series=series,
-        masks=[header for header in found.masks if str(header.filename) in own],
-        damaged=[error for error in found.damaged if str(error.path) in own],
-        others=[path for path in found.others if str(path) in own],
-    )
 
 
 def check_not_sizes(case: Case) -> None:
