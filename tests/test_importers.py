@@ -1,5 +1,7 @@
 """Importers of NIfTI and image files: a known cube arrives at the right voxels, and bad inputs are named."""
 
+from argparse import ArgumentTypeError
+
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from hospital_data import (
 
 from qmsam_core.data import CaseError, SliceIndex
 from qmsam_core.data.importers.__main__ import main
+from qmsam_core.data.importers.arguments import modality_name
 from qmsam_core.data.importers.batch import file_name
 from qmsam_core.data.importers.intensity import WINDOWS, parse_window, stretched, windowed
 from qmsam_core.data.importers.labels import LabelOptions, finished, label_map, stacked
@@ -346,3 +349,14 @@ def test_pairing_by_folder_and_by_word(tmp_path):
         "p3/b.nii",
         "p3/mask.nii",
     ]
+
+
+@pytest.mark.parametrize("name", ["CTA", "ct_abdomen", "CBCT", "CT-like", "PET-CT", "HRCT"])
+def test_a_name_for_ct_that_would_not_be_windowed_is_refused(name):
+    with pytest.raises(ArgumentTypeError, match="only CT is; give CT if these are CT images"):
+        modality_name(name)
+
+
+def test_other_modalities_keep_their_names():
+    asked = ["ct", "oct", "SPECT", "OCTA", "Mammography", "x-ray"]
+    assert [modality_name(name) for name in asked] == ["CT", "OCT", "SPECT", "OCTA", "Mammography", "X-Ray"]

@@ -106,6 +106,9 @@ def test_a_structure_that_does_not_fit_is_left_out_by_name(tmp_path, capsys, z, 
     said = capsys.readouterr()
     assert "'couch'" in said.err and problem in said.err and "--objects" in said.err
     assert "1 imported, 0 kept, 0 failed, 1 left out" in said.out
+    struct(tmp_path, structures, code=1)  # the case is kept, and what it lacks is told again
+    again = capsys.readouterr()
+    assert again.err == said.err and "0 imported, 1 kept, 0 failed, 1 left out" in again.out
     assert struct(tmp_path, structures, "--objects", "cube", "--overwrite").names == ("cube",)
 
 

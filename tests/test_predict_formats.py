@@ -5,6 +5,7 @@ import json
 import struct
 
 import highdicom as hd
+import nibabel
 import numpy as np
 import pandas as pd
 import pydicom
@@ -104,6 +105,33 @@ def volume(tmp_path, suffix, order="RAS", degrees=20.0, spacing=(0.8, 0.9, 2.5))
         sitk.WriteImage(image, str(path))
         paths.append(path)
     return paths
+
+
+def test_nifti_2_equals_nifti_1(tmp_path):
+    """It is told apart by its header only. Masks come back as NIfTI-1 with the geometry of the source."""
+    one = write_image(tmp_path / "one" / "a.nii", VALUES, "RAS", 20.0)
+    old = nibabel.load(one)
+    two = tmp_path / "two" / "a.nii.gz"
+    two.parent.mkdir()
+    nibabel.Nifti2Image(np.asarray(old.dataobj), old.affine).to_filename(two)
+    mask = write_image(tmp_path / "m.nii.gz", LABELS, "RAS", 20.0)
+    cases = [nifti_case("a", path, mask, "CT", OPTIONS)[0] for path in (one, two)]
+    np.testing.assert_array_equal(cases[0].images, cases[1].images)
+    np.testing.assert_array_equal(cases[0].boxes, cases[1].boxes)
+    target = predicted(two, tmp_path / "out", cases[0].labels, mask)
+    made = nibabel.load(target)
+    assert isinstance(made, nibabel.Nifti1Image) and target.name == "a.nii.gz"
+    np.testing.assert_allclose(made.affine, old.affine, atol=1e-6)
+    np.testing.assert_array_equal(voxels_of(target), voxels_of(mask))
+
+
+def test_nifti_2_too_long_for_nifti_1_is_refused(tmp_path):
+    path = tmp_path / "a.nii"
+    nibabel.Nifti2Image(np.zeros((40_000, 2, 2), np.int16), np.eye(4)).to_filename(path)
+    with pytest.raises(
+        CaseError, match="a.nii: is NIfTI-2 with 40000x2x2 voxels; expected up to 32,767 an axis"
+    ):
+        nifti_case("a", path, path, "MR", OPTIONS)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])

@@ -12,8 +12,8 @@ from ..data.importers.arguments import (
     add_interpolate,
     add_labels,
     add_volumes,
-    folder_name,
     import_options,
+    modality_name,
 )
 from ..data.importers.walk import check_name, in_utf8
 from ..data.transforms import ORDERS
@@ -72,7 +72,7 @@ def _add_box_options(option) -> None:
     )
     option(
         "--modality",
-        type=folder_name,
+        type=modality_name,
         help="of files that do not tell it (NIfTI, NRRD, MetaImage): CT selects the window; MR, PET, ...",
     )
 

@@ -53,7 +53,7 @@ def _add_pairs(kind: argparse.ArgumentParser, what: str) -> None:
     masks = "its mask, folder of one binary mask an object, or folder of masks named like the images"
     kind.add_argument("masks", type=Path, help=masks)
     modality = f"one of {', '.join(MODALITIES)}, or another folder name"
-    kind.add_argument("--modality", required=True, type=folder_name, help=modality)
+    kind.add_argument("--modality", required=True, type=modality_name, help=modality)
     contrast = (
         "of several images with one mask (x_t1, x_t2; x_0000, x_0001) take the one that ends in WORD; "
         "'all' makes a case of each"
@@ -69,7 +69,7 @@ def _add_series(kind: argparse.ArgumentParser) -> None:
         "patients' folders"
     )
     kind.add_argument("masks", type=Path, nargs="?", help=masks)
-    kind.add_argument("--modality", type=folder_name, help="default: as the series says")
+    kind.add_argument("--modality", type=modality_name, help="default: as the series says")
     add_interpolate(kind)
 
 
@@ -169,3 +169,13 @@ def folder_name(text: str) -> str:
     if not re.fullmatch(r"[\w-][\w. -]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no plain folder name (letters, digits, '-', '_', '.')")
     return next((name for name in MODALITIES if name.lower() == text.lower()), text)
+
+
+def modality_name(text: str) -> str:
+    """Check the name of a modality. Any is accepted, but CT has to be called so, or it is not windowed."""
+    name = folder_name(text)
+    if name not in MODALITIES and re.match(r"(?:cb|ce|nc|ld|hr|pet)?[ _-]?ct", name, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not windowed in Hounsfield units: only CT is; give CT if these are CT images"
+        )
+    return name

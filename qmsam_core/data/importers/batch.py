@@ -7,11 +7,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qmsam_core.data.archive import CaseArchive, CaseError
-from qmsam_core.data.cases import Case
+from qmsam_core.data.cases import Case, read_source
 
 from .notes import Loss, listed
 from .planes import plane_of
@@ -115,9 +115,12 @@ def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
     """Make one case. Returns what became of it and how many things were left out of it."""
     if target.exists() and not overwrite:
         print(f"kept {target.name} (exists; --overwrite makes it again)", flush=True)
-        return "kept", 0
+        return "kept", _say_left_out(job, _left_out_before(target))
     started = time.monotonic()
     case, notes = job.read(target.stem)
+    losses = tuple(note for note in notes if isinstance(note, Loss))
+    if losses and case.source is not None:
+        case = replace(case, source=replace(case.source, left_out=tuple(map(str, losses))))
     case.save(target)
     shape = " ".join(["x".join(map(str, case.images.shape)), *plane_words(case)])
     spacing = f", spacing {', '.join(f'{v:.4g}' for v in case.spacing)} mm" if case.is_volume else ""
@@ -127,13 +130,22 @@ def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
         f"{time.monotonic() - started:.1f} s",
         flush=True,
     )
-    losses = [note for note in notes if isinstance(note, Loss)]
     for note in notes:
         if note not in losses:
             print(f"  note: {note}", flush=True)
+    return "imported", _say_left_out(job, losses)
+
+
+def _left_out_before(target: Path) -> tuple[str, ...]:
+    with CaseArchive(target) as archive:
+        source = read_source(archive)
+    return source.left_out if source is not None else ()
+
+
+def _say_left_out(job: Job, losses: tuple[str, ...]) -> int:
     for loss in losses:
         print(in_utf8(f"left out: {job.source}: {loss}"), file=sys.stderr, flush=True)
-    return "imported", len(losses)
+    return len(losses)
 
 
 def plane_words(case: Case) -> list[str]:

@@ -15,7 +15,7 @@ from nibabel.nifti1 import Nifti1Header
 
 from qmsam_core.data.archive import CaseError
 
-from .nifti import SHEAR_TOLERANCE, check_nifti, shear
+from .nifti import SHEAR_TOLERANCE, check_nifti, readable_by_itk, shear
 from .notes import listed
 from .packed import check_packed
 from .planes import order_of
@@ -52,20 +52,22 @@ def read_volume(path: str | os.PathLike, dimension: int | None = None) -> tuple[
         header, unfinished, found = check_nifti(path)
     else:
         check_packed(path)
-    try:
-        image, notes = _read(path, dimension), []
-    except RuntimeError as error:
-        if header is None or "orthonormal" not in str(error):
-            raise CaseError(path, f"cannot be read ({reason(error)})") from error
-        image, notes = _straightened(path, header, dimension)
+    with readable_by_itk(path, header) as file:
+        try:
+            image, notes = _read(file, path, dimension), []
+        except RuntimeError as error:
+            if header is None or "orthonormal" not in str(error):
+                raise CaseError(path, f"cannot be read ({reason(error)})") from error
+            image, notes = _straightened(file, path, header, dimension)
     if unfinished is not None:
         image = _with_unfinished(image, unfinished)
     return image, [*notes, *found]
 
 
-def _read(path: Path, dimension: int | None) -> sitk.Image:
+def _read(file: Path, path: Path, dimension: int | None) -> sitk.Image:
+    """Read a file, which messages call `path`."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
+    reader.SetFileName(os.fspath(file))
     reader.ReadImageInformation()
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) == 4 and size[3] == 1:
@@ -78,7 +80,9 @@ def _read(path: Path, dimension: int | None) -> sitk.Image:
     return reader.Execute()
 
 
-def _straightened(path: Path, header: Nifti1Header, dimension: int | None) -> tuple[sitk.Image, list[str]]:
+def _straightened(
+    file: Path, path: Path, header: Nifti1Header, dimension: int | None
+) -> tuple[sitk.Image, list[str]]:
     """Read a NIfTI file whose axes are at right angles only up to rounding."""
     moved = shear(header)
     if moved > SHEAR_TOLERANCE * voxel_sizes(header.get_sform()).min():
@@ -89,7 +93,7 @@ def _straightened(path: Path, header: Nifti1Header, dimension: int | None) -> tu
         )
     try:
         with _permissive():
-            image = _read(path, dimension)
+            image = _read(file, path, dimension)
     except RuntimeError as error:
         raise CaseError(path, f"cannot be read ({reason(error)})") from error
     return image, [f"the axes are sheared by up to {moved:.2g} mm, which is taken for rounding"]

@@ -10,7 +10,11 @@ import gzip
 import itertools
 import math
 import os
+import shutil
+import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -139,6 +143,33 @@ def check_nifti(path: str | os.PathLike) -> tuple[Nifti1Header | None, np.ndarra
         raise CaseError(path, "holds compressed data; name it .nii.gz")
     notes = [*_problems(header), *_check_length(path, header, length)]
     return header, _unfinished(header, b"".join(parts)) if keep else None, notes
+
+
+@contextmanager
+def readable_by_itk(path: Path, header: Nifti1Header | None) -> Iterator[Path]:
+    """Give a file that ITK can read: the file itself, or for NIfTI-2 a copy in NIfTI-1 within the block.
+
+    Raises:
+        CaseError: an axis is longer than NIfTI-1 can say.
+    """
+    if not isinstance(header, Nifti2Header):
+        yield path
+        return
+    if max(size_of(header), default=0) > np.iinfo(np.int16).max:
+        raise CaseError(
+            path,
+            f"is NIfTI-2 with {'x'.join(map(str, size_of(header)))} voxels; expected up to 32,767 an axis",
+        )
+    own = Nifti1Header(endianness=header.endianness)
+    for field in set(own.keys()) & set(header.keys()) - {"sizeof_hdr", "magic", "vox_offset"}:
+        own[field] = header[field]
+    own["magic"], own["vox_offset"] = b"n+1", 352
+    with tempfile.NamedTemporaryFile(suffix=".nii") as copy, _opened(path) as stream:
+        stream.seek(_offset(header))
+        copy.write(own.binaryblock + bytes(4))
+        shutil.copyfileobj(stream, copy, _CHUNK)
+        copy.flush()
+        yield Path(copy.name)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -33,6 +33,7 @@ from PIL import Image
 from ...data.archive import CaseArchive, CaseError
 from ...data.cases import Case, read_segmentation, write_segmentation
 from ...data.importers.grids import VOLUME_SUFFIXES, reason
+from ...data.importers.nifti import read_header, size_of
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.source import Source
@@ -157,23 +158,26 @@ def _write_volume(target: Path, source: Source, labels: np.ndarray, names: tuple
 
 
 def _copy_grid(mask: sitk.Image, source: Source) -> None:
-    """Take the geometry from the source's header. If the file is gone, from what the case keeps of it."""
+    """Give a mask the geometry of its source. Raises `CaseError` if the source has another size by now."""
+    path = Path(source.path)
+    if path.exists() and _size(path)[: len(source.shape)] != source.shape[::-1]:
+        raise CaseError(path, "has another size than when its case was made; import it again")
+    mask.SetOrigin(source.origin)
+    mask.SetSpacing(source.spacing)
+    mask.SetDirection(source.direction)
+
+
+def _size(path: Path) -> tuple[int, ...]:
+    header = read_header(path)
+    if header is not None:
+        return size_of(header)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(source.path)
-    origin, spacing, direction = source.origin, source.spacing, source.direction
-    axes = len(source.shape)
-    if Path(source.path).exists():
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise CaseError(source.path, f"cannot be read ({reason(error)})") from error
-        if tuple(reader.GetSize()[:axes]) != source.shape[::-1]:
-            raise CaseError(source.path, "has another size than when its case was made; import it again")
-        if reader.GetDimension() == axes:
-            origin, spacing, direction = reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection()
-    mask.SetOrigin(origin)
-    mask.SetSpacing(spacing)
-    mask.SetDirection(direction)
+    reader.SetFileName(os.fspath(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise CaseError(path, f"cannot be read ({reason(error)})") from error
+    return reader.GetSize()
 
 
 def _name_segments(mask: sitk.Image, labels: np.ndarray, names: tuple[str, ...]) -> None:

@@ -23,10 +23,10 @@ def copy_geometry(image: Path, mask: Path) -> bool:
         mask: uncompressed .nii, changed in place.
 
     Returns:
-        False if the image is gone, or the two are not NIfTI of one version. The mask then stays as it is.
+        False if the image is gone or no NIfTI. The mask then stays as it is.
     """
     theirs, own = read_header(image), read_header(mask)
-    if theirs is None or type(theirs) is not type(own):
+    if theirs is None or own is None:
         return False
     for field in _FIELDS:
         own[field] = theirs[field]
