@@ -161,6 +161,7 @@ def dicom_damage(name, folder, series):
         "repeated": lambda: repeated(data, folder / "again.dcm"),
         "mixed": lambda: write_series(folder / "other", series="other") and (folder / "seg.dcm").unlink(),
         "no mask": lambda: (folder / "seg.dcm").unlink(),
+        "two kinds": lambda: write_rtstruct(folder / "rs.dcm", {"a": []}),
         "two masks": lambda: (folder / "seg2.dcm").write_bytes((folder / "seg.dcm").read_bytes()),
         "spacing": lambda: without_spacing(data),
         "truncated": lambda: series[2].write_bytes(series[2].read_bytes()[:-100]),
@@ -219,7 +220,8 @@ def odd_orientation(data):
         ("repeated", "several slices at one position"),
         ("mixed", "6 files, holds no mask"),
         ("no mask", "holds no mask"),
-        ("two masks", "holds 2 masks"),
+        ("two masks", "has a segment 'liver' as seg.dcm has"),
+        ("two kinds", "holds 2 masks (rs.dcm, seg.dcm)"),
         ("truncated", "is a slice that cannot be read"),
         ("spacing", "has pixel spacing [0.0, 0.0]; expected mm above 0"),
         ("tilt", "tilted gantry"),
@@ -260,6 +262,6 @@ def test_mixed_series_need_a_mask_that_refers_to_one(tmp_path, capsys):
         write_series(tmp_path / "p" / name, series=name)
     mask = write_image(tmp_path / "m.nii.gz", LABELS)
     imported(tmp_path, "dicom", tmp_path / "p", mask, code=1)
-    assert "one mask for 2 image series (1_series_a, 6 files; 1_series_b, 6 files)" in error_of(capsys)[0]
+    assert "m.nii.gz: is one mask for 2 image series" in error_of(capsys)[0]
     imported(tmp_path, "dicom", tmp_path / "p/a", mask, "--modality", "MR", code=1)
     assert "is a CT series; --modality says MR" in error_of(capsys)[0]

@@ -38,20 +38,25 @@ def uid_of(paths):
     return pydicom.dcmread(paths[0]).SeriesInstanceUID
 
 
-def drawn(path, paths, name="cube"):
+def drawn(path, paths, name="cube", **facts):
     """Write an RTSTRUCT of the cube that refers to a series."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contours = [rectangle(IMAGE, z, (3.5, 9.5), (2.5, 7.5)) for z in (2, 3)]
-    return write_rtstruct(path, {name: contours}, series_uid=uid_of(paths))
+    return write_rtstruct(path, {name: contours}, **{"series_uid": uid_of(paths), **facts})
+
+
+def edited(paths, **values):
+    """Set elements of a series' files."""
+    for path in paths:
+        data = pydicom.dcmread(path)
+        for key, value in values.items():
+            setattr(data, key, value)
+        data.save_as(path)
+    return paths
 
 
 def titled(paths, number, description):
-    """Give a series another number and description."""
-    for path in paths:
-        data = pydicom.dcmread(path)
-        data.SeriesNumber, data.SeriesDescription = number, description
-        data.save_as(path)
-    return paths
+    return edited(paths, SeriesNumber=number, SeriesDescription=description)
 
 
 def moved(paths, folder, start=""):
@@ -200,7 +205,8 @@ def test_masks_in_another_folder_are_found_by_the_series_they_refer_to(tmp_path)
 def test_masks_of_no_series_and_damaged_files_are_named(tmp_path, capsys):
     paths = write_series(tmp_path / "in" / "p1")
     drawn(tmp_path / "in" / "p1" / "rs.dcm", paths)
-    lone = drawn(tmp_path / "in" / "p2" / "rs.dcm", write_series(tmp_path / "gone", series="gone"))
+    gone = write_series(tmp_path / "gone", series="gone")
+    lone = drawn(tmp_path / "in" / "p2" / "rs.dcm", gone, frame="1.2.9")
     (tmp_path / "in" / "p3").mkdir()
     (tmp_path / "in" / "p3" / "1.dcm").write_bytes(paths[0].read_bytes()[:140])
     assert list(imported(tmp_path, "dicom", tmp_path / "in", code=1)) == ["3DBox_CT_p1"]
@@ -255,3 +261,160 @@ def test_files_without_preamble_are_read(tmp_path):
         imported(tmp_path, "dicom", tmp_path / "p1")["3DBox_CT_p1"].images, expected
     )
     assert predicted(tmp_path / "p1", tmp_path / "masks") == {"p1": "done"}
+
+
+def test_names_never_hide_a_case(tmp_path):
+    for name in ("p1/a", "p1/b", "p1_a", "q/x_y", "q/x/y"):
+        drawn(tmp_path / "in" / name / "rs.dcm", write_series(tmp_path / "in" / name, series=name), name)
+    cases = imported(tmp_path, "dicom", tmp_path / "in")
+    assert sorted(case.names[0] for case in cases.values()) == ["p1/a", "p1/b", "p1_a", "q/x/y", "q/x_y"]
+    assert set(predicted(tmp_path / "in", tmp_path / "masks").values()) == {"done"}
+    assert len(list((tmp_path / "masks").rglob("*.dcm"))) == 5
+
+
+def test_series_of_one_title_keep_their_names_when_others_come(tmp_path, capsys):
+    root, series = tmp_path / "in", {}
+    for k, title in enumerate(("T1", "T1", "T1 2")):
+        paths = titled(write_series(tmp_path / f"s{k}", series=str(k)), 4, title)
+        write_seg(tmp_path / f"{k}.dcm", paths, {f"cube {k}": LABELS == 1})
+        series[k] = moved([*paths, tmp_path / f"{k}.dcm"], root, f"{9 - k}_")
+        before = {name: case.names for name, case in imported(tmp_path, "dicom", root).items()} if k else {}
+        assert k != 1 or len(before) == 2
+    assert sorted(names[0] for names in before.values()) == ["cube 0", "cube 1", "cube 2"]
+    assert "2 kept" in capsys.readouterr().out
+    rows = predicted(root, tmp_path / "masks")
+    assert set(rows.values()) == {"done"} and len(list((tmp_path / "masks").glob("*.dcm"))) == 3
+    for name in rows:
+        label = hd.seg.segread(tmp_path / "masks" / f"{name}.dcm").get_segment_description(1).SegmentLabel
+        check_written(tmp_path / "masks" / f"{name}.dcm", series[int(label[-1])], label)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 15), (3, 0, 0), (0, 0, 60)])
+def test_patients_of_equal_uids_at_other_places_stay_apart(tmp_path, shift):
+    """The second of them continues the first without a gap, for one of the shifts."""
+    write_series(tmp_path / "in" / "p1", series="same")
+    image = image_of(VALUES)
+    image.SetOrigin(np.add(image.GetOrigin(), shift).tolist())
+    paths = write_series(tmp_path / "in" / "p2", image, series="same")
+    write_seg(tmp_path / "in" / "p2" / "seg.dcm", paths, {"p2": LABELS == 1})
+    (case,) = imported(tmp_path, "dicom", tmp_path / "in", code=1).items()
+    assert case[0] == "3DBox_CT_p2" and case[1].images.shape == LABELS.shape
+
+
+def test_a_kept_case_of_another_series_is_an_error(tmp_path, capsys):
+    for name in ("a", "b"):
+        drawn(tmp_path / name / "p" / "rs.dcm", write_series(tmp_path / name / "p", series=name))
+    imported(tmp_path, "dicom", tmp_path / "a")
+    imported(tmp_path, "dicom", tmp_path / "a")
+    imported(tmp_path, "dicom", tmp_path / "b", code=1)
+    (error,) = error_of(capsys)
+    assert "b/p: would be 3DBox_CT_p.npz, which is of" in error and "give another --name" in error
+    images = [write_image(tmp_path / name / "x.nii.gz", VALUES) for name in ("a", "b")]
+    mask = write_image(tmp_path / "m.nii.gz", LABELS)
+    arguments = ["--modality", "CT", "--dataset", "D"]
+    imported(tmp_path, "nifti", images[0], mask, *arguments)
+    imported(tmp_path, "nifti", images[1], mask, *arguments, code=1)
+    images[0].unlink()  # as if it had been moved
+    imported(tmp_path, "nifti", images[1], mask, *arguments)
+
+
+def test_masks_that_predict_made_are_not_taken_for_drawn_ones(tmp_path, capsys):
+    root = tmp_path / "in"
+    paths = write_series(root / "p1" / "ct")
+    mask = drawn(tmp_path / "rs.dcm", paths)
+    assert predicted(root, root / "p1" / "made", mask) == {"p1/ct": "done"}
+    imported(tmp_path, "dicom", root, code=1)
+    assert "holds no mask" in error_of(capsys)[0]
+    mask.rename(root / "p1" / "rs.dcm")
+    assert list(imported(tmp_path, "dicom", root)) == ["3DBox_CT_p1"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_several_segs_of_a_series_are_an_object_each(tmp_path, beside):
+    paths = write_series(tmp_path / "in" / "p1" / "ct")
+    folder = tmp_path / ("in/p1/segs" if beside else "masks")
+    folder.mkdir(parents=True)
+    for k, name in enumerate(("cube", "rod"), 1):
+        write_seg(folder / f"{name}.dcm", paths, {name: LABELS == k})
+    masks = () if beside else (folder,)
+    (case,) = imported(tmp_path, "dicom", tmp_path / "in", *masks).values()
+    assert case.names == ("cube", "rod") and len(case.boxes) == 2
+    assert predicted(tmp_path / "in", tmp_path / "out2", *masks) == {"p1/ct": "done"}
+
+
+def test_reports_plans_and_doses_beside_the_slices_are_no_damage(tmp_path, capsys):
+    paths = write_series(tmp_path / "in" / "p1")
+    drawn(tmp_path / "in" / "p1" / "rs.dcm", paths)
+    for kind in ("SR", "RTPLAN", "PR"):
+        data = pydicom.dcmread(drawn(tmp_path / "in" / "p1" / f"{kind}.dcm", paths))
+        data.Modality = kind
+        del data.StructureSetROISequence, data.ROIContourSequence
+        data.save_as(data.filename)
+    edited([paths[0].rename(tmp_path / "dose.dcm")], Modality="RTDOSE", SeriesInstanceUID="1.2.3")
+    write_series(tmp_path / "in" / "p1")
+    (tmp_path / "dose.dcm").rename(tmp_path / "in" / "p1" / "dose.dcm")
+    imported(tmp_path, "dicom", tmp_path / "in")
+    assert "4 files are no DICOM images" in capsys.readouterr().out
+    assert predicted(tmp_path / "in", tmp_path / "masks") == {"p1": "done"}
+
+
+def test_a_mask_of_a_series_that_is_not_here_goes_to_its_coordinate_system(tmp_path, capsys):
+    """As where an archive gave the images new UIDs. Another patient's mask goes nowhere."""
+    paths = write_series(tmp_path / "in" / "p1" / "ct")
+    edited(
+        write_series(tmp_path / "in" / "p1" / "mr", modality="MR", series="mr"), FrameOfReferenceUID="1.2.9"
+    )
+    mask = drawn(tmp_path / "in" / "p1" / "rs" / "rs.dcm", paths, series_uid="1.2.840.9")
+    (case,) = imported(tmp_path, "dicom", tmp_path / "in")
+    assert case == "3DBox_CT_p1" and "refers to series 1.2.840.9" in capsys.readouterr().out
+    edited([mask], PatientID="2")
+    imported(tmp_path, "dicom", tmp_path / "in", "--overwrite", code=1)
+    assert "is a mask that refers to series 1.2.840.9, it is not here" in error_of(capsys)[0]
+
+
+def test_masks_that_are_not_used_are_named_and_names_of_several_series_are_not_guessed(tmp_path, capsys):
+    paths = write_series(tmp_path / "in" / "p1" / "ct")
+    drawn(tmp_path / "mk" / "rs" / "1.dcm", paths)
+    drawn(tmp_path / "mk" / "rs" / "2.dcm", paths, series_uid="1.2.840.9")
+    (tmp_path / "mk" / "rs" / "3.dcm").write_bytes(paths[0].read_bytes()[:200])
+    write_image(tmp_path / "mk" / "p1.nii.gz", LABELS)
+    (case,) = imported(tmp_path, "dicom", tmp_path / "in", tmp_path / "mk", code=1).values()
+    assert len(case.boxes) == 1  # the file that refers to the series, not that of its name
+    errors = "".join(error_of(capsys))
+    assert all(name in errors for name in ("2.dcm", "3.dcm", "p1.nii.gz")) and "1.dcm" not in errors
+    write_series(tmp_path / "in" / "p1" / "scout", series="scout")
+    shutil.rmtree(tmp_path / "mk" / "rs")
+    imported(tmp_path, "dicom", tmp_path / "in", tmp_path / "mk", "--overwrite", code=1)
+    assert "p1.nii.gz: is a mask without series" in "".join(error_of(capsys))
+    (tmp_path / "mk" / "p1").mkdir()
+    (tmp_path / "mk" / "p1.nii.gz").rename(tmp_path / "mk" / "p1" / "ct.nii.gz")
+    rows = predicted(tmp_path / "in", tmp_path / "masks", tmp_path / "mk")
+    assert rows.pop("p1/ct") == "done" and "no masks for case 'p1/scout'" in rows.pop("p1/scout") and not rows
+
+
+def test_one_mask_file_picks_its_series_among_others(tmp_path):
+    paths = write_series(tmp_path / "in" / "ct")
+    write_series(tmp_path / "in" / "scout", series="scout")
+    mask = drawn(tmp_path / "rs.dcm", paths)
+    assert predicted(tmp_path / "in", tmp_path / "masks", mask) == {"ct": "done"}
+
+
+@pytest.mark.parametrize("description", ["x" * 300, "肝" * 64, "..", "a/b\\c", "ü ä"])
+def test_any_description_gives_a_name_that_file_systems_allow(tmp_path, description):
+    for k in (1, 2):
+        paths = titled(write_series(tmp_path / f"s{k}", series=str(k)), k, description)
+        write_seg(tmp_path / f"{k}.dcm", paths, {"cube": LABELS == 1})
+        moved([*paths, tmp_path / f"{k}.dcm"], tmp_path / "in" / ("folder " * 12) / "p", f"{k}_")
+    assert len(imported(tmp_path, "dicom", tmp_path / "in")) == 2
+    assert set(predicted(tmp_path / "in", tmp_path / "masks").values()) == {"done"}
+
+
+def test_copies_of_some_slices_in_a_folder_beside_count_once(tmp_path, capsys):
+    paths = write_series(tmp_path / "p1")
+    drawn(tmp_path / "p1" / "rs.dcm", paths)
+    parts = [moved(paths[3 * k : 3 * k + 3], tmp_path / "p1" / f"DIR{k}") for k in range(2)]
+    (tmp_path / "p1" / "DIR2").mkdir()
+    for path in parts[0][:2]:
+        shutil.copy(path, tmp_path / "p1" / "DIR2")
+    (case,) = imported(tmp_path, "dicom", tmp_path / "p1").values()
+    assert case.images.shape == LABELS.shape and "repeat slices" in capsys.readouterr().out

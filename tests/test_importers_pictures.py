@@ -107,7 +107,7 @@ def test_images_are_read_without_masks(tmp_path):
     cv2.imwrite(str(tmp_path / "b.png"), np.full((12, 15), 9, np.uint8))
     options = ImportOptions()
     volume = volume_image(tmp_path / "a.nii.gz", "CT", options)
-    series = series_image(DicomFolder.scan(tmp_path / "p"), "CT", options)
+    series = series_image(DicomFolder.of(tmp_path / "p", sorted((tmp_path / "p").iterdir())), "CT", options)
     np.testing.assert_array_equal(volume.pixels, series.pixels)
     assert volume.shape == series.shape == SHAPE and volume.source.kind == "volume"
     assert series.source.kind == "dicom" and series.source.path == str(tmp_path / "p") and series.frame

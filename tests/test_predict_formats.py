@@ -245,7 +245,9 @@ def test_a_series_gives_a_seg_on_its_own_slices(tmp_path, drawn, apart):
         path = (tmp_path / "pat" if drawn == "beside" else tmp_path) / "drawn.dcm"
         write_seg(path, paths, {"cube": LABELS == 1, "rod": LABELS == 2})
         mask = None if drawn == "beside" else path
-    labels = dicom_case("a", DicomFolder.scan(tmp_path / "pat"), mask, "CT", OPTIONS)[0].labels
+    labels = dicom_case(
+        "a", DicomFolder.of(tmp_path / "pat", sorted((tmp_path / "pat").iterdir())), mask, "CT", OPTIONS
+    )[0].labels
     target = predicted(tmp_path / "pat", tmp_path / "out", labels, mask, apart, modality=None)
     file = check_seg(target, image, names)
     sources = {pydicom.dcmread(path).SOPInstanceUID for path in paths}

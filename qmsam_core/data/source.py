@@ -23,7 +23,8 @@ class Source:
         origin: mm, LPS, of the source's first voxel; () for images.
         direction: cosines of the source's axes, nine numbers (2-D: four) row by row as ITK gives them; ()
             for images.
-        series: UID of a DICOM series, of which several may lie in one folder; "" for other files.
+        series: UID of a DICOM series; "" for other files.
+        files: slices of a DICOM series, as paths below its folder; () for other files.
         left_out: what the importer left out of the case, one line each.
     """
 
@@ -35,10 +36,11 @@ class Source:
     origin: tuple[float, ...] = ()
     direction: tuple[float, ...] = ()
     series: str = ""
+    files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("shape", "axes", "spacing", "origin", "direction", "left_out"):
+        for name in ("shape", "axes", "spacing", "origin", "direction", "files", "left_out"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if sorted(map(abs, self.axes)) != list(range(1, len(self.shape) + 1)):
             raise ValueError(f"axes {self.axes}: expected each of 1..{len(self.shape)} once, with a sign")

@@ -107,21 +107,21 @@ class _Targets:
     """Targets of the inputs so far. One that is the same as another, or lies in it, is refused."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, str] = {}
+        self._owners: dict[Path, Input] = {}
         self._above: dict[Path, str] = {}
 
     def add(self, target: Path, one: Input) -> None:
         """Take a target for an input. Raises `CaseError` if another input has it, or one that overlaps."""
-        other = self._names.get(target, one.name)
-        if other != one.name:
-            raise CaseError(one.path, f"gives the same output {target} as {other}; rename one")
-        around = next((self._names[path] for path in target.parents if path in self._names), None)
+        other = self._owners.get(target, one)
+        if other != one:
+            raise CaseError(one.path, f"gives the same output {target} as {other.path}; rename one")
+        around = next((self._owners[path].name for path in target.parents if path in self._owners), None)
         other = around or self._above.get(target)
         if other:
             raise CaseError(
                 one.path, f"gives the output {target}, which overlaps with that of {other}; rename one"
             )
-        self._names[target] = one.name
+        self._owners[target] = one
         self._above.update(dict.fromkeys(target.parents, one.name))
 
 

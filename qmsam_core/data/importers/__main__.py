@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from qmsam_core.data.archive import CaseError
+from qmsam_core.data.cases import Case
 
 from .arguments import arguments_parser, import_options
 from .assemble import dicom_case, nifti_case, planar_case
@@ -26,7 +27,7 @@ from .options import ImportOptions
 from .pairing import Pair, find_pairs, stem
 from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder
-from .series_masks import named_cases
+from .series_masks import Masks, named_cases
 from .walk import files_below
 
 
@@ -94,7 +95,7 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
         )
     for line in cases.notes:
         print(f"note: {line}", flush=True)
-    yield from (*below.errors, *tree.errors, *cases.errors)
+    yield from (*below.errors, *tree.damaged, *cases.errors)
     for name, (series, mask) in cases.masks.items():
         try:
             yield _dicom_job(options.name or name, series, mask, options.modality, how)
@@ -104,16 +105,15 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
             yield unexpected(series.folder, error)
 
 
-def _dicom_job(name: str, series: Series, mask: Path | None, given: str | None, how: ImportOptions) -> Job:
+def _dicom_job(name: str, series: Series, mask: Masks | None, given: str | None, how: ImportOptions) -> Job:
     found = DicomFolder.of(series.folder, series.files)
     modality = found.modality(given)
-    return Job(
-        series.folder,
-        name,
-        modality,
-        True,
-        lambda case_name: dicom_case(case_name, found, mask, modality, how),
-    )
+
+    def read(case_name: str) -> tuple[Case, list[str]]:
+        case, notes = dicom_case(case_name, found, mask, modality, how)
+        return case, [*(series.notes if mask is None else ()), *notes]
+
+    return Job(series.folder, name, modality, True, read, series.uid)
 
 
 def _pairs(options: argparse.Namespace, suffixes: tuple[str, ...]) -> list[Pair | CaseError]:

@@ -16,14 +16,15 @@ from qmsam_core.data.cases import Case
 from . import contours, segments
 from .grids import VOLUME_SUFFIXES, on_grid, read_volume
 from .labels import LabelOptions, Objects, finished, label_map, stacked
+from .notes import Drawn
 from .options import ImportOptions
 from .pairing import masks_in, named_masks, stem
 from .pictures import Picture, planar_image, series_image, volume_image
 from .planar import IMAGE_SUFFIXES, read_mask
 from .series import DicomFolder
+from .series_masks import Masks
 
 MaskPaths = str | os.PathLike | Sequence[str | os.PathLike]
-Masks = Path | tuple[Path, ...]
 
 
 def nifti_case(
@@ -50,24 +51,24 @@ def nifti_case(
 
 
 def dicom_case(
-    name: str, folder: DicomFolder, mask: Path | None, modality: str, options: ImportOptions
+    name: str, folder: DicomFolder, mask: Masks | None, modality: str, options: ImportOptions
 ) -> tuple[Case, list[str]]:
     """Make a volume case from a DICOM series and its mask. Returns and raises as `nifti_case` does.
 
     Args:
         name: name of the case.
-        folder: scanned folder with the series.
-        mask: SEG, RTSTRUCT or a mask as in `nifti_case`. None uses the SEG or RTSTRUCT in the folder.
+        folder: headers of the series and its masks.
+        mask: SEG (or several), RTSTRUCT, or a mask as in `nifti_case`. None uses those in `folder`.
         modality: as in `nifti_case`.
         options: as in `nifti_case`.
     """
-    drawn = folder.mask() if mask is None else _dicom_mask(mask)
+    drawn = folder.drawn() if mask is None else _dicom_masks(mask)
     picture = series_image(folder, modality, options)
-    if drawn is None:
-        objects = _volume_objects(mask, picture, options.labels)
-    else:
-        mask = Path(drawn.filename)
+    if drawn:
+        mask = tuple(Path(header.filename) for header in drawn)
         objects = _drawn_objects(drawn, picture, options.labels)
+    else:
+        objects = _volume_objects(mask, picture, options.labels)
     return _case(name, picture, objects, mask, options)
 
 
@@ -153,12 +154,12 @@ def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
     return found
 
 
-def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
-    """Header of a DICOM mask file. None for a volume file or a folder."""
-    if mask.is_dir() or stem(mask, VOLUME_SUFFIXES) is not None:
-        return None
-    found = DicomFolder.read_mask(mask)
-    if found is None:
+def _dicom_masks(mask: Masks) -> list[pydicom.Dataset]:
+    """Headers of DICOM mask files: the file itself, or those in a folder. None for volume files."""
+    given = mask if isinstance(mask, tuple) else (sorted(mask.iterdir()) if mask.is_dir() else [mask])
+    files = [path for path in given if path.is_file() and stem(path, VOLUME_SUFFIXES) is None]
+    found = [header for path in files if (header := DicomFolder.read_mask(path)) is not None]
+    if files == [mask] and not found:
         raise CaseError(
             mask,
             f"is no mask; expected DICOM SEG or RTSTRUCT, {', '.join(VOLUME_SUFFIXES)}, "
@@ -167,28 +168,37 @@ def _dicom_mask(mask: Path) -> pydicom.Dataset | None:
     return found
 
 
-def _drawn_objects(drawn: pydicom.Dataset, picture: Picture, options: LabelOptions) -> Objects:
-    """Objects of a SEG or RTSTRUCT, on the axes of the case."""
-    path, notes, names = Path(drawn.filename), [], []
-
-    def wanted(name: str) -> bool:
-        names.append(name)
-        return options.wants(name)
-
-    where = (path, picture.grid, picture.frame, wanted)
-    if drawn.Modality == "SEG":
-        found = segments.segments(*where, rounding=picture.rounding)
-    else:
-        found = contours.structures(*where, rounding=picture.rounding, interpolate=options.interpolate)
+def _drawn_objects(drawn: list[pydicom.Dataset], picture: Picture, options: LabelOptions) -> Objects:
+    """Objects of an RTSTRUCT, or of one SEG or several, on the axes of the case."""
+    notes, names = [], {}
 
     def binary() -> Iterator[tuple[str, np.ndarray]]:
-        for one in found:
-            notes.extend(one.notes)
-            if one.mask is not None and (one.mask.any() or not one.notes):
-                yield one.name, picture.source.to_case(one.mask)
+        for header in drawn:
+            for one in _drawn_in(header, picture, options, names):
+                notes.extend(one.notes)
+                if one.mask is not None and (one.mask.any() or not one.notes):
+                    yield one.name, picture.source.to_case(one.mask)
 
     stack = stacked(binary(), picture.shape, options.keep_covered)
     return replace(stack, notes=(*notes, *options.unmatched(names), *stack.notes))
+
+
+def _drawn_in(
+    header: pydicom.Dataset, picture: Picture, options: LabelOptions, names: dict[str, Path]
+) -> Iterator[Drawn]:
+    """Wanted objects of one file. `names` collects the names, wanted or not, and the file of each."""
+    path = Path(header.filename)
+
+    def wanted(name: str) -> bool:
+        other = names.setdefault(name, path)
+        if other != path:
+            raise CaseError(path, f"has a segment {name!r} as {other.name} has; give the mask to use by name")
+        return options.wants(name)
+
+    where = (path, picture.grid, picture.frame, wanted)
+    if header.Modality == "SEG":
+        return segments.segments(*where, rounding=picture.rounding)
+    return contours.structures(*where, rounding=picture.rounding, interpolate=options.interpolate)
 
 
 def _volume_objects(mask: Masks, picture: Picture, options: LabelOptions) -> Objects:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import sys
 import time
@@ -13,20 +15,28 @@ from pathlib import Path
 from qmsam_core.data.archive import CaseArchive, CaseError
 from qmsam_core.data.cases import Case, read_source
 
+from ..source import Source
 from .notes import Loss, listed
 from .planes import plane_of
 from .walk import in_utf8
 
+_LONGEST = 160
+"""Bytes of a case's name. File systems allow 255 with prefix and ending."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One input to import. `read` takes the case's full name and returns the case and notes to print."""
+    """One input to import. `read` takes the case's full name and returns the case and notes to print.
+
+    `source` is its file or folder, `series` the UID of a DICOM series.
+    """
 
     source: Path
     name: str
     modality: str
     is_volume: bool
     read: Callable[[str], tuple[Case, list[str]]]
+    series: str = ""
 
 
 def file_name(name: str, modality: str, is_volume: bool) -> str:
@@ -56,15 +66,15 @@ def run_jobs(jobs: Iterable[Job | CaseError], out: Path, dataset: str, overwrite
     """
     counts = {"imported": 0, "kept": 0, "failed": 0, "left out": 0}
     names: dict[Path, tuple[str, ...]] = {}
-    seen: dict[Path, Path] = {}
+    seen: dict[Path, Job] = {}
     for job in jobs:
         try:
             if isinstance(job, CaseError):
                 raise job
             target = target_path(out, dataset, job)
-            if seen.setdefault(target, job.source) != job.source:
+            if seen.setdefault(target, job) is not job:
                 raise CaseError(
-                    job.source, f"gives the same file {target.name} as {seen[target]}; rename one"
+                    job.source, f"gives the same file {target.name} as {seen[target].source}; rename one"
                 )
             what, lost = _import(job, target, overwrite)
             counts[what] += 1
@@ -114,8 +124,9 @@ def stored_names(path: Path) -> tuple[str, ...]:
 def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
     """Make one case. Returns what became of it and how many things were left out of it."""
     if target.exists() and not overwrite:
+        source = _checked_source(job, target)
         print(f"kept {target.name} (exists; --overwrite makes it again)", flush=True)
-        return "kept", _say_left_out(job, _left_out_before(target))
+        return "kept", _say_left_out(job, source.left_out)
     started = time.monotonic()
     case, notes = job.read(target.stem)
     losses = tuple(note for note in notes if isinstance(note, Loss))
@@ -136,10 +147,21 @@ def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
     return "imported", _say_left_out(job, losses)
 
 
-def _left_out_before(target: Path) -> tuple[str, ...]:
+def _checked_source(job: Job, target: Path) -> Source:
+    """Return the source of an existing case. Raises `CaseError` if it was made from something else."""
     with CaseArchive(target) as archive:
         source = read_source(archive)
-    return source.left_out if source is not None else ()
+    if source is None:
+        return Source("", "image", (), ())
+    before = Path(source.path)
+    moved = not before.exists() or os.path.realpath(before) == os.path.realpath(job.source)
+    if source.series != job.series or not (moved or job.series):
+        series = f", series {source.series}" if source.series else ""
+        raise CaseError(
+            job.source,
+            f"would be {target.name}, which is of {before}{series}; give another --name, --dataset or --out",
+        )
+    return source
 
 
 def _say_left_out(job: Job, losses: tuple[str, ...]) -> int:
@@ -155,4 +177,8 @@ def plane_words(case: Case) -> list[str]:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "case"
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "case"
+    if len(plain.encode()) <= _LONGEST:
+        return plain
+    mark = hashlib.sha256(plain.encode()).hexdigest()[:8]
+    return f"{plain.encode()[:_LONGEST].decode(errors='ignore')}_{mark}"

@@ -23,13 +23,12 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from qmsam_core.data.archive import CaseError
 
-from .grids import VOLUME_SUFFIXES
 from .notes import listed
 from .walk import files_below
 
@@ -290,35 +289,3 @@ def _by_parent(files: dict[str, Path]) -> dict[str, list[str]]:
 def _numberless(key: str) -> str:
     match = _MASK_END.search(key)
     return key[: match.start("number")] if match and match["number"] else key
-
-
-def masks_without_series(masks: Path, names: Collection[str]) -> list[CaseError]:
-    """Name what lies in a folder of masks and is called like none of the series' folders."""
-    errors = []
-    for path in sorted(masks.iterdir()):
-        name = stem(path, (*VOLUME_SUFFIXES, ".dcm")) or path.name
-        if not path.name.startswith(".") and not {path.name, name} & set(names):
-            errors.append(CaseError(path, f"is a mask without series; expected a folder {name} of slices"))
-    return errors
-
-
-def mask_of_series(name: str, masks: Path) -> Path:
-    """Find the mask of a case: `name.<ending>`, or folder `name` of one DICOM mask or a volume per object.
-
-    Raises:
-        CaseError: there is none, or several.
-    """
-    files = [
-        p
-        for p in sorted(masks.iterdir())
-        if p.name == name or (stem(p, (*VOLUME_SUFFIXES, ".dcm")) or p.name) == name
-    ]
-    if len(files) != 1:
-        raise CaseError(
-            masks / name,
-            f"{len(files) or 'no'} masks for case {name!r}; "
-            f"expected one {name}.nii.gz, {name}.dcm or folder {name}",
-        )
-    inside = sorted(p for p in files[0].iterdir() if p.is_file()) if files[0].is_dir() else []
-    dicom = len(inside) == 1 and stem(inside[0], VOLUME_SUFFIXES) is None
-    return inside[0] if dicom else files[0]

@@ -88,7 +88,9 @@ def series_image(folder: DicomFolder, modality: str, options: ImportOptions) -> 
     frame = str(headers[0].get("FrameOfReferenceUID", ""))
     image = read_series(headers, folder.path)
     picture = _picture(image, folder.path, "dicom", folder.notes(headers), modality, options)
-    source = replace(picture.source, series=str(headers[0].get("SeriesInstanceUID", "")))
+    base = folder.path if folder.path.is_dir() else folder.path.parent
+    files = tuple(os.path.relpath(header.filename, base) for header in headers)
+    source = replace(picture.source, series=str(headers[0].get("SeriesInstanceUID", "")), files=files)
     return replace(picture, source=source, frame=frame, rounding=rounding(headers))
 
 

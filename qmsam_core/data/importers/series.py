@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,19 +11,24 @@ import pydicom
 from qmsam_core.data.archive import CaseError
 
 from .notes import listed
-from .walk import files_below
 
 MASKS = ("SEG", "RTSTRUCT")
 """DICOM modalities of masks."""
 MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
 """DICOM modality -> the study's name. Only modalities that come as volumes."""
 
+NO_IMAGES = ("SR", "PR", "KO", "REG", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "RWV")
+"""Modalities of files that may have rows and columns, and are no image to segment."""
+OWN_MODEL = "qmsam_core"
+"""What `predict` writes as the maker of its SEG files."""
+
 _HEADER = [
     "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "SOPInstanceUID", "FrameOfReferenceUID",
+    "SOPInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ManufacturerModelName",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
+    "StructureSetROISequence",
 ]  # fmt: skip
 
 
@@ -47,40 +51,28 @@ class DicomFolder:
     others: list[Path] = field(default_factory=list)
 
     @classmethod
-    def scan(cls, folder: str | os.PathLike) -> DicomFolder:
-        """Read the headers of all DICOM files in and below `folder`. Links are followed."""
-        below = files_below(folder)
-        found = cls.of(Path(folder), below.files)
-        found.damaged += below.errors
-        return found
-
-    @classmethod
     def of(cls, folder: Path, files: Iterable[Path]) -> DicomFolder:
         """Read the headers of some files. `folder` is named in messages."""
-        found = cls(folder)
+        found, rest = cls(folder), {}
         for path in files:
             try:
                 header = read_header(path)
             except CaseError as error:
                 found.damaged.append(error)
                 continue
-            if header is None:
-                found.others.append(path)
-            elif header.get("Modality") in MASKS:
+            if header is not None and header.get("Modality") in MASKS:
                 found.masks.append(header)
-            elif "Rows" in header:
+            elif is_image(header):
                 found.series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
             elif path.name.upper() != "DICOMDIR":
+                rest[path] = header
+        endings = {Path(h.filename).suffix.lower() for s in found.series.values() for h in s}
+        for path, header in rest.items():
+            if is_cut(path, header, endings):
+                found.damaged.append(CaseError(path, f"is no readable DICOM file ({_bytes(path)})"))
+            else:
                 found.others.append(path)
-        found._judge_others()
         return found
-
-    def _judge_others(self) -> None:
-        """A file that is no DICOM file but looks like one, by its ending and bytes, is a damaged slice."""
-        endings = {Path(h.filename).suffix.lower() for s in self.series.values() for h in s} | {".dcm"}
-        broken = [p for p in self.others if p.suffix.lower() in endings and looks_cut(p)]
-        self.others = [path for path in self.others if path not in broken]
-        self.damaged += [CaseError(path, f"is no readable DICOM file ({_bytes(path)})") for path in broken]
 
     def notes(self, chosen: list[pydicom.Dataset]) -> list[str]:
         """Name what is not part of `chosen`: files that repeat its slices, and files of no image."""
@@ -99,22 +91,26 @@ class DicomFolder:
         header = read_header(path) if path.is_file() else None
         return header if header is not None and header.get("Modality") in MASKS else None
 
-    def mask(self) -> pydicom.Dataset:
-        """Header of the only SEG or RTSTRUCT file. Raises `CaseError` if there is none or more than one."""
+    def drawn(self) -> list[pydicom.Dataset]:
+        """Headers of the one SEG or RTSTRUCT file, or of several SEG, which may hold an object each.
+
+        Raises:
+            CaseError: there is none, or several of which some are RTSTRUCT.
+        """
         if not self.masks:
             raise CaseError(
                 self.path,
                 "holds no mask; expected one SEG or RTSTRUCT file with the series, "
                 "or a mask as second argument (predict: --boxes-from)",
             )
-        if len(self.masks) > 1:
+        if len(self.masks) > 1 and any(mask.Modality != "SEG" for mask in self.masks):
             names = ", ".join(Path(m.filename).name for m in self.masks[:4])
             raise CaseError(
                 self.path,
                 f"holds {len(self.masks)} masks ({names}); "
                 "give the one to use: as second argument, or to predict with --boxes-from",
             )
-        return self.masks[0]
+        return self.masks
 
     def modality(self, given: str | None = None) -> str:
         """The study's name of the series' modality, or the `given` one where the series has none.
@@ -174,7 +170,9 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         CaseError: it looks like DICOM and is damaged.
     """
     try:
-        return pydicom.dcmread(path, force=_bare(path), stop_before_pixels=True, specific_tags=_HEADER)
+        with path.open("rb") as stream:
+            bare = _is_bare(stream.read(4))
+        return pydicom.dcmread(path, force=bare, stop_before_pixels=True, specific_tags=_HEADER)
     except pydicom.errors.InvalidDicomError:
         return None
     except EOFError as error:
@@ -183,18 +181,44 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         raise CaseError(path, f"is a damaged DICOM file ({' '.join(str(error).split())})") from error
 
 
-def _bare(path: Path) -> bool:
+def _is_bare(start: bytes) -> bool:
     """Whether a file begins with a data set, without preamble, as old archives wrote them."""
-    with path.open("rb") as stream:
-        start = stream.read(4)
     return start[:2] == b"\x08\0" and start[3:] == b"\0"  # a tag of group 8, low byte first
 
 
-def looks_cut(path: Path) -> bool:
-    """Whether a file is empty or holds bytes that no text has."""
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do, with or without preamble. False if it cannot be opened."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        return False
+    return start[128:] == b"DICM" or _is_bare(start)
+
+
+def is_image(header: pydicom.Dataset | None) -> bool:
+    """Whether a header is that of a slice or of a file of several."""
+    return header is not None and "Rows" in header and header.get("Modality") not in NO_IMAGES
+
+
+def is_cut(path: Path, header: pydicom.Dataset | None, endings: Collection[str] = ()) -> bool:
+    """Whether a file without image is what is left of a slice: a header that ends early, or bytes alone.
+
+    Args:
+        path: the file.
+        header: as `read_header` gave it.
+        endings: of the slices beside it, in lower case.
+    """
+    if header is not None:
+        return not len(header) or header.get("Modality") in MODALITIES
     with path.open("rb") as stream:
         start = stream.read(512)
-    return not start or b"\0" in start
+    return path.suffix.lower() in (".dcm", *endings) and (not start or b"\0" in start)
+
+
+def is_own_mask(header: pydicom.Dataset) -> bool:
+    """Whether a mask was made by `predict`, and not drawn."""
+    return header.get("Modality") == "SEG" and header.get("ManufacturerModelName") == OWN_MODEL
 
 
 def _bytes(path: Path) -> str:
@@ -211,3 +235,11 @@ def referenced_series(mask: pydicom.Dataset) -> set[str]:
                 str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence", [])
             }
     return found
+
+
+def referenced_frames(mask: pydicom.Dataset) -> set[str]:
+    """Return the UIDs of the coordinate systems that a SEG or RTSTRUCT states."""
+    found = [mask, *mask.get("ReferencedFrameOfReferenceSequence", [])]
+    frames = {str(item.get("FrameOfReferenceUID", "")) for item in found}
+    rois = mask.get("StructureSetROISequence", [])
+    return (frames | {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois}) - {""}

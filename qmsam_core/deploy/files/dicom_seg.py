@@ -15,7 +15,7 @@ from pydicom.valuerep import DA, TM
 
 from ... import __version__
 from ...data.archive import CaseError
-from ...data.importers.series import DicomFolder, without_copies
+from ...data.importers.series import OWN_MODEL
 from ...data.source import Source
 
 _POSITION = 0.01  # mm by which positions may be rounded
@@ -77,7 +77,7 @@ def write_seg(path: Path, source: Source, labels: np.ndarray, names: tuple[str, 
             hd.UID(),
             1,
             "QMedSAM, reimplemented",
-            "qmsam_core",
+            OWN_MODEL,
             __version__,
             "none",
             series_description="Segmentation from boxes",
@@ -117,27 +117,19 @@ def _volume(source: Source, labels: np.ndarray) -> hd.Volume:
 
 
 def _series(source: Source) -> list[pydicom.Dataset]:
-    """Read the series' files without pixels. Where several lie in the folder, its UID and grid tell which."""
+    """Read the headers of the series' files."""
     folder = Path(source.path)
-    if not folder.exists():
-        raise CaseError(folder, "is gone; a DICOM SEG needs the series that it belongs to")
-    scanned = DicomFolder.scan(folder if folder.is_dir() else folder.parent).series
-    found = [headers for uid, headers in scanned.items() if source.series in ("", uid)]
-    below = [without_copies(headers) for headers in found]
-    here = [
-        without_copies([h for h in headers if folder in (Path(h.filename), Path(h.filename).parent)])
-        for headers in found
-    ]
-    # of the files in the folder itself; else of all below, as the importers take them for one case
-    fitting = [s for s in here if s and _fits(s, source)] or [s for s in below if _fits(s, source)]
-    if len(fitting) != 1:
-        raise CaseError(folder, "does not hold the series that the case was made from; import it again")
+    base = folder if folder.is_dir() else folder.parent
+    if not source.files:
+        raise CaseError(folder, "is of a case that does not name its slices; import it again")
     try:
-        headers = [
-            pydicom.dcmread(header.filename, force=True, stop_before_pixels=True) for header in fitting[0]
-        ]
+        headers = [pydicom.dcmread(base / name, force=True, stop_before_pixels=True) for name in source.files]
+    except FileNotFoundError as error:
+        raise CaseError(error.filename, "is gone; a DICOM SEG needs the series that it belongs to") from error
     except OSError as error:
         raise CaseError(folder, f"cannot be read again ({error})") from error
+    if not _fits(headers, source):
+        raise CaseError(folder, "is no longer the series that the case was made from; import it again")
     for header in headers:
         _fill(header, source)
     return headers
@@ -191,10 +183,9 @@ def _places(header: pydicom.Dataset) -> list:
     """Positions of a file's frames."""
     if header.get("ImagePositionPatient") is not None:
         return [header.ImagePositionPatient]
-    whole = pydicom.dcmread(header.filename, force=True, stop_before_pixels=True)
     groups = [
-        *whole.get("SharedFunctionalGroupsSequence", []),
-        *whole.get("PerFrameFunctionalGroupsSequence", []),
+        *header.get("SharedFunctionalGroupsSequence", []),
+        *header.get("PerFrameFunctionalGroupsSequence", []),
     ]
     return [
         plane.ImagePositionPatient for group in groups for plane in group.get("PlanePositionSequence", [])

@@ -19,6 +19,7 @@ from ...data.importers.grids import VOLUME_SUFFIXES
 from ...data.importers.packed import voxel_files
 from ...data.importers.pairing import stem
 from ...data.importers.planar import IMAGE_SUFFIXES
+from ...data.importers.series import is_dicom
 from ...data.importers.walk import files_below, in_utf8
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -57,11 +58,6 @@ class Input:
     def case(cls, path: Path, name: str = "") -> Input:
         """A case file of the challenge's format."""
         return cls(path, name or path.name, "npz", (path,))
-
-    @property
-    def called(self) -> str:
-        """Last part of its name: the folder of a series, or its title where several lie there."""
-        return self.place.rpartition("/")[2]
 
     def state(self) -> str:
         """Describe size and time of the input's files. Raises `OSError` if one is gone."""
@@ -125,7 +121,7 @@ def find_inputs(
             slices.append(path) if one is None else found.append(one)
     if len(slices) > _MANY:
         log(f"{root}: reading the headers of {len(slices):,} DICOM files")
-    found += _series(root, slices)
+    found += _series(root, slices, log)
     return sorted(found, key=lambda one: one.name if isinstance(one, Input) else str(one.path))
 
 
@@ -134,13 +130,15 @@ def _lies_in(path: Path, folders: list[str]) -> bool:
     return any(real == folder or real.startswith(folder + os.sep) for folder in folders)
 
 
-def _series(root: Path, files: list[Path]) -> Iterator[Input | CaseError]:
+def _series(root: Path, files: list[Path], log: Callable[[str], None]) -> Iterator[Input | CaseError]:
     tree = find_series(files)
     for one, name in zip(tree.series, series_names(tree.series, root)):
-        yield Input(one.folder, name or root.resolve().name, "dicom", one.files, one.uid)
-    yield from tree.errors
+        for note in one.notes:
+            log(f"{name}: note: {note}")
+        yield Input(one.folder, name, "dicom", one.files, one.uid)
+    yield from (*tree.masks, *tree.damaged)
     for path in tree.others:
-        yield CaseError(path, "is no DICOM image, SEG or RTSTRUCT")
+        yield CaseError(path, "is no DICOM image, and no SEG or RTSTRUCT that was drawn")
 
 
 def _of_file(path: Path, name: str) -> Input | CaseError | None:
@@ -161,14 +159,6 @@ def _kind(path: Path) -> Kind | None:
         return "volume"
     if stem(path, IMAGE_SUFFIXES) is not None:
         return "image"
-    if path.suffix.lower() in DICOM_SUFFIXES or _is_dicom(path):
+    if path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path):
         return "dicom"
     return None
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...data.archive import CaseError
-from ...data.importers.assemble import Masks
+from ...data.importers.dicom_tree import mask_names
 from ...data.importers.grids import VOLUME_SUFFIXES
 from ...data.importers.pairing import find_pairs
 from ...data.importers.planar import IMAGE_SUFFIXES
-from ...data.importers.series_masks import DrawnMasks
+from ...data.importers.series_masks import DrawnMasks, Masks, series_of
 from .inputs import Input
 
 
@@ -35,9 +35,13 @@ def masks_of(
     if len(inputs) == 1 and (root.is_file() or masks.is_file() or inputs[0].path == root):
         return inputs, {inputs[0].name: _of_one(inputs[0], masks)}, []
     if masks.is_file():
-        raise CaseError(
-            masks, f"is one file, but {root} holds {len(inputs)} inputs; expected a folder of masks"
-        )
+        series = [one for one in inputs if one.kind == "dicom"]
+        if len(series) < len(inputs):
+            raise CaseError(
+                masks, f"is one file, but {root} holds {len(inputs)} inputs; expected a folder of masks"
+            )
+        one = series[series_of(masks, [one.series for one in series])]
+        return [one], {one.name: masks}, []
     kept, found, errors = [], {}, []
     for kind, suffixes in (("volume", VOLUME_SUFFIXES), ("image", IMAGE_SUFFIXES)):
         own = [one for one in inputs if one.kind == kind]
@@ -50,11 +54,11 @@ def masks_of(
     return [one for one in kept if one.kind == "npz" or one.name in found], found, errors
 
 
-def _of_one(one: Input, masks: Path) -> Path:
+def _of_one(one: Input, masks: Path) -> Masks:
     """The mask of the only input: the file or folder, or in the folder that which refers to its series."""
     if one.kind == "dicom" and masks.is_dir():
         try:
-            return DrawnMasks(masks).of(one.series, one.called)
+            return DrawnMasks(masks).of(one.series, mask_names([one.place])[0])
         except CaseError:  # its objects, a file each
             return masks
     return masks
@@ -72,10 +76,10 @@ def _pair(own, root, masks, suffixes, kept, found, errors) -> None:
 
 def _find(series: list[Input], drawn: DrawnMasks, alone: bool, found: dict, errors: list[CaseError]) -> None:
     """Find the masks of series. Name those left over if there are no other inputs that they may be of."""
-    for one in series:
+    for one, names in zip(series, mask_names([one.place for one in series])):
         try:
-            found[one.name] = drawn.of(one.series, one.called)
+            found[one.name] = drawn.of(one.series, names)
         except CaseError as error:
             errors.append(CaseError(one.path, error.message))
     if alone:
-        errors += drawn.without_series({one.called for one in series})
+        errors += drawn.without_series()
