@@ -129,7 +129,7 @@ def objects_of(case: Case, source: Source | None, masks: np.ndarray | MasksApart
         for end, values in (("min", box[:half]), ("max", box[half:])):
             row |= {f"{axis}_{end}": value for axis, value in zip("xyz", values)}
         if case.is_volume:
-            row["ml"] = voxels[i] * float(np.prod(case.spacing)) / 1000
+            row["ml"] = round(voxels[i] * float(np.prod(case.spacing)) / 1000, 6)
         rows.append(row)
     return rows
 
