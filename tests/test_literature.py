@@ -317,13 +317,21 @@ def test_the_command_writes_a_table_and_takes_it_up_again(tmp_path, capsys):
     second = pd.read_csv(table)
     pd.testing.assert_frame_equal(second.head(2), first)
     assert list(second["export"]) == ["int8", "int8", "int8, an Add a layer"]
+    exports = ["--methods", "start", "--exports", str(tmp_path / "exports")]
+    assert literature.main([*arguments, *exports]) == 0
+    third = pd.read_csv(table)
+    assert third.set_index("method")["encoder ms"].notna().to_dict() == {
+        "gpfq": False, "noisyquant": False, "start": True,
+    }  # fmt: skip
+    assert literature.main([*arguments, *exports]) == 0
+    assert "0 of 1 rows are missing" in capsys.readouterr().err
 
 
 def test_cures_are_compared_in_their_place_and_alone(tmp_path, monkeypatch):
     asked = []
     row = {"method": "paper", "width": "W8A8", "db": 1.0, "seconds": 1.0, "slices": 2}
     row |= dict.fromkeys(("agreement", "lowest", "dsc lost", "most lost"), 0.5)
-    monkeypatch.setattr(literature, "rows", lambda *args: iter([asked.extend(args[-1]) or row]))
+    monkeypatch.setattr(literature, "rows", lambda *args: iter([asked.extend(args[3]) or row]))
     folder = write_data(tmp_path / "cases", cases=2)
     arguments = [str(folder), "--model", "narrow", "--slices", "2", "-o", str(tmp_path / "table.csv")]
     assert literature.main([*arguments, "--cures", "--widths", "W8A8"]) == 0

@@ -3,7 +3,8 @@ r"""Compare methods of the literature and our recipe at several bit widths, on o
     python -m qmsam_core.study.literature cases/ --widths W8A8 W4A8 -o literature.csv
     python -m qmsam_core.study.literature cases/ --cures --widths W8A8 -o cures.csv
 
-The second compares our recipe without each of its cures, and with each alone.
+The second compares our recipe without each of its cures, and with each alone. `--exports FOLDER` exports each
+at 8 bits and times the encoders on OpenVINO, interleaved.
 
 Half of the cases calibrate, one slice of each, and the other half judge. The models are simulated in PyTorch,
 with fake quantisation, so that all widths are comparable. The reference is the float model. Labels are needed
@@ -13,10 +14,12 @@ for the DSC alone. Every row is written as soon as it is known. Rows that the ta
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,8 @@ from torch import Tensor
 
 from ..data.boxed_slices import CALIBRATION, BoxedSlice, divide, slices_of
 from ..data.transforms import Geometry
+from ..deploy.engines import open_engine
+from ..deploy.export import export_model
 from ..deploy.own_images import BOXES, dsc_of, segmented
 from ..models import CONFIGS, PUBLIC, Sam, build_model
 from ..provenance.files import write_atomic
@@ -34,6 +39,7 @@ from ..quant.calibration import calibrate_on
 from ..quant.scales import inactive_quantisers
 from ..quant.sensitivity import mask_agreement, signal_to_noise
 from ..quant.variants import METHODS, START, VARIANTS, at_width
+from ..timing.interleaved import measure_interleaved
 
 COMPARED = {"start": START, **METHODS, "deploy": RECIPES["deploy"]}
 """Recipes by the name of their method: what all methods start from, the methods, and ours."""
@@ -131,8 +137,9 @@ def rows(
     calibration: Sequence[BoxedSlice],
     judging: Sequence[BoxedSlice],
     wanted: Sequence[tuple[str, str]],
+    exports: Path | None = None,
 ) -> Iterator[dict]:
-    """Yield a row of the table for each wanted method and width.
+    """Yield a row of the table for each wanted method and width. Export those of 8 bits below `exports`.
 
     Returns:
         method, width, what `judged` returns, seconds to calibrate, export (see `export_of`), slices that
@@ -150,6 +157,8 @@ def rows(
         seconds = time.perf_counter() - start
         if idle := inactive_quantisers(model):
             raise ValueError(f"{method} at {width}: quantiser {idle[0]} is off or has no scale")
+        if exports is not None and width == "W8A8":
+            export_model(model.eval(), exports / method, "calibrated by qmsam_core.study.literature")
         yield {
             "method": method,
             "width": width,
@@ -159,6 +168,21 @@ def rows(
             "slices": len(judging),
             "judged": "simulated",
         }
+
+
+def not_exported(exports: Path | None, method: str, width: str) -> bool:
+    """Whether an export is asked for and missing."""
+    return exports is not None and width == "W8A8" and not (exports / method / "export.json").exists()
+
+
+def timed(folders: Sequence[Path], runs: int = 15) -> pd.Series:
+    """Time the encoders of exports in turn, on all threads. Returns the medians in ms by folder name."""
+    calls = {}
+    for folder in folders:
+        engine = open_engine("openvino", folder, os.cpu_count())
+        image = np.random.default_rng(0).random((1, 3, engine.image_size, engine.image_size), np.float32)
+        calls[folder.name] = partial(engine.embed, image)
+    return measure_interleaved(calls, runs).set_index("arm")["median_ms"]
 
 
 def known(path: Path, slices: int) -> pd.DataFrame:
@@ -198,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=CALIBRATION,
         help=f"slices that judge, and slices that calibrate, at most {CALIBRATION}, the default",
     )
+    parser.add_argument("--exports", type=Path, help="export each at 8 bits to here, and time the encoders")
     parser.add_argument("-o", "--output", required=True, type=Path, help="table, .csv")
     options = parser.parse_args(arguments)
     checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else None)
@@ -212,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         done = set(table[KEY].itertuples(index=False, name=None))
         methods = list(CURES) if options.cures else options.methods or list(COMPARED)
         pairs = [(method, width) for width in options.widths for method in methods]
-        wanted = [pair for pair in pairs if pair not in done]
+        wanted = [pair for pair in pairs if pair not in done or not_exported(options.exports, *pair)]
         print(
             f"{len(calibration)} slices calibrate, {len(judging)} judge; {len(wanted)} of {len(pairs)} rows "
             "are missing",
@@ -220,8 +245,9 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
         float_model = build_model(options.model, checkpoint=checkpoint).eval()
-        for number, row in enumerate(rows(float_model, calibration, judging, wanted), 1):
-            table = pd.concat([*([table] if len(table) else []), pd.DataFrame([row])], ignore_index=True)
+        for number, row in enumerate(rows(float_model, calibration, judging, wanted, options.exports), 1):
+            others = table[~(table[KEY] == [row[key] for key in KEY]).all(axis=1)]
+            table = pd.concat([*([others] if len(others) else []), pd.DataFrame([row])], ignore_index=True)
             write_atomic(options.output, lambda path, table=table: table.to_csv(path, index=False))
             print(
                 f"{number}/{len(wanted)} {row['method']} {row['width']}: agreement "
@@ -229,6 +255,10 @@ def main(arguments: list[str] | None = None) -> int:
                 file=sys.stderr,
                 flush=True,
             )
+        if options.exports:
+            ms = timed([options.exports / method for method in methods])
+            table["encoder ms"] = table["method"].map(ms).where(table["width"] == "W8A8")
+            write_atomic(options.output, lambda path: table.to_csv(path, index=False))
     except (ValueError, OSError) as error:
         print(f"literature: {error}", file=sys.stderr)
         return 2
