@@ -15,21 +15,16 @@ with boxes or labels; others of them tell how far its masks agree with the float
 """
 
 import argparse
-import contextlib
 import json
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-import openvino
 import torch
-from brevitas.export import export_onnx_qcdq, export_qonnx
 
 from ..models import (
     CONFIGS,
@@ -46,12 +41,19 @@ from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from ..quant.scales import inactive_quantisers
 from .exported import FORMAT, FROM_NOISE, ExportError, put_in_place, read_export
-from .graphs import STYLES, Part, clean, parts_of
+from .graph_files import OPSET, write_ir, write_onnx, write_qonnx
+from .graphs import STYLES, parts_of
 
-OPSET = 17
 RANDOM = "random"
 LIBRARY = Path(__file__).parents[1]
-SHAPING = ("deploy/export.py", "deploy/graphs.py", "deploy/rewrites/", "models/", "quant/")
+SHAPING = (
+    "deploy/export.py",
+    "deploy/graph_files.py",
+    "deploy/graphs.py",
+    "deploy/rewrites/",
+    "models/",
+    "quant/",
+)
 """Modules of the library that shape an export. Importing this module reaches others too, such as those of
 data and engines. They do not change the files of an export."""
 WRITERS = ("torch", "onnx", "brevitas", "openvino")
@@ -170,79 +172,6 @@ def exporter() -> dict[str, str]:
     """
     modules = modules_digest(f"import {LIBRARY.name}.deploy.export", LIBRARY, SHAPING)
     return {"modules": modules, **{name: version(name) for name in WRITERS}}
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Silence warnings, and send what Brevitas prints to stderr.
-
-    The tracer warns of shape arithmetic, but here it is meant to be dynamic or constant.
-    """
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
-    """Export one part as `<name>.onnx`. Returns how many nodes and inputs the clean-up changed.
-
-    Fast graphs contain no quantisers of Brevitas, so PyTorch's own exporter writes them.
-    """
-    path = folder / f"{part.name}.onnx"
-    options = dict(
-        input_names=list(part.inputs),
-        output_names=list(part.outputs),
-        dynamic_axes={name: {0: "count"} for name in part.free},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    with quietly(), torch.no_grad():
-        if style == "fast":
-            torch.onnx.export(part.graph.eval(), tuple(part.inputs.values()), str(path), **options)
-        else:
-            export_onnx_qcdq(
-                part.graph.eval(), args=tuple(part.inputs.values()), export_path=str(path), **options
-            )
-    model = onnx.load(path)
-    removed = {} if style == "released" else clean(model)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return removed
-
-
-def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
-    """Convert a part to OpenVINO's IR. With `one_at_a_time` its free axes have size 1.
-
-    OpenVINO then drops transposes that only relabel a layout. It cannot do so for unknown shapes. A block of
-    several boxes would gain nothing, because a single box already fills the linear layers.
-    """
-    model = openvino.convert_model(folder / f"{part.name}.onnx")
-    if one_at_a_time:
-        model.reshape(
-            {
-                port: [d.get_length() if d.is_static else 1 for d in port.partial_shape]
-                for port in model.inputs
-            }
-        )
-    openvino.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)
-
-
-def write_qonnx(model: Sam, folder: Path) -> None:
-    """Write `encoder.qonnx` and `decoder.qonnx`, where each quantiser is one node of Brevitas' dialect.
-
-    No engine here runs them.
-    """
-    for part in parts_of(model, "clean"):
-        with quietly(), torch.no_grad():
-            export_qonnx(
-                part.graph.eval(),
-                args=tuple(part.inputs.values()),
-                export_path=str(folder / f"{part.name}.qonnx"),
-                input_names=list(part.inputs),
-                output_names=list(part.outputs),
-                opset_version=OPSET,
-                dynamo=False,
-            )
 
 
 def model_to_export(

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .intervals import paired_differences, spread_interval
-from .paper_tables import PAPER
-from .tables import balance
+from .claim_numbers import (
+    BEST,
+    Numbers,
+    difference_of,
+    disk_ratio,
+    interval_of,
+    more_samples,
+    paired_points,
+    speed_up,
+    spread_of_dsc,
+    testing_time_ratio,
+    time_ratio,
+)
 
 TABLES = {  # name -> notebook and file of the table
     "table5": "06_engine_speed/table5.csv",
@@ -28,8 +38,6 @@ TABLES = {  # name -> notebook and file of the table
     "table10_seconds": "09_testing/table10_seconds.csv",
     "disk": "01_data_audit/disk_by_modality.csv",
 }
-
-Numbers = tuple[float, float]  # the paper's number, ours
 
 
 @dataclass(frozen=True)
@@ -56,131 +64,6 @@ class Claim:
     interval: Callable[[Mapping[str, pd.DataFrame]], Numbers] | None = None
 
 
-def _average(table: pd.DataFrame, column: str, row: str = "Average") -> float:
-    return float(table.set_index("modality").loc[row, column])
-
-
-def _difference(name: str, first: str, second: str) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """First arm's average minus the second's, in points, from a table written by `across`."""
-
-    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-        pairs = []
-        for source in ("paper", "here"):
-            columns = [f"{arm} dsc {source}" for arm in (first, second)]
-            known = all(column in tables[name] for column in columns)
-            pairs.append(
-                100 * float(np.subtract(*(_average(tables[name], c) for c in columns)))
-                if known
-                else float("nan")
-            )
-        return pairs[0], pairs[1]
-
-    return numbers
-
-
-def _spread(name: str, arm: str) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """Standard deviation of the DSC over modalities in table `name`: an arm minus baseline, in points."""
-
-    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-        spreads = []
-        for table in (PAPER[name], _long(tables[name])):
-            std = balance(table).set_index("arm")["dsc std"]
-            spreads.append(100 * float(std[arm] - std["Baseline"]))
-        return spreads[0], spreads[1]
-
-    return numbers
-
-
-def _long(table: pd.DataFrame) -> pd.DataFrame:
-    """Stack the arms and keep only our values: modality, arm, dsc."""
-    columns = {c: c.removesuffix(" dsc here") for c in table if c.endswith(" dsc here")}
-    return (
-        table[["modality", *columns]]
-        .rename(columns=columns)
-        .melt("modality", var_name="arm", value_name="dsc")
-    )
-
-
-BEST = "the fastest"
-
-
-def _gain(name: str, over: str = "OpenVINO") -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """Time of float on the engine `over` (or the fastest) divided by the time of int8 on OpenVINO."""
-
-    def numbers(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-        seconds = tables[name].set_index(["precision", "engine"])
-        engine = seconds.loc["float", "seconds here"].idxmin() if over == BEST else over
-        paper, here = (
-            float(
-                seconds.loc[("float", engine), f"seconds {s}"]
-                / seconds.loc[("int8", "OpenVINO"), f"seconds {s}"]
-            )
-            for s in ("paper", "here")
-        )
-        return (float("nan") if over == BEST else paper), here
-
-    return numbers
-
-
-def _speed_up(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    """Median speed-up of single cases."""
-    return tuple(
-        float(tables["table8"][f"speed-up {column}"].median()) for column in ("paper", "over baseline here")
-    )
-
-
-def _testing_time(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    return tuple(
-        _average(tables["table10_seconds"], f"Baseline seconds {source}")
-        / _average(tables["table10_seconds"], f"Proposed seconds {source}")
-        for source in ("paper", "here")
-    )
-
-
-def _more_samples(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    """DSC of stage 3 with the paper's sampling minus that of the ablation, in points."""
-    return tuple(
-        100
-        * (
-            _average(tables["table9"], f"Stage 3 dsc {source}", "Proposed")
-            - _average(tables["table9"], f"Stage 3 dsc {source}")
-        )
-        for source in ("paper", "here")
-    )
-
-
-def _disk(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-    stored, unpacked = PAPER["disk"]["bytes"]
-    return unpacked / stored, float(tables["disk"]["unpacked"].sum() / tables["disk"]["stored"].sum())
-
-
-def _paired(
-    tables: Mapping[str, pd.DataFrame], first: tuple[str, str], second: tuple[str, str], score: str = "dsc"
-) -> pd.Series:
-    """Average over modalities of the difference of two arms, given as (table of scores, arm), in points."""
-    a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
-    paired = paired_differences(a.assign(dsc=a[score]), b.assign(dsc=b[score])).iloc[-1]
-    return 100 * paired[["difference", "difference_low", "difference_high"]].astype(float)
-
-
-def _interval(
-    first: tuple[str, str], second: tuple[str, str], of_spread: bool = False, score: str = "dsc"
-) -> Callable[[Mapping[str, pd.DataFrame]], Numbers]:
-    """95 % interval, in points, of a difference of two arms, given as (table of scores, arm).
-
-    The difference is of the mean of a score, or of the DSC's standard deviation over modalities.
-    """
-
-    def interval(tables: Mapping[str, pd.DataFrame]) -> Numbers:
-        if of_spread:
-            a, b = (tables[name][tables[name]["arm"] == arm] for name, arm in (first, second))
-            low, high = spread_interval(a, b)
-            return 100 * low, 100 * high
-        return tuple(_paired(tables, first, second, score)[["difference_low", "difference_high"]])
-
-    return interval
-
-
 def _by_masks(
     says: str, name: str, first: str, second: str, score: str, holds_above: float, less_is_more: bool = False
 ) -> Claim:
@@ -190,10 +73,10 @@ def _by_masks(
         says,
         "not shown",
         "points",
-        lambda tables: (float("nan"), float(_paired(tables, *arms, score)["difference"])),
+        lambda tables: (float("nan"), float(paired_points(tables, *arms, score)["difference"])),
         holds_above,
         less_is_more,
-        _interval(*arms, score=score),
+        interval_of(*arms, score=score),
     )
 
 
@@ -204,9 +87,9 @@ def _compared(says: str, where: str, name: str, first: str, second: str, holds_a
         says,
         where,
         "points",
-        _difference(name, first, second),
+        difference_of(name, first, second),
         holds_above,
-        interval=_interval((scores, first), (scores, second)),
+        interval=interval_of((scores, first), (scores, second)),
     )
 
 
@@ -231,19 +114,19 @@ CLAIMS = (
         "more even over modalities: standard deviation of the DSC, stage 3 minus baseline",
         "Table 7",
         "points",
-        _spread("table7", "Stage 3"),
+        spread_of_dsc("table7", "Stage 3"),
         0.0,
         less_is_more=True,
-        interval=_interval(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
+        interval=interval_of(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
     ),
     Claim(
         "and on the testing set: standard deviation, proposed minus baseline",
         "Table 10",
         "points",
-        _spread("table10", "Proposed"),
+        spread_of_dsc("table10", "Proposed"),
         0.0,
         less_is_more=True,
-        interval=_interval(("scores10", "Proposed"), ("scores10", "Baseline"), of_spread=True),
+        interval=interval_of(("scores10", "Proposed"), ("scores10", "Baseline"), of_spread=True),
     ),
     _by_masks(
         "and not by filling boxes: agreement with the ellipse, proposed minus baseline",
@@ -289,23 +172,25 @@ CLAIMS = (
         "few samples of each modality are enough: balanced minus a share of each",
         "Table 9",
         "points",
-        _more_samples,
+        more_samples,
         -1.0,
-        interval=_interval(("scores7", "Stage 3"), ("scores9", "Stage 3")),
+        interval=interval_of(("scores7", "Stage 3"), ("scores9", "Stage 3")),
     ),
-    Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", _gain("table5"), 1.0),
+    Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", time_ratio("table5"), 1.0),
     Claim(
         "and faster than float in the graph rewritten for it",
         "not shown",
         "x",
-        _gain("table5", "OpenVINO, rewritten"),
+        time_ratio("table5", "OpenVINO, rewritten"),
         1.0,
     ),
-    Claim("and faster than the fastest float arm of this CPU", "not shown", "x", _gain("table5", BEST), 1.0),
-    Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", _gain("table6"), 1.0),
-    Claim("whole cases are faster than with the baseline's pipeline, median", "Table 8", "x", _speed_up, 1.0),
-    Claim("and so is the testing set, mean", "Table 10", "x", _testing_time, 1.0),
-    Claim("reading in place saves disk: unpacked over stored", "section 2.1", "x", _disk, 1.0),
+    Claim(
+        "and faster than the fastest float arm of this CPU", "not shown", "x", time_ratio("table5", BEST), 1.0
+    ),
+    Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", time_ratio("table6"), 1.0),
+    Claim("whole cases are faster than with the baseline's pipeline, median", "Table 8", "x", speed_up, 1.0),
+    Claim("and so is the testing set, mean", "Table 10", "x", testing_time_ratio, 1.0),
+    Claim("reading in place saves disk: unpacked over stored", "section 2.1", "x", disk_ratio, 1.0),
 )
 
 
