@@ -114,7 +114,7 @@ def test_rows_find_their_image_and_images_their_rows(tmp_path, file):
     assert found["sub/a.png"].boxes.tolist() == [[1, 2, 3, 4], [2, 2, 9, 9]]
     assert found["b.png"].boxes.tolist() == [[5, 6, 7, 8]] and found["b.png"].names == ()
     (error,) = errors
-    assert str(error).startswith("boxes.csv row 5: file 'c.png' fits no input")
+    assert str(error).startswith("boxes.csv row 5: file 'c.png' fits none of")
 
 
 def test_a_name_of_two_images_is_refused_and_a_row_without_file_too(tmp_path):

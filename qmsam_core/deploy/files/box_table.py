@@ -269,9 +269,11 @@ def rows_by_input(rows: Sequence[BoxRow], inputs: Sequence[Input]) -> tuple[dict
         if len(names) == 1:
             found.setdefault(next(iter(names)), []).append(row)
             continue
-        what = f"fits several inputs ({', '.join(sorted(names))})" if names else "fits no input"
-        file = "" if file == "." else file
-        errors.append(CaseError(row.where, f"file {file!r} {what}; expected its path below the input folder"))
+        there = listed(sorted(names or {one.name for one in inputs}))
+        what = "fits several inputs" if names else f"fits none of {len(inputs)} inputs"
+        errors.append(
+            CaseError(row.where, f"file {'' if file == '.' else file!r} {what}; expected one of {there}")
+        )
     return found, errors
 
 
