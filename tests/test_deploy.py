@@ -139,11 +139,12 @@ def test_the_other_styles_compute_the_same_masks(tmp_path, images):
     reference = PyTorchEngine(model)
     embedding = reference.encode(images[:1])
     for style in ("released", "clean"):  # the other tests here export the style "fast"
-        export_model(model, tmp_path / style, style=style)
+        folder = tmp_path / f"with, a comma, {style}"
+        export_model(model, folder, style=style)
         for kind in ("onnxruntime", "openvino"):
-            logits = open_engine(kind, tmp_path / style, threads=1).decode(embedding, BOXES)
+            logits = open_engine(kind, folder, threads=1).decode(embedding, BOXES)
             assert relative_error(reference.decode(embedding, BOXES), logits) < 0.05, (style, kind)
-    carried = [o.name for o in onnx.load(tmp_path / "released" / "decoder.onnx").graph.output]
+    carried = [o.name for o in onnx.load(tmp_path / "with, a comma, released" / "decoder.onnx").graph.output]
     assert carried == ["masks", "iou"]
 
 

@@ -1,7 +1,9 @@
 """Write the graphs of a model as ONNX, OpenVINO IR and QONNX."""
 
 import contextlib
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +63,8 @@ def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
     OpenVINO then drops transposes that only relabel a layout. It cannot do so for unknown shapes. A block of
     several boxes would gain nothing, because a single box already fills the linear layers.
     """
-    model = openvino.convert_model(folder / f"{part.name}.onnx")
+    with tempfile.TemporaryDirectory() as plain:  # OpenVINO splits a path at its commas
+        model = openvino.convert_model(shutil.copy(folder / f"{part.name}.onnx", plain))
     if one_at_a_time:
         model.reshape(
             {

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,7 +159,9 @@ def rows(
         if idle := inactive_quantisers(model):
             raise ValueError(f"{method} at {width}: quantiser {idle[0]} is off or has no scale")
         if exports is not None and width == "W8A8":
-            export_model(model.eval(), exports / method, "calibrated by qmsam_core.study.literature")
+            export_model(
+                model.eval(), folder_of(exports, method), "calibrated by qmsam_core.study.literature"
+            )
         yield {
             "method": method,
             "width": width,
@@ -170,18 +173,25 @@ def rows(
         }
 
 
+def folder_of(exports: Path, method: str) -> Path:
+    """Folder of a method's export."""
+    return exports / re.sub(r"\W+", "_", method)
+
+
 def not_exported(exports: Path | None, method: str, width: str) -> bool:
     """Whether an export is asked for and missing."""
-    return exports is not None and width == "W8A8" and not (exports / method / "export.json").exists()
+    return (
+        exports is not None and width == "W8A8" and not (folder_of(exports, method) / "export.json").exists()
+    )
 
 
-def timed(folders: Sequence[Path], runs: int = 15) -> pd.Series:
-    """Time the encoders of exports in turn, on all threads. Returns the medians in ms by folder name."""
+def timed(folders: Mapping[str, Path], runs: int = 15) -> pd.Series:
+    """Time the encoders of exports in turn, on all threads. Returns the medians in ms, by the keys."""
     calls = {}
-    for folder in folders:
+    for name, folder in folders.items():
         engine = open_engine("openvino", folder, os.cpu_count())
         image = np.random.default_rng(0).random((1, 3, engine.image_size, engine.image_size), np.float32)
-        calls[folder.name] = partial(engine.embed, image)
+        calls[name] = partial(engine.embed, image)
     return measure_interleaved(calls, runs).set_index("arm")["median_ms"]
 
 
@@ -256,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
         if options.exports:
-            ms = timed([options.exports / method for method in methods])
+            ms = timed({method: folder_of(options.exports, method) for method in methods})
             table["encoder ms"] = table["method"].map(ms).where(table["width"] == "W8A8")
             write_atomic(options.output, lambda path: table.to_csv(path, index=False))
     except (ValueError, OSError) as error:
