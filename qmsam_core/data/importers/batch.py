@@ -154,8 +154,11 @@ def _checked_source(job: Job, target: Path) -> Source:
     if source is None:
         return Source("", "image", (), ())
     before = Path(source.path)
-    moved = not before.exists() or os.path.realpath(before) == os.path.realpath(job.source)
-    if source.series != job.series or not (moved or job.series):
+    if source.series and job.series:
+        other = source.series != job.series
+    else:  # a file that is no longer there was moved
+        other = before.exists() and os.path.realpath(before) != os.path.realpath(job.source)
+    if other:
         series = f", series {source.series}" if source.series else ""
         raise CaseError(
             job.source,
