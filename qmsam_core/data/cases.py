@@ -24,7 +24,7 @@ import numpy as np
 from scipy import ndimage
 
 from .archive import ArrayHeader, CaseArchive, CaseError, write_archive
-from .source import Source
+from .source import Source, read_source
 
 MAX_LABEL = 65535
 """Largest label id accepted: the uint16 maximum, far above the challenge's 255 boxes per case."""
@@ -326,16 +326,6 @@ def _load_names(archive: CaseArchive, boxes: np.ndarray | None) -> tuple[str, ..
             archive.path, f"'names' is {names.dtype} of shape {names.shape}; expected a text for each box"
         )
     return tuple(names.tolist())
-
-
-def read_source(archive: CaseArchive) -> Source | None:
-    """Read where an open case file was imported from; None if it does not say. Raises `CaseError`."""
-    if "source" not in archive:
-        return None
-    try:
-        return Source.from_json(str(archive.array("source")))
-    except ValueError as error:
-        raise CaseError(archive.path, f"'source' {error}; import the case again") from error
 
 
 def _load_spacing(archive: CaseArchive, is_volume: bool) -> np.ndarray:

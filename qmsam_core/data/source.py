@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from .archive import CaseArchive, CaseError
+
 
 @dataclass(frozen=True)
 class Source:
@@ -80,3 +82,13 @@ class Source:
             return cls(**json.loads(text))
         except TypeError as error:
             raise ValueError(f"is no source of a case ({error})") from error
+
+
+def read_source(archive: CaseArchive) -> Source | None:
+    """Read where an open case file was imported from; None if it does not say. Raises `CaseError`."""
+    if "source" not in archive:
+        return None
+    try:
+        return Source.from_json(str(archive.array("source")))
+    except ValueError as error:
+        raise CaseError(archive.path, f"'source' {error}; import the case again") from error

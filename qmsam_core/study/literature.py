@@ -213,8 +213,7 @@ def known(path: Path, slices: int) -> pd.DataFrame:
     return table
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.study.literature",
         description=__doc__,
@@ -234,7 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--exports", type=Path, help="export each at 8 bits to here, and time the encoders")
     parser.add_argument("-o", "--output", required=True, type=Path, help="table, .csv")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+    options = _parser().parse_args(arguments)
     checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else None)
     try:
         for width in options.widths:

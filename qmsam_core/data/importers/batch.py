@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qmsam_core.data.archive import CaseArchive, CaseError
-from qmsam_core.data.cases import Case, read_source
+from qmsam_core.data.cases import Case
+from qmsam_core.data.source import Source, read_source
 
-from ..source import Source
 from .notes import Loss, listed
 from .planes import plane_of
 from .walk import in_utf8

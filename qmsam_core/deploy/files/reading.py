@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ...data.archive import CaseArchive, CaseError
-from ...data.cases import Case, read_source, tight_boxes
+from ...data.cases import Case, tight_boxes
 from ...data.importers.assemble import dicom_case, nifti_case, planar_case
 from ...data.importers.options import ImportOptions
 from ...data.importers.pictures import Picture, planar_image, series_image, volume_image
 from ...data.importers.series import DicomFolder
 from ...data.importers.series_masks import Masks
-from ...data.source import Source
+from ...data.source import Source, read_source
 from .box_table import BoxRow, boxes_of
 from .dicom_seg import check_series, label_notes
 from .inputs import Input
