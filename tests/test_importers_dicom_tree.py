@@ -256,6 +256,7 @@ def test_files_without_preamble_are_read(tmp_path):
         data.file_meta = pydicom.dataset.FileMetaDataset()
         pydicom.dcmwrite(path, data, implicit_vr=True, little_endian=True, enforce_file_format=False)
         assert path.read_bytes()[128:132] != b"DICM"
+        path.rename(path.with_suffix(""))
     shutil.rmtree(tmp_path / "out")
     np.testing.assert_array_equal(
         imported(tmp_path, "dicom", tmp_path / "p1")["3DBox_CT_p1"].images, expected
@@ -418,3 +419,23 @@ def test_copies_of_some_slices_in_a_folder_beside_count_once(tmp_path, capsys):
         shutil.copy(path, tmp_path / "p1" / "DIR2")
     (case,) = imported(tmp_path, "dicom", tmp_path / "p1").values()
     assert case.images.shape == LABELS.shape and "repeat slices" in capsys.readouterr().out
+
+
+def test_equal_uids_are_told_apart_by_the_patient_or_by_the_masks_names(tmp_path):
+    for k in (1, 2):
+        paths = edited(write_series(tmp_path / f"s{k}", series="same"), PatientID=f"P{k}")
+        write_seg(tmp_path / f"{k}.dcm", paths, {f"cube {k}": LABELS == 1})
+        moved([*paths, tmp_path / f"{k}.dcm"], tmp_path / "flat", f"{k}_")
+        paths = write_series(tmp_path / "in" / f"p{k}", series="same")
+        (tmp_path / "mk").mkdir(exist_ok=True)
+        write_seg(tmp_path / "mk" / f"p{k}.dcm", paths, {f"rod {k}": LABELS == 2})
+    assert set(predicted(tmp_path / "flat", tmp_path / "m1").values()) == {"done"}
+    assert len(list((tmp_path / "m1").glob("*.dcm"))) == 2
+    assert set(predicted(tmp_path / "in", tmp_path / "m2", tmp_path / "mk").values()) == {"done"}
+    flat = imported(tmp_path, "dicom", tmp_path / "flat").values()
+    assert sorted(case.names for case in flat) == [("cube 1",), ("cube 2",)]
+    cases = imported(tmp_path / "in", "dicom", tmp_path / "in", tmp_path / "mk")
+    assert {name: case.names for name, case in cases.items()} == {
+        "3DBox_CT_p1": ("rod 1",),
+        "3DBox_CT_p2": ("rod 2",),
+    }

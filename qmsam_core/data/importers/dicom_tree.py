@@ -240,8 +240,8 @@ def _add_beside(tree: DicomTree, damaged: dict[Path, CaseError], others: list[Pa
 def series_names(series: list[Series], root: Path) -> list[str]:
     """Name each series by its folder below `root`, with its title where the folder holds several.
 
-    Where that is not enough, a piece of a hash of UID and folder follows, so that no name depends on which
-    other series are there in which order.
+    Where that is not enough, a piece of a hash of UID, patient and folder follows, so that no name depends on
+    the order of the series.
 
     Returns:
         Unique names with forward slashes, in the order of `series`. A series alone in `root` itself is called
@@ -254,15 +254,13 @@ def series_names(series: list[Series], root: Path) -> list[str]:
         parts = [folder] if folder != "." else []
         names.append("/".join(parts + ([one.title] if shared[one.folder] > 1 else [])) or root.resolve().name)
     counts = Counter(names)
-    return [
-        f"{name}_{mark_of(one.uid, folder=one.folder.relative_to(root))}" if counts[name] > 1 else name
-        for one, name in zip(series, names)
-    ]
+    return [f"{name}_{mark_of(one, root)}" if counts[name] > 1 else name for one, name in zip(series, names)]
 
 
-def mark_of(uid: str, folder: Path) -> str:
+def mark_of(one: Series, root: Path) -> str:
     """Eight characters that tell a series from others of the same title."""
-    return hashlib.sha256(os.fsencode(f"{uid} {folder}")).hexdigest()[:8]
+    facts = (one.uid, one.patient, one.frame, os.fspath(one.folder.relative_to(root)))
+    return hashlib.sha256(os.fsencode(" ".join(facts))).hexdigest()[:8]
 
 
 def mask_names(names: list[str]) -> list[list[str]]:

@@ -183,7 +183,7 @@ def read_header(path: Path) -> pydicom.Dataset | None:
 
 def _is_bare(start: bytes) -> bool:
     """Whether a file begins with a data set, without preamble, as old archives wrote them."""
-    return start[:2] == b"\x08\0" and start[3:] == b"\0"  # a tag of group 8, low byte first
+    return start[:2] == b"\x08\0" and start[3:4] == b"\0"  # a tag of group 8, low byte first
 
 
 def is_dicom(path: Path) -> bool:

@@ -128,7 +128,7 @@ def named_cases(tree: DicomTree, root: Path, given: Path | None) -> SeriesCases:
         inner = names[k].removeprefix(f"{patients[k]}/").replace("/", "_")
         name = own if cases[patients[k]] == 1 or inner == own else f"{own}_{inner}"
         if name in result.masks:
-            name = f"{name}_{mark_of(one.uid, one.folder.relative_to(root))}"
+            name = f"{name}_{mark_of(one, root)}"
         result.masks[name] = one, mask
     return result
 
