@@ -393,11 +393,12 @@ def test_masks_that_are_not_used_are_named_and_names_of_several_series_are_not_g
     assert rows.pop("p1/ct") == "done" and "no masks for case 'p1/scout'" in rows.pop("p1/scout") and not rows
 
 
-def test_one_mask_file_picks_its_series_among_others(tmp_path):
+def test_one_mask_file_picks_its_series_among_others(tmp_path, capsys):
     paths = write_series(tmp_path / "in" / "ct")
     write_series(tmp_path / "in" / "scout", series="scout")
     mask = drawn(tmp_path / "rs.dcm", paths)
     assert predicted(tmp_path / "in", tmp_path / "masks", mask) == {"ct": "done"}
+    assert "rs.dcm: note: is of ct; left without boxes: scout" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("description", ["x" * 300, "肝" * 64, "..", "a/b\\c", "ü ä"])

@@ -177,11 +177,12 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     given = [path for path in (options.boxes, options.boxes_from) if path]
     inside = options.boxes_from and options.boxes_from.resolve() == options.input.resolve()
     without = [options.output, *(path for path in given if not (inside and path == options.boxes_from))]
+
+    def log(line: str) -> None:
+        print(in_utf8(line), file=sys.stderr)
+
     found = find_inputs(
-        options.input,
-        without,
-        log=lambda line: print(in_utf8(line), file=sys.stderr),
-        is_output=cache(lambda folder: bool(read_made(folder / MADE))),
+        options.input, without, log=log, is_output=cache(lambda folder: bool(read_made(folder / MADE)))
     )
     inputs = [one for one in found if isinstance(one, Input)]
     if not inputs and len(found) == 1:
@@ -192,7 +193,7 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     if options.boxes:
         rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
     if options.boxes_from:
-        inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from)
+        inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from, log)
     reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
     tables = [options.output / name for name in (MADE, TIMING, OBJECTS)]
     if options.boxes and options.boxes.resolve() in [table.resolve() for table in tables]:

@@ -85,7 +85,8 @@ def _dicom_jobs(options: argparse.Namespace, how: ImportOptions) -> Iterator[Job
     below = files_below(root)
     tree = find_series(below.files)
     if tree.others:
-        print(f"note: {len(tree.others)} files are no DICOM images: {listed([p.name for p in tree.others])}")
+        names = listed([path.name for path in tree.others])
+        print(f"note: {len(tree.others)} files are no DICOM images or drawn masks: {names}", flush=True)
     for path in below.loops:
         print(f"note: {path} leads to a folder above it and is not followed", flush=True)
     cases = named_cases(tree, root, options.masks)

@@ -155,7 +155,7 @@ def _planar(mask: Path, picture: Picture, options: LabelOptions) -> Objects:
 
 
 def _dicom_masks(mask: Masks) -> list[pydicom.Dataset]:
-    """Headers of DICOM mask files: the file itself, or those in a folder. None for volume files."""
+    """Headers of DICOM mask files: the file itself, or those in a folder. An empty list for volume files."""
     given = mask if isinstance(mask, tuple) else (sorted(mask.iterdir()) if mask.is_dir() else [mask])
     files = [path for path in given if path.is_file() and stem(path, VOLUME_SUFFIXES) is None]
     found = [header for path in files if (header := DicomFolder.read_mask(path)) is not None]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qmsam_core.data.archive import CaseArchive, CaseError
 from qmsam_core.data.cases import Case
-from qmsam_core.data.source import Source, read_source
+from qmsam_core.data.source import read_source
 
 from .notes import Loss, listed
 from .planes import plane_of
@@ -124,9 +124,9 @@ def stored_names(path: Path) -> tuple[str, ...]:
 def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
     """Make one case. Returns what became of it and how many things were left out of it."""
     if target.exists() and not overwrite:
-        source = _checked_source(job, target)
+        losses = _left_out_before(job, target)
         print(f"kept {target.name} (exists; --overwrite makes it again)", flush=True)
-        return "kept", _say_left_out(job, source.left_out)
+        return "kept", _say_left_out(job, losses)
     started = time.monotonic()
     case, notes = job.read(target.stem)
     losses = tuple(note for note in notes if isinstance(note, Loss))
@@ -147,12 +147,12 @@ def _import(job: Job, target: Path, overwrite: bool) -> tuple[str, int]:
     return "imported", _say_left_out(job, losses)
 
 
-def _checked_source(job: Job, target: Path) -> Source:
-    """Return the source of an existing case. Raises `CaseError` if it was made from something else."""
+def _left_out_before(job: Job, target: Path) -> tuple[str, ...]:
+    """What an existing case says was left out of it. Raises `CaseError` if it is of another source."""
     with CaseArchive(target) as archive:
         source = read_source(archive)
     if source is None:
-        return Source("", "image", (), ())
+        return ()
     before = Path(source.path)
     if source.series and job.series:
         other = source.series != job.series
@@ -164,7 +164,7 @@ def _checked_source(job: Job, target: Path) -> Source:
             job.source,
             f"would be {target.name}, which is of {before}{series}; give another --name, --dataset or --out",
         )
-    return source
+    return source.left_out
 
 
 def _say_left_out(job: Job, losses: tuple[str, ...]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...data.archive import CaseError
 from ...data.importers.dicom_tree import mask_names
 from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.notes import listed
 from ...data.importers.pairing import find_pairs
 from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.series_masks import DrawnMasks, Masks, series_of
@@ -14,7 +16,7 @@ from .inputs import Input
 
 
 def masks_of(
-    inputs: list[Input], root: Path, masks: Path
+    inputs: list[Input], root: Path, masks: Path, log: Callable[[str], None] = print
 ) -> tuple[list[Input], dict[str, Masks], list[CaseError]]:
     """Find the mask of each input.
 
@@ -22,6 +24,7 @@ def masks_of(
         inputs: what was found below `root`.
         root: the input, a file or folder.
         masks: a file or a folder. It may be `root` itself, where masks then lie beside their images.
+        log: takes a line that names the series that are left because the one mask is of another.
 
     Returns:
         The inputs that are no masks themselves; masks by the input's name; and an error for each input or
@@ -41,6 +44,8 @@ def masks_of(
                 masks, f"is one file, but {root} holds {len(inputs)} inputs; expected a folder of masks"
             )
         one = series[series_of(masks, [one.series for one in series])]
+        rest = listed([other.name for other in series if other is not one])
+        log(f"{masks}: note: is of {one.name}; left without boxes: {rest}")
         return [one], {one.name: masks}, []
     kept, found, errors = [], {}, []
     for kind, suffixes in (("volume", VOLUME_SUFFIXES), ("image", IMAGE_SUFFIXES)):
