@@ -10,6 +10,7 @@ class BoxEngine:
     """
 
     source, image_size, mask_size = "boxes", 64, 64
+    frame, preprocessing = None, "litemedsam"
 
     def __init__(self):
         self.encoded, self.decoded, self.asked = 0, [], []

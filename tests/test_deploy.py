@@ -97,11 +97,13 @@ def stir(model):
 
 
 @pytest.mark.parametrize("recipe", ["float", "deploy"])
-@pytest.mark.parametrize("name, size", [("narrow", 32), ("narrow_vit", 256)])
+@pytest.mark.parametrize(
+    "name, size", [("narrow", 32), ("narrow_vit", 256), ("narrow_patches", 128), ("narrow_efficientvit", 64)]
+)
 def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
     model = quantize(stir(build_model(name, size)), recipe)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(3))
-    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.2, 0.9, 0.9]]) * size
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.2, 0.9, 0.9]]) * model.frame
     if recipe != "float":
         calibrate(model, lambda m, x: m(x, boxes), [images])
     plain, fast = tmp_path / "clean", tmp_path / "fast"
@@ -114,6 +116,8 @@ def test_rewriting_leaves_the_function_alone(tmp_path, name, size, recipe):
     assert relative_error(embeddings, after.encode(images.numpy())) < (1e-5 if exact else 0.03)
     masks = before.decode(embeddings[:1], boxes.numpy())
     assert relative_error(masks, after.decode(embeddings[:1], boxes.numpy())) < (1e-5 if exact else 0.03)
+    openvino = open_engine("openvino", fast, threads=1)
+    assert relative_error(embeddings, openvino.encode(images.numpy())) < (1e-4 if exact else 0.05)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

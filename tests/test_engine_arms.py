@@ -1,10 +1,13 @@
 """The arms (model and engine) of Tables 5 and 6, and the tables made from their times."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.deploy import parity_summary
+from qmsam_core.deploy import engines, parity_summary
+from qmsam_core.deploy.engines import has_bf16
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.exported import ExportError, file_sizes
 from qmsam_core.deploy.parity import relative_error
@@ -180,10 +183,29 @@ def test_medians_become_seconds_and_gains_ratios():
     }
 
 
-@pytest.mark.parametrize(("flag", "there"), [("avx_vnni", True), ("avx512_vnni", False)])
-def test_avx2_with_vnni_is_timed_on_cpus_that_have_it(monkeypatch, flag, there):
-    monkeypatch.setattr(engine_speed, "cpu_info", lambda: {"flags": ["avx2", flag]})
-    assert ("AVX2_VNNI" in instruction_sets()) == there and {"ALL", "AVX2"} <= set(instruction_sets())
+@pytest.mark.parametrize(
+    "flags, more",
+    [
+        (["avx2"], set()),
+        (["avx2", "avx_vnni"], {"AVX2_VNNI"}),
+        (["avx2", "avx512_vnni"], set()),
+        (["avx2", "avx512_vnni", "amx_tile"], {"AVX512_CORE_VNNI"}),
+    ],
+)
+def test_instruction_sets_are_those_that_the_cpu_has(monkeypatch, flags, more):
+    monkeypatch.setattr(engine_speed, "cpu_info", lambda: {"flags": flags})
+    assert set(instruction_sets()) == {"ALL", "AVX2"} | more
+
+
+@pytest.mark.parametrize(
+    "held, possible",
+    [("ALL", True), ("AVX512_CORE_AMX", True), ("AVX512_CORE_BF16", True), ("AVX512_CORE_VNNI", False)]
+    + [("AVX2_VNNI", False), ("AVX2", False)],
+)
+def test_a_cpu_that_is_held_to_less_has_no_bf16(monkeypatch, held, possible):
+    monkeypatch.setenv(engines.ISA, held)
+    monkeypatch.setattr(engines.openvino, "Core", lambda: SimpleNamespace(get_property=lambda *_: ["BF16"]))
+    assert has_bf16() is possible
 
 
 @pytest.mark.parametrize("bf16", [True, False])

@@ -136,11 +136,21 @@ def test_calibrating_a_float_export_is_refused(folder, tmp_path, capsys):
     assert main(arguments) == 2 and "has no scales" in capsys.readouterr().err
 
 
+def test_diagnose_of_a_network_without_weights_names_its_blocks_and_what_more_int8_costs(folder, capsys):
+    linear = [str(folder), "--model", "narrow_efficientvit"]
+    assert diagnose(linear) == 0
+    blocks = {line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    assert {"backbone.stages.4.op_list.1", "neck"} <= blocks
+    assert diagnose([*linear, "--whole"]) == diagnose([*linear, "--whole", "--also-int8", "q_product"]) == 0
+    with_float, without = capsys.readouterr().out.splitlines()
+    assert with_float != without and with_float.startswith("agreement ")
+
+
 def test_diagnose_lists_every_block(folder, tmp_path, capsys):
     assert diagnose([str(folder), "--model", "narrow", "--recipe", "paper"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["part", "block"]
     assert {"patch_embed", "neck", "mask_product"} <= {line.split()[1] for line in lines}
-    assert "the weights make" in lines[-1]
+    assert "the weights make" in lines[-1] and lines[-1].startswith("agreement ")
     assert diagnose([str(tmp_path / "nothing")]) == 2
     assert "no .npz files" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from torch import nn
 
 from qmsam_core.models import CheckpointError, MatMul, build_model, save_checkpoint
+from qmsam_core.models.borrowed import settle
 from qmsam_core.quant import (
     RECIPES,
     QuantMatMul,
@@ -432,6 +433,33 @@ def test_saved_and_loaded_models_give_the_same_output(tmp_path, images, recipe, 
         "stage": 1,
     }
     assert torch.equal(run(load_model(tmp_path / "model.safetensors"), images), run(model, images))
+
+
+def test_another_frame_and_the_folded_norms_of_efficientvit_are_kept(tmp_path):
+    model = build_model("narrow_efficientvit", frame=64)
+    image, boxes = torch.rand(1, 3, 64, 64), torch.tensor([[4.0, 4, 40, 40]])
+    model = quantize(model, "deploy")
+    assert not any("norm" in name for name, _ in model.image_encoder.backbone.named_modules())
+    calibrate(model, lambda m, x: m(x, boxes), [image])
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.frame == 64 and torch.equal(loaded(image, boxes)[0], model.eval()(image, boxes)[0])
+
+
+def test_heads_that_nothing_uses_are_never_quantised():
+    model = quantize(build_model("narrow_patches"), "deploy")
+    assert type(model.image_encoder.head) is nn.Linear
+
+
+def test_folding_norms_changes_nothing_in_any_network():
+    for name in ("narrow", "narrow_patches", "narrow_efficientvit"):
+        model = build_model(name)
+        settle(model, torch.rand(2, 3, model.image_size, model.image_size))
+        image = torch.rand(1, 3, model.image_size, model.image_size)
+        with torch.no_grad():
+            before = model.image_encoder(image)
+            fold_batch_norm(model.image_encoder)
+            torch.testing.assert_close(model.image_encoder(image), before, atol=2e-4, rtol=1e-3)
 
 
 def test_a_file_without_a_description_is_refused(tmp_path):

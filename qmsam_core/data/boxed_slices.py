@@ -11,7 +11,7 @@ import numpy as np
 
 from .archive import CaseError
 from .cases import Case, boxes_on_slice
-from .transforms import Geometry
+from .transforms import Geometry, Network
 
 CALIBRATION = 33
 """Slices that calibrate, and as many at most that judge: three of each of the challenge's 11 modalities."""
@@ -35,9 +35,9 @@ class BoxedSlice:
     boxes: np.ndarray
     labels: np.ndarray | None = None
 
-    def inputs(self, size: int) -> tuple[np.ndarray, np.ndarray, Geometry]:
-        """Return the network's image (3, S, S), its boxes (n, 4) in model px, and the geometry."""
-        geometry = Geometry.of(*self.pixels.shape[:2], size)
+    def inputs(self, network: Network) -> tuple[np.ndarray, np.ndarray, Geometry]:
+        """Return a network's image (3, S, S), its boxes (n, 4) in px of the frame, and the geometry."""
+        geometry = Geometry.within(network, *self.pixels.shape[:2])
         return geometry.image(self.pixels), geometry.boxes(self.boxes), geometry
 
 

@@ -4,29 +4,38 @@ Image pixels are those of the stored slice. Model pixels are those of the square
 The longest side is resized to `size`. The content lies in the upper left `new_height` x `new_width` corner,
 with padding at the bottom and right.
 
-A box is x_min, y_min, x_max, y_max with **inclusive maxima** (the outermost pixels covered). From image to
-model pixels, all four numbers are multiplied by the one factor `scale`, as in the challenge's baseline.
+A box is x_min, y_min, x_max, y_max with **inclusive maxima** (the outermost pixels covered). A network takes
+boxes in pixels of its `frame`, a square that lies on the input and has the same side in most networks. From
+image to frame all four numbers are multiplied by one factor, as in the challenge's baseline.
+
+What differs between networks is in `preprocessing`. Unless another is given, it is LiteMedSAM's.
 
 Source: paper section 2.1 (pre-processing), section 2.3 (post-processing), section 3.1 (flips).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-Interpolation = Literal["area", "nearest", "cubic"]
-Order = Literal["pad_then_normalise", "normalise_then_pad"]
+from .preprocessing import PREPROCESSING, Interpolation, Preprocessing
 
-INTERPOLATIONS: dict[str, int] = {
-    "area": cv2.INTER_AREA,
-    "nearest": cv2.INTER_NEAREST,
-    "cubic": cv2.INTER_CUBIC,
-}
-ORDERS = ("pad_then_normalise", "normalise_then_pad")
+
+class Network(Protocol):
+    """What decides where a slice and its boxes lie in a network's input. Models and engines have it.
+
+    Attributes:
+        image_size: side of the input, pixels.
+        frame: side of the square in which boxes are given, pixels; None is the input's.
+        preprocessing: a key of `PREPROCESSING`.
+    """
+
+    image_size: int
+    frame: int | None
+    preprocessing: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class Geometry:
         scale: model pixels per image pixel, `size / max(height, width)`.
         new_height: height of the content, model pixels.
         new_width: width of the content, model pixels.
+        frame: side of the square in which boxes are given, pixels.
+        preprocessing: how the network takes slices.
     """
 
     height: int
@@ -48,41 +59,46 @@ class Geometry:
     scale: float
     new_height: int
     new_width: int
+    frame: int
+    preprocessing: Preprocessing
 
     @classmethod
-    def of(cls, height: int, width: int, size: int) -> Geometry:
+    def of(
+        cls,
+        height: int,
+        width: int,
+        size: int,
+        frame: int | None = None,
+        preprocessing: Preprocessing = PREPROCESSING["litemedsam"],
+    ) -> Geometry:
         """Scale the longest side to `size`, and the other in proportion to at least one pixel.
 
-        The other side is rounded half up, as in SAM's ResizeLongestSide.
+        `frame` defaults to `size`.
         """
         if min(height, width, size) < 1:
             raise ValueError(f"height {height}, width {width}, size {size}: expected all at least 1")
         scale = size / max(height, width)
-        return cls(
-            height, width, size, scale, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-        )
+        new_height, new_width = fitted(height, width, size)
+        return cls(height, width, size, scale, new_height, new_width, frame or size, preprocessing)
 
-    def image(
-        self, image: np.ndarray, interpolation: Interpolation = "area", order: Order = "pad_then_normalise"
-    ) -> np.ndarray:
-        """Make the network's input of a slice.
+    @classmethod
+    def within(cls, network: Network, height: int, width: int) -> Geometry:
+        """Position of a slice of this shape in a network's input."""
+        how = PREPROCESSING[network.preprocessing]
+        return cls.of(height, width, network.image_size, network.frame, how)
 
-        Args:
-            image: uint8 (H,W,3), 0..255.
-            interpolation: area (as for the public checkpoint), nearest or cubic.
-            order: pad_then_normalise is the paper's (padding is 0 before min-max normalisation).
-                normalise_then_pad is the baseline's (padding equals the image's minimum).
+    def with_preprocessing(self, **changes: object) -> Geometry:
+        """Return this geometry with some fields of its preprocessing changed."""
+        return replace(self, preprocessing=replace(self.preprocessing, **changes))
 
-        Returns:
-            float32 (3,size,size), 0..1.
-        """
-        content = cv2.resize(
-            image, (self.new_width, self.new_height), interpolation=INTERPOLATIONS[interpolation]
-        )
-        if order == "pad_then_normalise":
-            square = min_max(self._pad(content))
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Make the network's input of a slice, uint8 (H,W,3), 0..255: float32 (3,size,size)."""
+        how = self.preprocessing
+        content = how.resize(image, self.new_width, self.new_height)
+        if how.order == "pad_then_normalise":
+            square = how.normalise(self._pad(content))
         else:
-            square = self._pad(min_max(content))
+            square = self._pad(how.normalise(content))
         return np.ascontiguousarray(square.transpose(2, 0, 1))
 
     def mask(self, mask: np.ndarray, out: int | None = None) -> np.ndarray:
@@ -115,8 +131,15 @@ class Geometry:
         return square
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Convert boxes (N,4) from image to model pixels, float32 (N,4)."""
-        return (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * self.scale).astype(np.float32)
+        """Convert boxes (N,4) from pixels of the image to those of the frame, float32 (N,4)."""
+        factor: np.ndarray | float = self.frame / max(self.height, self.width)
+        if self.preprocessing.sides_apart:
+            rows, columns = fitted(self.height, self.width, self.frame)
+            factor = np.array([columns / self.width, rows / self.height] * 2)
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * factor
+        if self.preprocessing.whole_boxes:
+            boxes = np.floor(boxes)
+        return (boxes + self.preprocessing.box_shift).astype(np.float32)
 
     def mask_to_image(self, logits: np.ndarray) -> np.ndarray:
         """Crop the padding, resize logits linearly to the slice and binarise at 0.
@@ -143,6 +166,9 @@ class Geometry:
     def content(self, square: np.ndarray) -> np.ndarray:
         """Crop a mask's padding. If the crop would cut through a mask pixel, the mask is enlarged first."""
         side = square.shape[0]
+        if through := self.preprocessing.masks_through:
+            rows, columns = fitted(self.height, self.width, through)
+            return cv2.resize(square, (through, through), interpolation=cv2.INTER_LINEAR)[:rows, :columns]
         if (self.new_height * side) % self.size or (self.new_width * side) % self.size:
             square, side = (
                 cv2.resize(square, (self.size, self.size), interpolation=cv2.INTER_LINEAR),
@@ -154,11 +180,13 @@ class Geometry:
         return np.pad(content, ((0, self.size - self.new_height), (0, self.size - self.new_width), (0, 0)))
 
 
-def min_max(image: np.ndarray) -> np.ndarray:
-    """Scale an image to 0..1 by its own minimum and maximum, float32. A constant image becomes 0."""
-    image = image.astype(np.float32)
-    low, high = image.min(), image.max()
-    return (image - low) / np.maximum(high - low, np.float32(1e-8))
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a slice whose longest side becomes `side`, at least 1.
+
+    The other side is rounded half up, as in SAM's ResizeLongestSide.
+    """
+    scale = side / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
@@ -202,7 +230,7 @@ class EvalTransform:
     Attributes:
         size: side of the network's input, pixels.
         mask_size: side of the network's masks, pixels.
-        interpolation: see `Geometry.image`.
+        interpolation: see `Preprocessing`.
     """
 
     size: int
@@ -211,7 +239,8 @@ class EvalTransform:
 
     def geometry(self, image: np.ndarray) -> Geometry:
         """Position of a slice of this shape in the input."""
-        return Geometry.of(image.shape[0], image.shape[1], self.size)
+        geometry = Geometry.of(image.shape[0], image.shape[1], self.size)
+        return geometry.with_preprocessing(interpolation=self.interpolation)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator | None = None
@@ -231,7 +260,7 @@ class EvalTransform:
         """
         geometry = self.geometry(image)
         return (
-            geometry.image(image, self.interpolation),
+            geometry.image(image),
             mask_box(geometry.kept_mask(mask)),
             geometry.kept_mask(mask, self.mask_size),
         )

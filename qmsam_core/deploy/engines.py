@@ -5,18 +5,22 @@ ONNX Runtime and OpenVINO are here, PyTorch is in `pytorch_engine`. A fast expor
 embedding.
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import openvino
 import openvino.properties as properties
 import openvino.properties.hint as hints
-import pandas as pd
 
 from .exported import PREPARED, export_digest, parts_in, read_export
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Embedding(np.ndarray):
@@ -41,8 +45,19 @@ class Engine(ABC):
 
     image_size: int
     mask_size: int
+    frame: int | None = None
+    """Side of the square in which boxes are given, in px; None is the input's."""
+    preprocessing: str = "litemedsam"
+    """How images become inputs, a key of `data.preprocessing.PREPROCESSING`."""
     source: str
     """Hash of what determines the masks: an export's files or a model's weights. All engines agree on it."""
+
+    def describe(self, facts: dict) -> None:
+        """Take sizes and origin from the description of an export; older ones tell no frame."""
+        self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
+        self.frame = facts.get("frame")
+        self.preprocessing = facts.get("preprocessing", "litemedsam")
+        self.source = export_digest(facts)
 
     @abstractmethod
     def embed(self, images: np.ndarray) -> np.ndarray:
@@ -57,7 +72,7 @@ class Engine(ABC):
         """Decode boxes as `decode` does, from the result of `prepare`."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Encode images (B, 3, S, S) in 0..1 as embeddings (B, C, g, g)."""
+        """Encode images (B, 3, S, S) as embeddings (B, C, g, g)."""
         embeddings = self.embed(images)
         if len(embeddings) != 1:
             return embeddings
@@ -66,7 +81,7 @@ class Engine(ABC):
         return embedding
 
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Decode boxes (N, 4) in model px on an embedding (1, C, g, g): low-res mask logits (N, M, M)."""
+        """Decode boxes (N, 4), in px of the frame, on an embedding (1, C, g, g): mask logits (N, M, M)."""
         ready = getattr(embedding, "maker", None) is self
         return self.decode_prepared(
             embedding.prepared if ready else self.prepare(np.asarray(embedding)), boxes
@@ -77,9 +92,10 @@ class OnnxRuntimeEngine(Engine):
     """The ONNX files of an export on ONNX Runtime's CPU provider. All images or boxes given run at once."""
 
     def __init__(self, folder: str | Path, threads: int = 2) -> None:
+        import onnxruntime  # takes long to load, and the other engines need not have it installed
+
         facts = read_export(folder)
-        self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
-        self.source = export_digest(facts)
+        self.describe(facts)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -110,8 +126,18 @@ class OnnxRuntimeEngine(Engine):
         return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
 
+ISA = "ONEDNN_MAX_CPU_ISA"
+"""Environment variable that limits OpenVINO's kernels. ONNX Runtime and PyTorch's own kernels ignore it."""
+
+
 def has_bf16() -> bool:
-    """Return whether OpenVINO multiplies bf16 in hardware here. Elsewhere it emulates its bf16 hint."""
+    """Return whether OpenVINO multiplies bf16 in hardware here. Elsewhere it emulates its bf16 hint.
+
+    Held to an instruction set without bf16 it still names it, but has no kernels for some layers.
+    """
+    held = os.environ.get(ISA, "ALL")
+    if held not in ("ALL", "DEFAULT") and not any(name in held for name in ("BF16", "FP16", "AMX", "AVX10")):
+        return False
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -127,6 +153,7 @@ class OpenVinoEngine(Engine):
             then models could not be compared.
         cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
+        parts: parts of the export to open; None opens all.
     """
 
     def __init__(
@@ -136,10 +163,10 @@ class OpenVinoEngine(Engine):
         precision: str = "f32",
         cache: str | Path | None = None,
         profiling: bool = False,
+        parts: Sequence[str] | None = None,
     ) -> None:
         facts = read_export(folder)
-        self.image_size, self.mask_size = facts["image_size"], facts["mask_size"]
-        self.source = export_digest(facts)
+        self.describe(facts)
         core = openvino.Core()
         settings = {
             properties.inference_num_threads: threads,
@@ -151,7 +178,7 @@ class OpenVinoEngine(Engine):
         if cache is not None:
             settings[properties.cache_dir] = str(cache)
         started = time.perf_counter()
-        self.parts = parts_in(facts)
+        self.parts = [name for name in parts_in(facts) if parts is None or name in parts]
         requests = {
             name: core.compile_model(Path(folder) / f"{name}.xml", "CPU", settings).create_infer_request()
             for name in self.parts
@@ -183,12 +210,14 @@ class OpenVinoEngine(Engine):
             logits[i] = self.decoder.infer([*prepared, boxes[i : i + 1]], share_inputs=True)[0][0]
         return logits
 
-    def layer_times(self, part: str) -> pd.DataFrame:
+    def layer_times(self, part: str) -> "pd.DataFrame":
         """Return the layers that ran in the last call of `encoder`, `prepare` or `decoder`, one per row.
 
         Columns are name, operation, precision (int8, f32, bf16, ...) and ms. The precision is the end of the
         plugin's name for the executed primitive, e.g. `brgemm_avx512_I8`.
         """
+        import pandas as pd  # takes long to load, and segmenting needs no tables
+
         request = self.preparer if part == "prepare" else getattr(self, part)
         rows = [
             (i.node_name, i.node_type, i.exec_type, i.real_time.total_seconds() * 1e3)
@@ -205,7 +234,9 @@ class OpenVinoEngine(Engine):
 ENGINES = ("openvino", "onnxruntime", "pytorch")
 
 
-def open_engine(kind: str, folder: str | Path, threads: int = 2, precision: str = "f32") -> Engine:
+def open_engine(
+    kind: str, folder: str | Path, threads: int = 2, precision: str = "f32", cache: str | Path | None = None
+) -> Engine:
     """Open an engine on an exported folder.
 
     Args:
@@ -213,13 +244,14 @@ def open_engine(kind: str, folder: str | Path, threads: int = 2, precision: str 
         folder: folder of the export.
         threads: threads for inference. PyTorch sets them for the whole process.
         precision: for OpenVINO only, see `OpenVinoEngine`.
+        cache: for OpenVINO only, see `OpenVinoEngine`.
 
     Raises:
         ValueError: the kind is unknown.
         ExportError: the folder is no export or was changed since.
     """
     if kind == "openvino":
-        return OpenVinoEngine(folder, threads, precision)
+        return OpenVinoEngine(folder, threads, precision, cache)
     if kind == "onnxruntime":
         return OnnxRuntimeEngine(folder, threads)
     if kind == "pytorch":

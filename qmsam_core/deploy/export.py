@@ -154,6 +154,8 @@ def made_from(model: Sam, origin: str, style: str) -> dict:
     return {
         "model": model.config.name,
         "image_size": model.image_size,
+        "frame": model.frame,
+        "preprocessing": model.preprocessing,
         "recipe": recipe.name,
         "settings": json.loads(json.dumps(asdict(recipe))),
         "style": style,
@@ -213,7 +215,7 @@ def model_to_export(
         origin += f"; {calibration(model)}"
     elif recipe.quantised:
         generator = torch.Generator().manual_seed(seed)
-        box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.image_size
+        box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.frame
         model = quantize(model, recipe)
         calibrate(
             model,

@@ -10,9 +10,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..models import Sam
+from ..models.efficientvit import EfficientViT
 from ..models.tiny_vit import TinyViT
+from ..models.vit import ViT
 from .exported import PREPARED
 from .rewrites.decoder import BoxesGraph, PrepareGraph
+from .rewrites.efficientvit import EfficientViTGraph
 from .rewrites.tiny_vit import TinyViTGraph
 from .rewrites.vit import ViTGraph
 
@@ -23,6 +26,9 @@ STYLES = {
     "fast": "the model rewritten for the engine without changing its function, "
     "and what depends on the image alone apart from the boxes",
 }
+
+FAST = {TinyViT: TinyViTGraph, ViT: ViTGraph, EfficientViT: EfficientViTGraph}
+"""Encoders, and how they are rewritten for inputs of a size."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,10 @@ def parts_of(model: Sam, style: str) -> list[Part]:
         raise ValueError(f"style = {style!r}; expected one of {', '.join(STYLES)}")
     size = model.image_size
     image = {"images": torch.rand(1, 3, size, size)}
-    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * size
+    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * model.frame
     embedding = {"embedding": torch.rand(1, model.config.dim, model.embedding_size, model.embedding_size)}
     if style == "fast":
-        encoder = model.image_encoder
-        fast = TinyViTGraph(encoder, size) if isinstance(encoder, TinyViT) else ViTGraph(encoder)
+        fast = FAST[type(model.image_encoder)](model.image_encoder, size)
         prepare = PrepareGraph(model).eval()
         with torch.no_grad():
             prepared = dict(zip(PREPARED, prepare(*embedding.values())))

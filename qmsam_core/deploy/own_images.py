@@ -81,7 +81,7 @@ def judge(float_model: Sam, engine: Engine, slices: Sequence[BoxedSlice], shown:
     """
     rows, drawn = [], []
     for one in slices:
-        image, boxes, geometry = one.inputs(engine.image_size)
+        image, boxes, geometry = one.inputs(engine)
         boxes = boxes[:BOXES]
         _, expected = segmented(float_model, torch.from_numpy(image)[None], torch.from_numpy(boxes), geometry)
         found = geometry.mask_to_image(engine.decode(engine.encode(image[None]), boxes))
@@ -134,7 +134,7 @@ def label_map(masks: np.ndarray) -> np.ndarray:
 
 def weakest_blocks(float_model: Sam, model: Sam, one: BoxedSlice, count: int = 3) -> list[str]:
     """Name the blocks that lose most on one slice, within the encoder or the decoder, worst first."""
-    image, boxes, _ = one.inputs(model.image_size)
+    image, boxes, _ = one.inputs(model)
     batch = {"image": torch.from_numpy(image)[None], "box": torch.from_numpy(boxes[:1])}
     table = sensitivity(float_model, model, [batch])
     return table.sort_values(["alone agreement", "alone db"])["block"].head(count).tolist()

@@ -1,14 +1,18 @@
 """Compare engines numerically: both run the same slices and boxes, and their results are compared."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from ..data.cases import Case, boxes_on_slice
 from ..data.transforms import Geometry
 from .engines import Engine
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -27,7 +31,7 @@ def low_res_masks(engine: Engine, case: Case, slices: int, boxes: int) -> tuple[
     chosen = np.unique(np.linspace(0, len(crossed) - 1, slices).round().astype(int))
     embeddings, masks = [], []
     for z in (list(crossed)[k] for k in chosen):
-        geometry = Geometry.of(*case.plane_shape, engine.image_size)
+        geometry = Geometry.within(engine, *case.plane_shape)
         embeddings.append(engine.encode(geometry.image(case.slice_image(z))[None]))
         masks.append(engine.decode(embeddings[-1], geometry.boxes(crossed[z][:boxes])))
     return np.concatenate(embeddings), np.concatenate(masks)
@@ -43,6 +47,8 @@ def parity(
         that agree after binarising), embedding_error and logit_error. An error is the root mean square of the
         difference over that of the reference.
     """
+    import pandas as pd  # takes long to load, and the package imports this module to segment, too
+
     rows: dict[Key, list[dict]] = {key: [] for key in engines}
     for case in cases:
         e0, m0 = low_res_masks(reference, case, slices, boxes)
@@ -66,6 +72,8 @@ def parity_summary(pairs: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
     A row has the number of masks, the share of equal pixels over all of them and in the worst case, and the
     largest errors of a case.
     """
+    import pandas as pd  # as in `parity`
+
     rows = []
     for (model, engine), table in pairs.items():
         row = {"model": model, "engine": engine, "masks": table["masks"].sum()}

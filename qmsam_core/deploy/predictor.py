@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 
 from ..data.cases import MAX_LABEL, Case, CaseError
+from ..data.preprocessing import PREPROCESSING
 from ..data.transforms import Geometry
 from .engines import Engine
 from .masks import MaskPainter, MasksApart, ranks, relabel, tight
@@ -63,9 +64,9 @@ class Predictor:
         engine: engine that encodes images and decodes boxes.
         decode_block: most boxes decoded at once (paper section 2.1: up to 255 boxes a case). More than 8
             gained no time where it was measured.
-        interpolation: how slices are resized; `area` is the checkpoint's own.
+        interpolation: how slices are resized; None takes the network's own way.
         order: pad_then_normalise as in the paper, or normalise_then_pad as in the challenge's baseline (see
-            `Geometry.image`).
+            `Preprocessing`); None takes the network's own.
         propagate: in volumes, take an object's box from its mask on the neighbouring slice, as the
             challenge's baseline does. False keeps the box, as the paper does.
         memory_limit: bytes for the whole process, None for no limit. Blocks get smaller to stay within it.
@@ -74,12 +75,17 @@ class Predictor:
 
     engine: Engine
     decode_block: int = 8
-    interpolation: str = "area"
-    order: str = "pad_then_normalise"
+    interpolation: str | None = None
+    order: str | None = None
     propagate: bool = False
     memory_limit: int | None = None
     timing: Timing = field(default_factory=Timing)
     _base: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        own = PREPROCESSING[self.engine.preprocessing]
+        self.interpolation = self.interpolation or own.interpolation
+        self.order = self.order or own.order
 
     def segment(self, case: Case) -> np.ndarray:
         """Segment a case that has boxes.
@@ -128,7 +134,9 @@ class Predictor:
         self.timing.total = time.perf_counter() - started
 
     def _walk(self, case: Case, visits: list[Visit], paint: Callable) -> None:
-        geometry = Geometry.of(*case.plane_shape, self.engine.image_size)
+        geometry = Geometry.within(self.engine, *case.plane_shape).with_preprocessing(
+            interpolation=self.interpolation, order=self.order
+        )
         painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
         # by slice and box id: the box that an object takes on the next slice
         found: dict[tuple[int, int], np.ndarray] = {}
@@ -155,9 +163,7 @@ class Predictor:
     ) -> np.ndarray:
         if visit.z in kept:
             return kept.pop(visit.z)
-        image = self.timing.timed(
-            "prepare", geometry.image, case.slice_image(visit.z), self.interpolation, self.order
-        )
+        image = self.timing.timed("prepare", geometry.image, case.slice_image(visit.z))
         embedding = self.timing.timed("encode", self.engine.encode, image[None])
         self.timing.slices += 1
         if visit.again and (len(kept) + 1) * embedding.nbytes <= self._room_for_embeddings():

@@ -18,6 +18,7 @@ class PyTorchEngine(Engine):
     def __init__(self, model: Sam) -> None:
         self.model = model.eval()
         self.image_size, self.mask_size = model.image_size, model.mask_size
+        self.frame, self.preprocessing = model.frame, model.preprocessing
 
     @cached_property
     def source(self) -> str:

@@ -16,7 +16,7 @@ from ..data.cases import Case, boxes_on_slice
 from ..data.transforms import Geometry
 
 BASELINE_MARGIN = 3 / 256
-"""How far the baseline enlarges a propagated box on each side, as a share of the input's side."""
+"""How far the baseline enlarges a propagated box on each side, as a share of the frame's side."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,18 @@ def _propagated(case: Case) -> Iterator[Visit]:
             yield Visit(z, downwards[z], z + 1)
 
 
-def follow(box: np.ndarray, geometry: Geometry) -> np.ndarray:
+def follow(box: np.ndarray, geometry: Geometry, margin: float = BASELINE_MARGIN) -> np.ndarray:
     """Return the box that an object takes on the next slice, from the tight box of its mask.
 
     Args:
         box: (4,) in image pixels, inclusive maxima.
         geometry: geometry of the slice.
+        margin: how far the box is enlarged on each side, as a share of the frame's side.
 
     Returns:
-        (4,) in model pixels: every model pixel that the mask touches, enlarged by the baseline's margin, kept
-        inside the input.
+        (4,) in pixels of the frame: all of them that the mask touches, enlarged by the margin, kept inside.
     """
-    low, high = np.floor(box[:2] * geometry.scale), np.ceil((box[2:] + 1) * geometry.scale) - 1
-    margin = BASELINE_MARGIN * geometry.size
-    return np.clip(np.concatenate([low - margin, high + margin]), 0, geometry.size).astype(np.float32)
+    scale = geometry.frame / max(geometry.height, geometry.width)
+    low, high = np.floor(box[:2] * scale), np.ceil((box[2:] + 1) * scale) - 1
+    extra = margin * geometry.frame
+    return np.clip(np.concatenate([low - extra, high + extra]), 0, geometry.frame).astype(np.float32)

@@ -1,5 +1,8 @@
 """Small layers shared by the encoders and the mask decoder."""
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +44,44 @@ class Neck(nn.Sequential):
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
             LayerNorm2d(out_channels),
         )
+
+
+class GridResize(nn.Module):
+    """Bicubic resize of an image to a square grid: (B, C, h, w) -> (B, C, grid, grid).
+
+    For a given size this is a fixed linear map, rows and columns apart. Written as two products with constant
+    matrices it needs no cubic resize of the engine, which some lack and others run slowly. An image of the
+    grid's own size stays as it is.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = int(x.shape[2]), int(x.shape[3])
+        rows, columns = (torch.from_numpy(bicubic_matrix(side, self.grid)).to(x) for side in (height, width))
+        if width != self.grid:
+            x = x @ columns.T
+        return rows @ x if height != self.grid else x
+
+
+@cache
+def bicubic_matrix(side: int, out: int) -> np.ndarray:
+    """Weights (out, side) by which bicubic interpolation makes `out` samples of `side` samples, float32.
+
+    Centres of pixels, a = -0.75, borders repeated and no antialiasing, as PyTorch interpolates.
+    """
+    place = (np.arange(out) + 0.5) * side / out - 0.5
+    matrix = np.zeros((out, side))
+    for tap in range(-1, 3):
+        pixel = np.floor(place) + tap
+        distance = np.abs(place - pixel)
+        near = (1.25 * distance - 2.25) * distance**2 + 1
+        far = -0.75 * (((distance - 5) * distance + 8) * distance - 4)
+        index = np.clip(pixel, 0, side - 1).astype(int)
+        np.add.at(matrix, (np.arange(out), index), np.where(distance <= 1, near, far))
+    return matrix.astype(np.float32)
 
 
 def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:

@@ -21,12 +21,14 @@ class DecoderConfig:
         heads: attention heads.
         mlp_dim: width of the MLPs.
         mask_tokens: number of mask tokens. The first one is for a single mask.
+        norm_eps: epsilon of the transformer's layer norms; 1e-5 in SAM, 1e-6 in EfficientViT-SAM.
     """
 
     depth: int = 2
     heads: int = 8
     mlp_dim: int = 2048
     mask_tokens: int = 4
+    norm_eps: float = 1e-5
 
 
 class CrossAttention(nn.Module):
@@ -72,12 +74,12 @@ class TwoWayBlock(nn.Module):
         super().__init__()
         self.first = first
         self.self_attn = CrossAttention(dim, config.heads)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
         self.cross_attn_token_to_image = CrossAttention(dim, config.heads, 2)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
         self.mlp = MlpBlock(dim, config.mlp_dim)
-        self.norm3 = nn.LayerNorm(dim)
-        self.norm4 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim, config.norm_eps)
+        self.norm4 = nn.LayerNorm(dim, config.norm_eps)
         self.cross_attn_image_to_token = CrossAttention(dim, config.heads, 2)
 
     def forward(
@@ -106,7 +108,7 @@ class TwoWayTransformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TwoWayBlock(dim, config, first=i == 0) for i in range(config.depth))
         self.final_attn_token_to_image = CrossAttention(dim, config.heads, 2)
-        self.norm_final_attn = nn.LayerNorm(dim)
+        self.norm_final_attn = nn.LayerNorm(dim, config.norm_eps)
 
     def forward(self, image: Tensor, image_positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
         tokens = prompts

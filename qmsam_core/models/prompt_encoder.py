@@ -27,18 +27,18 @@ class RandomPositions(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Boxes (N, 4) x_min, y_min, x_max, y_max in model pixels -> sparse tokens (N, 2, C), one per corner.
+    """Boxes (N, 4) x_min, y_min, x_max, y_max in px of the frame -> sparse tokens (N, 2, C), one per corner.
 
     Args:
         dim: channels C of the embedding.
         mask_channels: width of the layers for mask prompts, which are not used.
 
     Attributes:
-        image_size: side of the model's input in px, by which coordinates are divided. The model sets it.
+        frame: side of the square in which boxes are given, by which they are divided. The model sets it.
         grid: side of the image embedding in cells. The model sets it.
     """
 
-    image_size: int
+    frame: int
     grid: int
 
     def __init__(self, dim: int, mask_channels: int = 16) -> None:
@@ -59,7 +59,7 @@ class PromptEncoder(nn.Module):
 
     def forward(self, boxes: Tensor) -> Tensor:
         # half a pixel is added to reach the centre of the corner's pixel
-        corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.image_size
+        corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.frame
         kinds = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
         return self.pe_layer(corners) + kinds
 

@@ -1,10 +1,11 @@
-"""TinyViT, the image encoder of LiteMedSAM: a convolutional stage, stages of window attention, SAM's neck.
+"""TinyViT, the image encoder of LiteMedSAM and MobileSAM: convolutions, window attention, SAM's neck.
 
-Key names are those of the public checkpoint `lite_medsam.pth`. The original code hard-codes the 64x64 output
-grid and chooses a stride by a channel count. Here strides come from the configuration and grids from the
-input. So the same weights work at any input size.
+Key names are those of the public checkpoints `lite_medsam.pth` and `mobile_sam.pt`. The original code
+hard-codes the 64x64 output grid and chooses a stride by a channel count. Here strides come from the
+configuration and grids from the input. So the same weights work at any input size.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -25,6 +26,9 @@ class TinyViTConfig:
         windows: side of the attention window in each stage, in cells.
         merge_strides: stride of each merge between stages.
         expansion: factor by which MBConv blocks and MLPs widen the channels.
+        patch_stride: stride of the patch embedding's two convolutions. 1 makes every pixel a patch by 1x1
+            kernels, as in LiteMedSAM; 2 a patch of 4x4 px by 3x3 kernels, as in MobileSAM.
+        classes: outputs of a classifier whose weights the checkpoint holds. Nothing uses it.
     """
 
     dims: tuple[int, ...] = (64, 128, 160, 320)
@@ -33,14 +37,12 @@ class TinyViTConfig:
     windows: tuple[int, ...] = (7, 7, 14, 7)
     merge_strides: tuple[int, ...] = (2, 2, 1)
     expansion: int = 4
+    patch_stride: int = 1
+    classes: int = 0
 
-    @property
-    def stride(self) -> int:
-        """Input pixels per cell of the embedding grid, along one side."""
-        total = 1
-        for stride in self.merge_strides:
-            total *= stride
-        return total
+    def embedding_grid(self, size: int) -> int:
+        """Side of the embedding in cells for an input of `size` px."""
+        return size // (self.patch_stride**2 * math.prod(self.merge_strides))
 
 
 class ConvNorm(nn.Sequential):
@@ -53,11 +55,14 @@ class ConvNorm(nn.Sequential):
 
 
 class PatchEmbed(nn.Module):
-    """Two 1x1 convolutions of stride 1, so every pixel is a patch. (B, 3, S, S) -> (B, C, S, S)."""
+    """Two convolutions that make a patch a cell. (B, 3, S, S) -> (B, C, S / stride^2, S / stride^2)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
+        half, kernel = channels // 2, 2 * stride - 1
+        self.seq = nn.Sequential(
+            ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, channels, kernel, stride)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.seq(x)
@@ -183,12 +188,12 @@ class Stage(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Image encoder: (B, 3, S, S) float32 in 0..1 -> embedding (B, out_channels, S / stride, S / stride)."""
+    """Image encoder: (B, 3, S, S) float32 -> embedding (B, out_channels, g, g), g the embedding grid."""
 
     def __init__(self, config: TinyViTConfig, out_channels: int) -> None:
         super().__init__()
         dims = config.dims
-        self.patch_embed = PatchEmbed(dims[0])
+        self.patch_embed = PatchEmbed(dims[0], config.patch_stride)
         stages = []
         for i, (dim, depth) in enumerate(zip(dims, config.depths)):
             if i == 0:
@@ -204,6 +209,8 @@ class TinyViT(nn.Module):
             )
         self.layers = nn.ModuleList(stages)
         self.neck = Neck(dims[-1], out_channels)
+        if config.classes:
+            self.norm_head, self.head = nn.LayerNorm(dims[-1]), nn.Linear(dims[-1], config.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images)

@@ -35,10 +35,9 @@ class ViTConfig:
     global_blocks: tuple[int, ...] = (2, 5, 8, 11)
     expansion: int = 4
 
-    @property
-    def stride(self) -> int:
-        """Input pixels per cell of the embedding grid, along one side."""
-        return self.patch
+    def embedding_grid(self, size: int) -> int:
+        """Side of the embedding in cells for an input of `size` px."""
+        return size // self.patch
 
 
 class PatchEmbed(nn.Module):

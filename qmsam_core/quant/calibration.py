@@ -19,8 +19,8 @@ from .sign_folding import fold_signs
 class Slice(Protocol):
     """A slice that calibrates, such as `data.boxed_slices.BoxedSlice`."""
 
-    def inputs(self, size: int) -> tuple[np.ndarray, np.ndarray, object]:
-        """Return an image (3, size, size), boxes (n, 4) in model px, and whatever else."""
+    def inputs(self, network: Sam) -> tuple[np.ndarray, np.ndarray, object]:
+        """Return the network's image (3, S, S), its boxes (n, 4) in px of the frame, and whatever else."""
 
 
 def calibrate(model: Sam, run: Callable[[Sam, Tensor], object], batches: Iterable) -> int:
@@ -63,7 +63,7 @@ def calibrate_on(model: Sam, slices: Sequence[Slice]) -> int:
 
     The slices are spread over as many batches as the recipe takes, so that each of them counts.
     """
-    inputs = [one.inputs(model.image_size) for one in slices]
+    inputs = [one.inputs(model) for one in slices]
     size = -(-len(inputs) // model.recipe.statistics_batches)
     batches = [
         {

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import product
 
 import torch
 from brevitas import nn as qnn
@@ -22,8 +23,9 @@ warnings.filterwarnings("ignore", message="Computing zero point of output accumu
 NON_NEGATIVE = re.compile(
     r"(^|\.)(av_product|transformer\.layers\.\d+\.mlp\.lin2|output_hypernetworks_mlps\.\d+\.layers\.[12])$"
 )
-# SAM has this head, but the study never uses it. It stays in float, as in the released code.
-NEVER = ("iou_prediction_head",)
+# Heads that checkpoints hold and nothing uses. SAM's stays in float as in the released code, the other is
+# MobileSAM's classifier.
+NEVER = ("iou_prediction_head", "head")
 
 
 class QuantMatMul(MatMul):
@@ -67,8 +69,9 @@ def quantize(model: Sam, recipe: str | Recipe, parts: Iterable[str] = ("encoder"
     if not recipe.quantised:
         return model
     names = {name for part in PARTS.values() for name, _ in getattr(model, part).named_modules()}
+    names.update(name for known in RECIPES.values() for name in known.in_float)  # of other networks
     missing = [name for name in recipe.in_float if name not in names]
-    if missing and recipe != RECIPES.get(recipe.name):
+    if missing:
         raise ValueError(
             f"recipe {recipe.name!r}: in_float = {', '.join(missing)}; "
             f"expected names of modules within the encoder or the decoder of {model.config.name}"
@@ -196,13 +199,17 @@ LAYERS: dict[type, Callable[[nn.Module, Recipe, bool], nn.Module]] = {
 }
 
 
-def fold_batch_norm(module: nn.Module) -> None:
-    """Fold each batch norm `bn` into the weight and bias of the convolution `c` before it.
+NORMED = (("c", "bn"), ("conv", "norm"))
+"""Names of a convolution and the batch norm behind it, in TinyViT and in EfficientViT."""
 
-    The result is that of evaluation mode. The key `bn` disappears.
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Fold each batch norm into the weight and bias of the convolution before it, see `NORMED`.
+
+    The result is that of evaluation mode. The norm's key disappears.
     """
-    for child in module.modules():
-        convolution, norm = getattr(child, "c", None), getattr(child, "bn", None)
+    for child, (before, behind) in product(list(module.modules()), NORMED):
+        convolution, norm = getattr(child, before, None), getattr(child, behind, None)
         if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
             weight, bias = fuse_conv_bn_weights(
                 convolution.weight,
@@ -214,4 +221,4 @@ def fold_batch_norm(module: nn.Module) -> None:
                 norm.bias,
             )
             convolution.weight, convolution.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-            del child.bn
+            delattr(child, behind)

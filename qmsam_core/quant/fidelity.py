@@ -57,7 +57,7 @@ def fidelity(float_model: Sam, model: Sam, batches: Iterable[dict], name: str = 
         image, box = batch["image"], batch["box"]
         expected, reference, _ = float_model(image, box)
         found, embedding, _ = model(image, box)
-        ellipses = ellipse_masks(box, model.image_size, model.mask_size)
+        ellipses = ellipse_masks(box, model.frame, model.mask_size)
         columns = {
             f"{name} agreement": mask_agreement(expected > 0, found > 0).tolist(),
             f"{name} embedding db": [signal_to_noise(*pair) for pair in zip(reference, embedding)],

@@ -31,7 +31,8 @@ from .scale_choices import by_correlation, lsq_range, lsq_weight_scale, range_by
 from .scales import finish_statistics, set_scale, switched_off, unset_scales
 
 VECTORS = 2400  # inputs sampled of each layer over all batches
-CHOICE = 800  # of them, those that judge a choice of ranges
+CHOICE = 800  # of them, those that judge a choice of ranges, fewer in layers wider than any of LiteMedSAM's
+PRODUCTS = CHOICE * 256 * 2048  # most multiplications for one judgement
 VALUES = 100_000  # values sampled of each input of a product of activations
 RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0.1, 0.07)
 """Shares of the largest range that clipping tries."""
@@ -131,7 +132,7 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True)
     """
     samples = torch.cat(seen.samples)
     matrix = form.matrix(form.layer.weight.detach().cpu())
-    few = samples[torch.linspace(0, len(samples) - 1, min(CHOICE, len(samples))).long()]
+    few = samples[torch.linspace(0, len(samples) - 1, judging(matrix, len(samples))).long()]
     choose = choose_by_error if recipe.choice == "error" else choose_otherwise
     codes, factor, scale = choose(form, seen, few, matrix, recipe, signed)
     columns, rows = form.by_column(factor), form.by_row(scale)
@@ -151,6 +152,11 @@ def fit_layer(form: MatrixForm, seen: Seen, recipe: Recipe, signed: bool = True)
         shift = -form.of_row(product(form.by_column(noise)[None], integers * rows)[0])
     error = (difference - form.by_row(shift)[..., 0]).square().mean() / wanted.square().mean()
     return Fitted(codes, factor, integers, scale, shift, noise, float(error))
+
+
+def judging(matrix: Tensor, most: int) -> int:
+    """Return how many of `most` input vectors judge the ranges of a layer with this weight (G, R, K)."""
+    return max(1, min(CHOICE, most, PRODUCTS // matrix.numel()))
 
 
 def choose_by_error(

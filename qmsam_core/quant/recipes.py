@@ -46,9 +46,16 @@ CHOICES = ("error", "correlation", "lsq")
 
 
 STEM = ("patch_embed", "layers.0.blocks.0.conv1")
-"""LiteMedSAM's first three convolutions, all 1x1, at full resolution.
+"""LiteMedSAM's first three convolutions, all 1x1, at full resolution; MobileSAM's are of these names too.
 
 They are 3 % of the encoder's products, and no later layer can restore what they lose.
+"""
+
+LINEAR_ATTENTION = tuple(f"backbone.stages.4.op_list.{i}.context_module.main.q_product" for i in range(1, 7))
+"""The second product of each linear attention of EfficientViT: what the keys gather, times the queries.
+
+Its left input differs so much between heads that one scale for all costs a third of the decibels. The first
+product bears int8.
 """
 
 
@@ -162,7 +169,7 @@ RECIPES = {
             per_channel=True,
             unsigned=True,
             fold_batch_norm=True,
-            in_float=(*IMAGE_ATTENTION, "mask_product", *STEM),
+            in_float=(*IMAGE_ATTENTION, "mask_product", *STEM, *LINEAR_ATTENTION),
             zero_point=True,
             clip=True,
             channel_factors=(0.0, 0.25, 0.5, 0.75, 1.0),
@@ -170,8 +177,9 @@ RECIPES = {
             rounding="gptq",
             bias_correction=True,
             origin="ours, fitted to data layer by layer: zero points, clipped ranges, channels evened out, "
-            "weights rounded in turn, biases corrected; batch norm folded; the first convolutions, the mask "
-            "decoder's attention over the image and its last product in float",
+            "weights rounded in turn, biases corrected; batch norm folded; in float the first convolutions, "
+            "the mask decoder's attention over the image and its last product, and the second product of "
+            "linear attention",
         ),
     )
 }

@@ -21,6 +21,7 @@ from .scales import ACTIVATIONS, switched_off
 
 BLOCK = re.compile(
     r"patch_embed|layers\.\d+\.blocks\.\d+|layers\.\d+\.downsample|blocks\.\d+|neck"
+    r"|backbone\.stages\.\d+\.op_list\.\d+"
     r"|transformer\.layers\.\d+|transformer\.final_attn_token_to_image"
     r"|output_upscaling|output_hypernetworks_mlps\.0|mask_product"
 )
@@ -118,6 +119,16 @@ def embedding_noise(float_model: Sam, model: Sam, batches: Sequence[dict]) -> tu
             found.append((whole, signal_to_noise(expected, encoder(batch["image"]))))
     whole, weights = np.mean(found, axis=0)
     return float(whole), float(weights)
+
+
+@torch.no_grad()
+def whole_agreement(float_model: Sam, model: Sam, batches: Sequence[dict]) -> float:
+    """Mean Dice (0..1) of the quantised model's low-res masks with the float model's."""
+    found = []
+    for batch in batches:
+        expected, given = (one(batch["image"], batch["box"])[0] > 0 for one in (float_model, model))
+        found.append(float(mask_agreement(expected, given).mean()))
+    return float(np.mean(found))
 
 
 def outputs_by_block(model: Sam, image: Tensor, box: Tensor) -> dict[tuple[str, str], Tensor]:

@@ -21,6 +21,7 @@ from ..models import (
     save_checkpoint,
     save_state,
 )
+from ..models.vit import ViTConfig
 from .convert import quantize
 from .packed import PACKED, VERSION, pack, unpack
 from .recipes import RECIPES, Recipe
@@ -60,7 +61,10 @@ def metadata_of(model: Sam, **facts: object) -> dict[str, str]:
         "parts": list(getattr(model, "quantised_parts", ())),
         **facts,
     }
-    if model.config.encoder != CONFIGS[model.config.name].encoder:
+    named = CONFIGS[model.config.name]
+    if model.config.frame != named.frame:
+        description["frame"] = model.config.frame
+    if isinstance(named.encoder, ViTConfig) and model.config.encoder != named.encoder:
         description["depth"] = model.config.encoder.depth
     if recipe and RECIPES.get(recipe.name) != recipe:  # a variant of an ablation
         description["recipe_fields"] = asdict(recipe)
@@ -85,7 +89,7 @@ def describe_model(path: str | Path) -> dict:
         ) from error
 
 
-OWN = ("model", "image_size", "recipe", "parts", "depth", "recipe_fields", PACKED)
+OWN = ("model", "image_size", "frame", "recipe", "parts", "depth", "recipe_fields", PACKED)
 """Keys of a description that follow from the model."""
 
 
@@ -102,7 +106,9 @@ def load_model(path: str | Path) -> Sam:
     """
     facts = describe_model(path)
     state = unpack(read_state(path), facts, path)
-    model = build_model(facts["model"], facts["image_size"], depth=facts.get("depth"))
+    model = build_model(
+        facts["model"], facts["image_size"], depth=facts.get("depth"), frame=facts.get("frame")
+    )
     if facts["parts"]:
         recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
         model = quantize(model, recipe, facts["parts"])

@@ -139,8 +139,8 @@ def variants(count: int) -> tuple[Variant, ...]:
     return VARIANTS[: count or None]
 
 
-def packed_megabytes(model: nn.Module) -> float:
-    """Compute the size of a model's parameters and buffers in 10^6 bytes.
+def packed_megabytes(model: nn.Module, part: str | None = None) -> float:
+    """Compute the size of a model's parameters and buffers in 10^6 bytes, or of one of its `PARTS`.
 
     Quantised weights count as packed at their bit width, all other floating-point values as float32.
     """
@@ -149,5 +149,6 @@ def packed_megabytes(model: nn.Module) -> float:
         for layer in model.modules()
         if isinstance(layer, QuantWeightMixin)
     }
-    values = {id(v): v for v in (*model.parameters(), *model.buffers()) if v.is_floating_point()}
+    module = model if part is None else getattr(model, PARTS[part])
+    values = {id(v): v for v in (*module.parameters(), *module.buffers()) if v.is_floating_point()}
     return sum(v.numel() * bits.get(key, 32) for key, v in values.items()) / 8e6

@@ -59,7 +59,9 @@ class BoxExplorer:
             raise ValueError(f"slice {z}: {self.case.name} has {self.case.n_slices}")
         self.z, self._embedding, self.mask = z, None, None
         self.image = self.case.slice_image(z)
-        self.geometry = Geometry.of(*self.image.shape[:2], self.engine.image_size)
+        self.geometry = Geometry.within(self.engine, *self.image.shape[:2]).with_preprocessing(
+            interpolation=self.interpolation
+        )
         self.draw(None)
 
     def given_boxes(self) -> np.ndarray:
@@ -89,7 +91,7 @@ class BoxExplorer:
         self.seconds["encode"] = 0.0
         if self._embedding is None:
             started = time.perf_counter()
-            self._embedding = self.engine.encode(self.geometry.image(self.image, self.interpolation)[None])
+            self._embedding = self.engine.encode(self.geometry.image(self.image)[None])
             self.seconds["encode"] = time.perf_counter() - started
         started = time.perf_counter()
         logits = self.engine.decode(self._embedding, self.geometry.boxes(corners[None]))

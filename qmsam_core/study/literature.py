@@ -82,7 +82,7 @@ def expected(model: Sam, slices: Sequence[BoxedSlice]) -> list[Expected]:
     """Run the float model on slices and their largest boxes."""
     found = []
     for one in slices:
-        image, boxes, geometry = one.inputs(model.image_size)
+        image, boxes, geometry = one.inputs(model)
         image, boxes = torch.from_numpy(image)[None], torch.from_numpy(boxes[:BOXES])
         embedding, masks = segmented(model, image, boxes, geometry)
         dsc = dsc_of(masks, one.labels)

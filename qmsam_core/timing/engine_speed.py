@@ -17,27 +17,28 @@ from pathlib import Path
 import pandas as pd
 
 from ..allocator import return_memory
-from ..deploy.engines import ENGINES, Engine, OpenVinoEngine
+from ..deploy.engines import ENGINES, ISA, Engine, OpenVinoEngine
 from ..provenance.environment import cpu_info
 from ..provenance.files import write_atomic
 from .engine_arms import PARTS, Arm, runnable, timed_calls
 from .interleaved import measure_interleaved
 
-ISA = "ONEDNN_MAX_CPU_ISA"
-"""Environment variable that limits OpenVINO's kernels. ONNX Runtime and PyTorch's own kernels ignore it."""
 INSTRUCTION_SETS = {
     "ALL": "everything the CPU has",
+    "AVX512_CORE_VNNI": "AVX-512 with VNNI, without matrix units",
     "AVX2_VNNI": "AVX2 with VNNI, a laptop of today",
     "AVX2": "AVX2, as the paper's laptop",
 }
 
 
 def instruction_sets() -> dict[str, str]:
-    """Return the `INSTRUCTION_SETS` that this CPU has. VNNI of AVX-512 does not make it one of AVX2."""
+    """Return the `INSTRUCTION_SETS` that this CPU has, without one that is all it has.
+
+    VNNI of AVX-512 does not make a CPU one of AVX2 with VNNI.
+    """
     flags = cpu_info().get("flags", ())
-    return {
-        name: text for name, text in INSTRUCTION_SETS.items() if name != "AVX2_VNNI" or "avx_vnni" in flags
-    }
+    needs = {"AVX512_CORE_VNNI": "amx_tile", "AVX2_VNNI": "avx_vnni"}
+    return {name: text for name, text in INSTRUCTION_SETS.items() if needs.get(name, "") in ("", *flags)}
 
 
 def time_arms(

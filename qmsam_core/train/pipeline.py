@@ -49,7 +49,10 @@ def make_teacher(params: Params, float_model: Path, cache: EmbeddingCache) -> tu
     device = device_of(params)
     if params.teacher != "self":
         student, medsam = CONFIGS[params.model], CONFIGS["medsam"]
-        grids = (params.image_size // student.encoder.stride, medsam.image_size // medsam.encoder.stride)
+        grids = (
+            student.encoder.embedding_grid(params.image_size),
+            medsam.encoder.embedding_grid(medsam.image_size),
+        )
         if (student.dim, grids[0]) != (medsam.dim, grids[1]):
             raise ValueError(
                 f"teacher: MedSAM gives embeddings of {medsam.dim} x {grids[1]} x {grids[1]}, "

@@ -35,9 +35,9 @@ class InvertedResidual(nn.Module):
 
 
 class Stem(nn.Module):
-    """`PatchEmbed` and the first `MBConv`. (B, 3, S, S) -> (B, C, S, S).
+    """`PatchEmbed` and the first `MBConv`. (B, 3, S, S) -> (B, C, S / stride^2, S / stride^2).
 
-    Nothing stands between the last convolution of the one and the first of the other, and both are 1x1. In
+    Nothing stands between the last convolution of the one and the first of the other. If both are 1x1 and in
     float they become one, from half as many channels as the second alone has.
     """
 
@@ -45,7 +45,8 @@ class Stem(nn.Module):
         super().__init__()
         self.first, self.second = folded(embed[0]), folded(embed[2])
         self.block = InvertedResidual(block)
-        self.merged = not (self.second.weight.quantised or self.block.widen.weight.quantised)
+        quantised = self.second.weight.quantised or self.block.widen.weight.quantised
+        self.merged = not quantised and embed[2].c.kernel_size == (1, 1)
         if self.merged:
             self.block.widen = self.block.widen.after(self.second)
 
@@ -145,7 +146,7 @@ class TinyViTGraph(nn.Module):
         first, *rest = model.layers
         embed, neck = model.patch_embed.seq, model.neck
         parts = [Stem(embed, first.blocks[0]), *map(InvertedResidual, first.blocks[1:])]
-        side, merge = size, first.downsample
+        side, merge = size // (embed[0].c.stride[0] * embed[2].c.stride[0]), first.downsample
         for stage in rest:
             parts.append(Merging(merge))
             side = -(-side // merge.conv2.c.stride[0])

@@ -75,9 +75,9 @@ class TokenBlock(nn.Module):
 
 
 class ViTGraph(nn.Module):
-    """`ViT`: images (B, 3, S, S) -> embeddings (B, C, g, g)."""
+    """`ViT`: images (B, 3, S, S) -> embeddings (B, C, g, g). It knows its size."""
 
-    def __init__(self, model: ViT) -> None:
+    def __init__(self, model: ViT, size: int) -> None:
         super().__init__()
         self.grid, self.channels = model.pos_embed.shape[1], model.pos_embed.shape[3]
         self.patch_embed = FixedConvolution(model.patch_embed.proj)
