@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from .archive import ArrayHeader, CaseArchive, CaseError, write_archive
 from .source import Source, read_source
@@ -212,6 +211,8 @@ def tight_boxes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ids: int64 (N,), ascending, without 0.
         boxes: int64, maxima inclusive; (N,4) as x_min, y_min, x_max, y_max, or (N,6) with z after each y.
     """
+    from scipy import ndimage  # takes long to load, and a case that has its boxes does not need it
+
     labels = np.asarray(labels)
     found = ndimage.find_objects(labels.astype(np.int32, copy=False))
     present = [(number, where) for number, where in enumerate(found, start=1) if where is not None]

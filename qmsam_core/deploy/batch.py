@@ -15,11 +15,12 @@ from pathlib import Path
 from ..data.archive import CaseError
 from ..data.importers.notes import Loss
 from ..provenance.files import atomic_file, remove_partial
+from .by_modality import Choice, PredictorByModality
 from .files.inputs import Input, name_of
 from .files.mask_files import is_finished, target_of
 from .files.reading import Reading
 from .predictor import Predictor, Timing, check_boxes, run_ahead
-from .records import MADE, OBJECTS, OutputError, Records
+from .records import MADE, MODEL, OBJECTS, OutputError, Records
 from .reservations import Reservations
 from .writing import FAILURES, Loaded, Writing, why
 
@@ -30,7 +31,7 @@ WAIT_SECONDS = 1.0
 
 
 def predict_folder(
-    predictor: Predictor,
+    predictor: Predictor | PredictorByModality,
     cases: Iterable[Path | Input | CaseError],
     output: Path,
     log: Callable[[str], None] = print,
@@ -44,6 +45,7 @@ def predict_folder(
     being segmented and one being written.
 
     Args:
+        predictor: segments all cases, or chooses a model by the case's modality. A choice is logged once.
         cases: paths of case files, or inputs of `find_inputs` with the errors among them.
         output: folder for the masks, made if absent.
         log: takes one line per failure, and one line if existing outputs were made by something else.
@@ -53,8 +55,8 @@ def predict_folder(
 
     Returns:
         One row per input: case, status (`done`, `kept`, `done elsewhere` by another process, or
-        `failed: ...`) and the fields of `Timing`. A kept case has the times of the earlier run. `left_out` is
-        the number of things in an input that could not be used.
+        `failed: ...`), the fields of `Timing`, and `model` if there are several. A kept case has the times of
+        the earlier run. `left_out` is the number of things in an input that could not be used.
 
     Raises:
         OutputError: the output folder cannot be made or written, one of its tables is something else,
@@ -87,10 +89,14 @@ def prepare_output(output: Path) -> None:
         raise OutputError(_not_writable(output, error)) from error
 
 
-def open_records(output: Path, predictor: Predictor, apart: bool, reserved: Reservations) -> Records:
+def open_records(
+    output: Path, predictor: Predictor | PredictorByModality, apart: bool, reserved: Reservations
+) -> Records:
     """Open the records of an output folder for a predictor."""
     settings = {name: getattr(predictor, name) for name in ("interpolation", "order", "propagate")}
-    settings = {"model": predictor.engine.source, **settings, "one_mask_an_object": apart}
+    several = isinstance(predictor, PredictorByModality)
+    source = predictor.source if several else predictor.engine.source
+    settings = {"model": source, **settings, "one_mask_an_object": apart}
     try:
         return Records(output, settings, reserved)
     except OutputError:
@@ -127,7 +133,7 @@ class _Targets:
 
 @dataclass
 class _Batch:
-    predictor: Predictor
+    predictor: Predictor | PredictorByModality
     output: Path
     log: Callable[[str], None]
     done: Callable[[], None]
@@ -137,6 +143,8 @@ class _Batch:
     records: Records
     _settled: dict[str, dict] = field(default_factory=dict)
     _saved: float = field(default_factory=time.monotonic)
+    _choices: dict[str, Choice] = field(default_factory=dict)
+    _named: set[str] = field(default_factory=set)
 
     @property
     def rows(self) -> list[dict]:
@@ -179,7 +187,7 @@ class _Batch:
             return Loaded(one, "failed", one)
         reserved, origin = False, ""
         try:
-            origin, source = self.reading.origin(one), self.reading.source(one)
+            origin, source = self._origin(one), self.reading.source(one)
             target = target_of(one, source, self.output, self.apart)
             taken.add(target, one)
             if state := self._finished(one, origin, target):
@@ -201,6 +209,23 @@ class _Batch:
         if source is None and one.kind != "npz":
             source = case.source
         return Loaded(one, "read", case, origin, source, target, time.perf_counter() - started, notes)
+
+    def _origin(self, one: Input) -> str:
+        """Describe what an input's masks are made from. Of several models it names the one chosen."""
+        origin = self.reading.origin(one)
+        if isinstance(self.predictor, PredictorByModality):
+            choice = self._choices[one.name] = self.predictor.choose(one, self.reading)
+            origin = f"{origin}, model {choice.model}"
+        return origin
+
+    def _predictor_of(self, one: Input) -> Predictor:
+        if not isinstance(self.predictor, PredictorByModality):
+            return self.predictor
+        choice = self._choices[one.name]
+        if choice.modality not in self._named:
+            self._named.add(choice.modality)
+            self.log(str(choice))
+        return self.predictor.of(choice.model)
 
     def _finished(self, one: Input, origin: str, target: Path) -> str:
         if not (self.records.holds(one.name, origin) and is_finished(target, one)):
@@ -224,9 +249,10 @@ class _Batch:
         for note in loaded.notes:
             self.log(f"{loaded.one.name}: {'left out' if isinstance(note, Loss) else 'note'}: {note}")
         try:
-            masks = self.predictor.segment_apart(case) if self.apart else self.predictor.segment(case)
-            self.predictor.timing.read = loaded.seconds
-            writing.start(loaded, masks, self.predictor.timing)
+            predictor = self._predictor_of(loaded.one)
+            masks = predictor.segment_apart(case) if self.apart else predictor.segment(case)
+            predictor.timing.read = loaded.seconds
+            writing.start(loaded, masks, predictor.timing)
         except OutputError:
             raise
         except FAILURES as error:
@@ -237,6 +263,8 @@ class _Batch:
             self._failed(loaded, error)
             return
         row = {"case": loaded.one.name, "status": "done", **vars(timing)}
+        if choice := self._choices.get(loaded.one.name):
+            row[MODEL] = choice.model
         self.records.finish(loaded.one.name, loaded.origin, row, objects, loaded.target)
         self._add({**row, "left_out": loaded.left_out})
 

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ..provenance.files import sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 2
 FROM_NOISE = "activation scales from one image of noise: for speed and size only, its masks are of no use"
@@ -77,11 +79,13 @@ def parts_in(facts: dict) -> list[str]:
     return [name for name in ("encoder", "prepare", "decoder") if f"{name}.xml" in facts["files"]]
 
 
-def file_sizes(exports: dict[str, dict]) -> pd.DataFrame:
+def file_sizes(exports: dict[str, dict]) -> "pd.DataFrame":
     """Return the file sizes of exports: columns arm (such as `int8, ONNX`), part and mb.
 
     `exports` holds the contents of `export.json` by name.
     """
+    import pandas as pd  # takes long to load, and opening an export needs no tables
+
     kinds = {"ONNX": ".onnx", "OpenVINO weights": ".bin"}
     rows = [
         {"arm": f"{name}, {kind}", "part": part, "mb": facts["files"][part + ending]["bytes"] / 1e6}

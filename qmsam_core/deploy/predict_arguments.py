@@ -16,11 +16,10 @@ from ..data.importers.arguments import (
     modality_name,
 )
 from ..data.importers.walk import check_name, in_utf8
-from ..data.transforms import ORDERS
+from ..data.preprocessing import ORDERS
 from .engines import ENGINES
 from .files.box_table import read_box_table, rows_by_input
 from .files.inputs import Input, find_inputs
-from .files.mask_pairs import masks_of
 from .files.originals import check_originals
 from .files.reading import Reading
 from .memory import memory_size
@@ -100,10 +99,18 @@ def _add_engine_options(option) -> None:
     option(
         "--model",
         type=Path,
-        help="folder written by qmsam_core.deploy.export; by default the project's int8 model, exported once",
+        help="folder written by qmsam_core.deploy.export; or one with several of them: default/, and others "
+        "named after the modalities they are for, such as CT/ and MR+PET/; by default the project's int8 "
+        "model, exported once",
     )
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
+    option(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the models that OpenVINO compiled here, so that later runs start sooner; made if absent",
+    )
     option(
         "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
     )
@@ -117,9 +124,9 @@ def _add_engine_options(option) -> None:
     )
     option(
         "--order",
-        default=ORDERS[0],
         choices=ORDERS,
-        help="padding before normalising, as the paper, or after it, as the challenge's baseline",
+        help="padding before normalising, as the paper, or after it, as the challenge's baseline "
+        "(default: the network's own, for LiteMedSAM the paper's)",
     )
     option(
         "--propagate",
@@ -144,6 +151,12 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("threads", "decode_block"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.cache and options.engine != "openvino":
+        raise ValueError(
+            f"--cache: expected the engine openvino, found {options.engine}; leave one of them out"
+        )
+    if options.cache and options.cache.exists() and not options.cache.is_dir():
+        raise ValueError(f"--cache {options.cache}: is a file; expected a folder, made if absent")
     if options.boxes and options.boxes_from:
         raise ValueError("--boxes and --boxes-from: expected one of the two")
     for path in filter(None, (options.output, options.boxes_from)):
@@ -193,6 +206,8 @@ def gather(options: argparse.Namespace) -> tuple[list[Input | CaseError], Readin
     if options.boxes:
         rows, errors = rows_by_input(read_box_table(options.boxes), inputs)
     if options.boxes_from:
+        from .files.mask_pairs import masks_of  # its libraries take long to load
+
         inputs, masks, errors = masks_of(inputs, options.input, options.boxes_from, log)
     reading = Reading(options.modality, import_options(options), rows, masks, options.to_source)
     tables = [options.output / name for name in (MADE, TIMING, OBJECTS)]

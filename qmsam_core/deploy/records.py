@@ -8,11 +8,11 @@ reservation it reads the tables again, adds what it and others have finished, an
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
 
 from ..provenance.files import atomic_file, remove_partial
 from .predictor import Timing
@@ -23,6 +23,8 @@ TIMING = "timing.csv"
 OBJECTS = "objects.csv"
 
 TIMING_COLUMNS = ("case", "status", *vars(Timing()))
+MODEL = "model"
+"""A last column of `timing.csv`, which it has where several models were chosen from: the one of the case."""
 OBJECT_COLUMNS = (
     "file", "label", "name", "x_min", "y_min", "z_min", "x_max", "y_max", "z_max", "voxels", "ml",
 )  # fmt: skip
@@ -226,7 +228,8 @@ class Records:
             done_since = origin and cases.get(name) == origin and not self.held_before(name, origin)
             if not (row["status"].startswith("failed") and done_since):
                 merged[row["case"]] = row
-        _write_table(self._folder / TIMING, list(merged.values()), TIMING_COLUMNS)
+        model = (MODEL,) if any(row.get(MODEL) for row in merged.values()) else ()
+        _write_table(self._folder / TIMING, list(merged.values()), (*TIMING_COLUMNS, *model))
 
     def _write_objects(self, found: dict[str, list[dict]]) -> None:
         if not found:
@@ -249,24 +252,26 @@ def read_made(path: Path) -> dict:
 
 def read_timing(path: Path) -> dict[str, dict]:
     """Read the rows of a timing table by case. Empty if there is none or it is something else."""
-    # names are texts: a case may be called 001 or NA
-    texts, numbers = dict.fromkeys(TIMING_COLUMNS[:2], str), dict.fromkeys(TIMING_COLUMNS[2:], [""])
     try:
-        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
+        columns, rows = _read_table(path)
+        found = [{name: _timing(name, text) for name, text in row.items() if text} for row in rows]
     except (OSError, ValueError):
         return {}
-    if tuple(table.columns) != TIMING_COLUMNS:
-        return {}
-    return {row["case"]: row for row in table.dropna(axis=1, how="all").to_dict("records")}
+    return {row["case"]: row for row in found if "case" in row} if _are_timing(columns) else {}
+
+
+def _timing(column: str, text: str) -> str | float:
+    """Value of a timing table. Names are texts: a case may be called 001 or NA."""
+    return text if column in (*TIMING_COLUMNS[:2], MODEL) else float(text)
 
 
 def read_objects(path: Path) -> list[dict]:
     """Read the rows of a table of objects, as texts. Empty if there is none or it is something else."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        columns, rows = _read_table(path)
     except (OSError, ValueError):
         return []
-    return table.to_dict("records") if tuple(table.columns) == OBJECT_COLUMNS else []
+    return rows if columns == OBJECT_COLUMNS else []
 
 
 def written_files(target: Path) -> list[Path]:
@@ -290,7 +295,11 @@ def _check_tables(folder: Path) -> None:
 
 
 def _is_timing(path: Path) -> bool:
-    return _columns(path) == TIMING_COLUMNS
+    return _are_timing(_columns(path))
+
+
+def _are_timing(columns: tuple[str, ...]) -> bool:
+    return columns in (TIMING_COLUMNS, (*TIMING_COLUMNS, MODEL))
 
 
 def _is_objects(path: Path) -> bool:
@@ -299,12 +308,30 @@ def _is_objects(path: Path) -> bool:
 
 def _columns(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(pd.read_csv(path, nrows=0).columns)
+        return _read_table(path)[0]
     except ValueError:
         return ()
 
 
+def _read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read columns and rows of a CSV table as texts. pandas would take longer to load than all else here.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no UTF-8, no CSV, or a row has more or fewer fields than the header.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+        return tuple(header), [dict(zip(header, row, strict=True)) for row in rows if row]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
 def _write_table(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
     with atomic_file(path) as file:
-        table = pd.DataFrame(rows, columns=list(columns))
-        file.write(table.to_csv(index=False, float_format="%.6g").encode(errors="backslashreplace"))
+        file.write(text.getvalue().encode(errors="backslashreplace"))

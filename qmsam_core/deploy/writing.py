@@ -14,7 +14,7 @@ from ..data.cases import Case
 from ..data.importers.notes import Loss
 from ..data.source import Source
 from .files.grid_boxes import boxes_to_source
-from .files.inputs import Input
+from .files.inputs import Input, missing
 from .files.mask_files import write_masks
 from .masks import MasksApart
 from .predictor import Timing
@@ -146,6 +146,8 @@ def why(one: Input | CaseError, error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line, without the path where the error keeps its file separately."""
     text = " ".join(str(getattr(error, "message", error)).split())
+    if isinstance(error, ModuleNotFoundError):
+        return missing(error)
     if not isinstance(error, FORESEEN):
         return f"cannot be used ({type(error).__name__}: {text}); report it with the file if it looks right"
     return text or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)

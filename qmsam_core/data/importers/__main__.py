@@ -21,11 +21,11 @@ from .arguments import arguments_parser, import_options
 from .assemble import dicom_case, nifti_case, planar_case
 from .batch import Job, run_jobs, unexpected
 from .dicom_tree import Series, find_series
-from .grids import VOLUME_SUFFIXES, is_flat
+from .endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from .grids import is_flat
 from .notes import listed
 from .options import ImportOptions
 from .pairing import Pair, find_pairs, stem
-from .planar import IMAGE_SUFFIXES
 from .series import DicomFolder
 from .series_masks import Masks, named_cases
 from .walk import files_below

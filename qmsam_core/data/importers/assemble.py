@@ -14,13 +14,14 @@ from qmsam_core.data.archive import CaseError
 from qmsam_core.data.cases import Case
 
 from . import contours, segments
-from .grids import VOLUME_SUFFIXES, on_grid, read_volume
+from .endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from .grids import on_grid, read_volume
 from .labels import LabelOptions, Objects, finished, label_map, stacked
 from .notes import Drawn
 from .options import ImportOptions
 from .pairing import masks_in, named_masks, stem
 from .pictures import Picture, planar_image, series_image, volume_image
-from .planar import IMAGE_SUFFIXES, read_mask
+from .planar import read_mask
 from .series import DicomFolder
 from .series_masks import Masks
 

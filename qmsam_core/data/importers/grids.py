@@ -21,9 +21,6 @@ from .packed import check_packed
 from .planes import order_of
 from .walk import check_name, is_utf8
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
-"""Endings of files with a geometry that SimpleITK reads. The sub-command `nifti` takes them all."""
-
 GRID_TOLERANCE = 0.1
 """Largest distance between corners of image and mask, in voxels. It allows for rounded headers. A mask of
 another scan is farther off."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from scipy import ndimage
 
 from qmsam_core.data.archive import CaseError
 
@@ -125,6 +124,8 @@ def outside_view(values: np.ndarray, path: str | os.PathLike) -> np.ndarray | No
     """
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return None
+    from scipy import ndimage  # takes long to load, and few images hold NaN
+
     missing = np.isnan(values)
     parts, _ = ndimage.label(missing, structure=np.ones((3,) * values.ndim, dtype=bool))
     edges = [np.take(parts, end, axis) for axis in range(values.ndim) for end in (0, -1)]

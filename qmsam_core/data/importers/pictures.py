@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from qmsam_core.data.cases import Case
 from qmsam_core.data.source import Source
 
-from .grids import VOLUME_SUFFIXES, read_volume
+from .endings import VOLUME_SUFFIXES
+from .grids import read_volume
 from .intensity import check_hounsfield, outside_note, outside_view, shown_already, stretched, windowed
 from .options import ImportOptions
 from .pairing import stem

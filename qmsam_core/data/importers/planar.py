@@ -12,13 +12,13 @@ from PIL import Image
 from qmsam_core.data.archive import CaseError
 from qmsam_core.data.source import Source
 
+from .endings import IMAGE_SUFFIXES
 from .intensity import outside_note, outside_view, stretched
 from .labels import LabelOptions, Objects, chosen, label_map
 from .plausibility import has_soft_edge
 from .stored import stored_indices
 from .walk import check_name
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LOSSY_VALUES = 256  # a mask with more distinct colours is taken for a photograph
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk
 
 Plane = Literal["acquired", "axial", "sagittal", "coronal"]
 
@@ -30,6 +29,8 @@ _OPPOSITE = dict(zip("LRAPSI", "RLPAIS"))
 
 def order_of(direction: Sequence[float]) -> str:
     """Directions in which the axes x, y and z roughly run, such as `LPS`, from nine cosines row by row."""
+    import SimpleITK as sitk  # takes long to load, and the names of planes are needed without it
+
     return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(list(direction))
 
 

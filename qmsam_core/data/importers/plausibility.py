@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from scipy import ndimage
 
 from qmsam_core.data.archive import CaseError
 
@@ -36,6 +35,8 @@ def is_graded(labels: np.ndarray) -> bool:
     between = (labels > 0) & (labels < top)
     if top < _SOFT_TOP or np.count_nonzero(np.bincount(labels[between])) < _SOFT_LEVELS:
         return False
+    from scipy import ndimage  # takes long to load, and cases without a mask to judge do not need it
+
     values = labels[between]
     smaller = ndimage.minimum_filter(labels, 3, mode="nearest")[between] < values
     larger = ndimage.maximum_filter(labels, 3, mode="nearest")[between] > values
@@ -72,6 +73,8 @@ def check_crowd(labels: np.ndarray, count: int, path: str | os.PathLike) -> None
 
 def components(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Number the connected components 1..N. Also list the label of each, after 0 for the background."""
+    from scipy import ndimage  # as in `is_graded`
+
     parents = [0]
     connected = np.ones((3,) * labels.ndim, dtype=bool)
     split, count = np.zeros_like(labels, dtype=np.int32), 0

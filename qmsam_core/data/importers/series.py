@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pydicom
+from typing import TYPE_CHECKING
 
 from qmsam_core.data.archive import CaseError
 
 from .notes import listed
+
+if TYPE_CHECKING:
+    import pydicom  # takes long to load; the functions that read files import it
 
 MASKS = ("SEG", "RTSTRUCT")
 """DICOM modalities of masks."""
@@ -159,6 +161,8 @@ def without_copies(headers: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
 
 
 def _same_pixels(one: pydicom.Dataset, other: pydicom.Dataset) -> bool:
+    import pydicom
+
     pixels = [pydicom.dcmread(header.filename, force=True).get("PixelData") for header in (one, other)]
     return pixels[0] is not None and pixels[0] == pixels[1]
 
@@ -169,6 +173,8 @@ def read_header(path: Path) -> pydicom.Dataset | None:
     Raises:
         CaseError: it looks like DICOM and is damaged.
     """
+    import pydicom
+
     try:
         with path.open("rb") as stream:
             bare = _is_bare(stream.read(4))

@@ -12,7 +12,7 @@ import pydicom
 from qmsam_core.data.archive import CaseError
 
 from .dicom_tree import DicomTree, Series, mark_of, mask_names, series_names
-from .grids import VOLUME_SUFFIXES
+from .endings import VOLUME_SUFFIXES
 from .notes import listed
 from .pairing import stem
 from .series import MASKS, DicomFolder, is_cut, read_header, referenced_series

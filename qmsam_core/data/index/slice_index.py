@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from qmsam_core.data.archive import CaseError
 
@@ -25,6 +25,9 @@ from .folder import DataFolderError, find_cases
 from .groups import case_groups
 from .scan import FileRecord
 from .table import load_table, save_table
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes long to load; the methods that return tables import it
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ class SliceIndex:
         Columns: path, modality, dataset, group (equal for cases of one patient or volume, see `groups`),
         n_slices, height, width, is_volume, has_labels, n_objects (-1 if not scanned), bytes.
         """
+        import pandas as pd
+
         rows = [
             (
                 str(self.root / r.name),
@@ -189,6 +194,8 @@ class SliceIndex:
 
     def counts(self, with_objects: bool = False) -> pd.Series:
         """Number of slices per modality (Table 2), int64. `with_objects` counts only those with an object."""
+        import pandas as pd
+
         per_slice = self.objects_on() > 0 if with_objects else np.ones(len(self), dtype=bool)
         totals = np.bincount(self.modality_codes(), weights=per_slice, minlength=len(self.modalities))
         return pd.Series(

@@ -6,7 +6,6 @@ So a scene looks the same at every size.
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 
 class Canvas:
@@ -111,6 +110,8 @@ def label_map(objects: list[np.ndarray], least: int = 12) -> np.ndarray:
 
     Of each object the largest connected part is kept; one of fewer than `least` pixels is dropped.
     """
+    from scipy import ndimage  # takes long to load, and the names of modalities are needed without it
+
     painted, labels = np.zeros((2, *objects[0].shape), dtype=np.uint8)
     for number, mask in enumerate(objects, start=1):
         painted[mask] = number

@@ -33,10 +33,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...data.archive import CaseError
-from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from ...data.importers.notes import listed
 from ...data.importers.pairing import stem
-from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.source import Source
 from .grid_boxes import Frame, boxes_to_case, voxels_inside
 from .inputs import DICOM_SUFFIXES, Input

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...data.archive import CaseError
-from ...data.importers.dicom_tree import find_series, series_names
-from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from ...data.importers.packed import voxel_files
 from ...data.importers.pairing import stem
-from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.series import is_dicom
 from ...data.importers.walk import files_below, in_utf8
 
@@ -78,6 +76,11 @@ def name_of(one: Input | CaseError) -> str:
     return one.name if isinstance(one, Input) else in_utf8(str(one.path))
 
 
+def missing(error: ModuleNotFoundError) -> str:
+    """Say that a format cannot be read here, since only what npz cases need is installed."""
+    return f"needs the module {error.name}, which is not installed here; install the whole of qmsam_core"
+
+
 def find_inputs(
     root: Path,
     without: Collection[Path] = (),
@@ -131,6 +134,14 @@ def _lies_in(path: Path, folders: list[str]) -> bool:
 
 
 def _series(root: Path, files: list[Path], log: Callable[[str], None]) -> Iterator[Input | CaseError]:
+    if not files:
+        return
+    try:
+        # its library takes long to load, and need not be installed where there are no DICOM files
+        from ...data.importers.dicom_tree import find_series, series_names
+    except ModuleNotFoundError as error:
+        yield from (CaseError(path, f"is a DICOM file, which {missing(error)}") for path in files)
+        return
     tree = find_series(files)
     for one, name in zip(tree.series, series_names(tree.series, root)):
         for note in one.notes:

@@ -10,11 +10,13 @@
 
 With one mask an object there is a folder of binary masks instead, except for DICOM SEG, whose segments may
 overlap.
+
+The writers of the hospital's formats are imported where they are used. Their libraries take longer to load
+than an npz case takes to segment, and need not be installed for it.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shutil
@@ -25,26 +27,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pydicom
-import SimpleITK as sitk
-from matplotlib import colormaps
-from PIL import Image
 
 from ...data.archive import CaseArchive, CaseError
 from ...data.cases import Case, read_segmentation, write_segmentation
-from ...data.importers.grids import VOLUME_SUFFIXES, reason
-from ...data.importers.nifti import read_header, size_of
+from ...data.importers.endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from ...data.importers.pairing import stem
-from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.source import Source
 from ..masks import MasksApart
-from .dicom_seg import write_seg
 from .inputs import Input
-from .nifti_header import copy_geometry
 
 NRRD = (".nrrd", ".nhdr")
 SEG_NRRD = ".seg.nrrd"
-COLOURS = (255 * np.array(colormaps["tab20"].colors)).astype(int)
 
 
 def ending(path: Path, kind: str) -> str:
@@ -100,6 +93,8 @@ def write_masks(target: Path, source: Source | None, masks: np.ndarray | MasksAp
     if isinstance(masks, np.ndarray):
         _write(target, source, masks, case.names)
     elif source is not None and source.kind == "dicom":
+        from .dicom_seg import write_seg
+
         stack = np.stack([source.to_source(masks[i]) for i in range(len(masks))], axis=-1)
         _atomically(target, lambda part: write_seg(part, source, stack, case.names))
     else:
@@ -118,88 +113,17 @@ def _write(target: Path, source: Source | None, labels: np.ndarray, names: tuple
         return
     labels = labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.uint16, copy=False)
     if source.kind == "image":
-        _atomically(target, lambda part: _write_png(part, labels))
+        from .label_png import write_png
+
+        _atomically(target, lambda part: write_png(part, labels))
     elif source.kind == "dicom":
+        from .dicom_seg import write_seg
+
         _atomically(target, lambda part: write_seg(part, source, source.to_source(labels), names))
     else:
-        _write_volume(target, source, source.to_source(labels), names)
+        from .volume_masks import write_volume
 
-
-def _write_png(path: Path, labels: np.ndarray) -> None:
-    """Write labels as indices of a palette. The index stored for a pixel is its label."""
-    if labels.dtype == np.uint16:
-        Image.fromarray(labels).save(path)
-        return
-    image = Image.fromarray(labels, mode="P")
-    image.putpalette([0, 0, 0, *(int(v) for k in range(255) for v in COLOURS[k % len(COLOURS)])])
-    image.save(path)
-
-
-def _write_volume(target: Path, source: Source, labels: np.ndarray, names: tuple[str, ...]) -> None:
-    mask = sitk.GetImageFromArray(np.ascontiguousarray(labels))
-    _copy_grid(mask, source)
-    own = target.name.lower()
-    if own.endswith(NRRD):
-        _name_segments(mask, labels, names)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".part") as folder:
-        part = Path(folder) / target.name
-        plain = part.with_suffix("") if own.endswith(".nii.gz") else part
-        try:
-            sitk.WriteImage(mask, os.fspath(plain), useCompression=not own.endswith(".nii.gz"))
-        except RuntimeError as error:
-            raise OSError(f"{target}: cannot be written ({reason(error)})") from error
-        if own.endswith((".nii", ".nii.gz")):
-            copy_geometry(Path(source.path), plain)
-        if plain != part:
-            part.write_bytes(gzip.compress(plain.read_bytes(), 6, mtime=0))
-            plain.unlink()
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
-            os.replace(file, target.parent / file.name)  # the header last, after the voxels
-
-
-def _copy_grid(mask: sitk.Image, source: Source) -> None:
-    """Give a mask the geometry of its source. Raises `CaseError` if the source has another size by now."""
-    path = Path(source.path)
-    if path.exists() and _size(path)[: len(source.shape)] != source.shape[::-1]:
-        raise CaseError(path, "has another size than when its case was made; import it again")
-    mask.SetOrigin(source.origin)
-    mask.SetSpacing(source.spacing)
-    mask.SetDirection(source.direction)
-
-
-def _size(path: Path) -> tuple[int, ...]:
-    header = read_header(path)
-    if header is not None:
-        return size_of(header)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise CaseError(path, f"cannot be read ({reason(error)})") from error
-    return reader.GetSize()
-
-
-def _name_segments(mask: sitk.Image, labels: np.ndarray, names: tuple[str, ...]) -> None:
-    """Add the keys by which 3D Slicer knows a segmentation, its names and its colours."""
-    count = max(len(names), int(labels.max(initial=0)))
-    extent = " ".join(f"0 {side - 1}" for side in (*labels.shape[::-1], 1)[:3])
-    for k in range(count):
-        colour = " ".join(f"{v / 255:.6g}" for v in COLOURS[k % len(COLOURS)])
-        values = {
-            "ID": f"Segment_{k + 1}",
-            "Name": (names[k] if k < len(names) else "") or f"object {k + 1}",
-            "LabelValue": str(k + 1),
-            "Layer": "0",
-            "Color": colour,
-            "Extent": extent,
-            "ColorAutoGenerated": "1",
-            "NameAutoGenerated": "0",
-        }
-        for key, value in values.items():
-            mask.SetMetaData(f"Segment{k}_{key}", value)
-    mask.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
-    mask.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
+        write_volume(target, source, source.to_source(labels), names)
 
 
 def _atomically(target: Path, write) -> None:
@@ -251,16 +175,13 @@ def _readable(file: Path) -> bool:
     if name.endswith(".npz"):
         return read_segmentation(file) is not None
     if name.endswith(".png"):
-        with Image.open(file) as image:
-            image.load()
-        return True
+        from .label_png import readable_png
+
+        return readable_png(file)
     if name.endswith(".dcm"):
+        import pydicom
+
         return "PixelData" in pydicom.dcmread(file, force=True)
-    if name.endswith(".gz"):
-        with gzip.open(file) as stream:  # to the end, where its checksum lies
-            while stream.read(1 << 20):
-                pass
-    try:
-        return sitk.ReadImage(os.fspath(file)) is not None
-    except RuntimeError:
-        return False
+    from .volume_masks import readable_volume
+
+    return readable_volume(file)

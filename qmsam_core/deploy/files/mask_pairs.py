@@ -7,10 +7,9 @@ from pathlib import Path
 
 from ...data.archive import CaseError
 from ...data.importers.dicom_tree import mask_names
-from ...data.importers.grids import VOLUME_SUFFIXES
+from ...data.importers.endings import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from ...data.importers.notes import listed
 from ...data.importers.pairing import find_pairs
-from ...data.importers.planar import IMAGE_SUFFIXES
 from ...data.importers.series_masks import DrawnMasks, Masks, series_of
 from .inputs import Input
 

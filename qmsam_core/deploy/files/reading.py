@@ -1,4 +1,8 @@
-"""Make the case of an input: its image as the importers read it, and boxes from a table or from masks."""
+"""Make the case of an input: its image as the importers read it, and boxes from a table or from masks.
+
+The readers of the hospital's formats are imported where they are used. Their libraries take longer to load
+than an npz case takes to segment, and need not be installed for it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data.archive import CaseArchive, CaseError
 from ...data.cases import Case, tight_boxes
-from ...data.importers.assemble import dicom_case, nifti_case, planar_case
 from ...data.importers.options import ImportOptions
-from ...data.importers.pictures import Picture, planar_image, series_image, volume_image
 from ...data.importers.series import DicomFolder
-from ...data.importers.series_masks import Masks
 from ...data.source import Source, read_source
 from .box_table import BoxRow, boxes_of
-from .dicom_seg import check_series, label_notes
 from .inputs import Input
+
+if TYPE_CHECKING:
+    from ...data.importers.pictures import Picture
+    from ...data.importers.series_masks import Masks
 
 NO_BOXES = "has no boxes; give --boxes TABLE, or --boxes-from MASKS"
 
@@ -72,6 +77,8 @@ class Reading:
         case, notes = self._case(one)
         source = self.source(one) if one.kind == "npz" else case.source
         if source is not None and source.kind == "dicom":
+            from .dicom_seg import check_series, label_notes
+
             check_series(source)
             notes = [*notes, *label_notes(case.names)]
         return case, notes
@@ -90,6 +97,16 @@ class Reading:
             return replace(picture.case(one.name), boxes=boxes, names=names), [*picture.notes, *notes]
         case, notes = self._case_with_mask(one, mask)
         return replace(case, labels=None), notes  # only its boxes are asked for
+
+    def modality_of(self, one: Input) -> str | None:
+        """Return the modality that a DICOM series states; else the one given, None if none was.
+
+        Raises:
+            CaseError: a series cannot be read, or neither tells, or they differ.
+        """
+        if one.kind == "dicom":
+            return self._modality(one, DicomFolder.of(one.path, one.files))
+        return self.modality
 
     def source(self, one: Input) -> Source | None:
         """Return the source of an imported case, if its masks go back there.
@@ -119,6 +136,8 @@ class Reading:
         return case.with_boxes(), []
 
     def _picture(self, one: Input) -> Picture:
+        from ...data.importers.pictures import planar_image, series_image, volume_image
+
         if one.kind == "image":
             return planar_image(one.path, self.options)
         if one.kind == "volume":
@@ -127,6 +146,8 @@ class Reading:
         return series_image(found, self._modality(one, found), self.options)
 
     def _case_with_mask(self, one: Input, mask: Masks | None) -> tuple[Case, list[str]]:
+        from ...data.importers.assemble import dicom_case, nifti_case, planar_case
+
         options = replace(self.options, labels=replace(self.options.labels, keep_covered=True))
         if one.kind == "dicom":
             found = DicomFolder.of(one.path, one.files)
