@@ -76,18 +76,23 @@ def write_ir(part: Part, folder: Path, one_at_a_time: bool) -> None:
 
 
 def write_qonnx(model: Sam, folder: Path) -> None:
-    """Write `encoder.qonnx` and `decoder.qonnx`, where each quantiser is one node of Brevitas' dialect.
+    """Write `encoder.qonnx` and `decoder.qonnx`, where each quantiser is one node of the dialect QONNX.
 
-    No engine here runs them.
+    Their inputs have fixed sizes: one image, two boxes. `qonnx_check` runs the files.
     """
     for part in parts_of(model, "clean"):
+        path = folder / f"{part.name}.qonnx"
         with quietly(), torch.no_grad():
             export_qonnx(
                 part.graph.eval(),
                 args=tuple(part.inputs.values()),
-                export_path=str(folder / f"{part.name}.qonnx"),
+                export_path=str(path),
                 input_names=list(part.inputs),
                 output_names=list(part.outputs),
                 opset_version=OPSET,
                 dynamo=False,
             )
+        graph = onnx.load(path)
+        clean(graph)
+        onnx.checker.check_model(graph)
+        onnx.save(graph, path)
