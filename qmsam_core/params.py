@@ -130,6 +130,12 @@ class Params(BaseModel):
     vit_blocks: int = Field(
         1, ge=1, le=12, description="encoder blocks of MedSAM's ViT-B that are timed; whole 12"
     )
+    backbones_compared: int = Field(
+        3, ge=3, description="networks that notebook 06 compares, of those in timing/backbones.py; up to 6"
+    )
+    modalities_apart: int = Field(
+        0, ge=0, description="modalities that notebook 10 also calibrates apart; 0 none"
+    )
     recipes_compared: int = Field(
         3, ge=0, description="recipes that notebook 10 compares, of those in quant/variants.py; 0 all"
     )

@@ -21,6 +21,7 @@ from qmsam_core.params import Params
 from qmsam_core.quant import RECIPES
 from qmsam_core.study.parameters_cell import parameters_source
 from qmsam_core.study.record import NotebookRun
+from qmsam_core.timing.pipelines import PIPELINES
 
 SOURCES = """# Sources
 
@@ -70,7 +71,7 @@ def wide_tables() -> dict[str, pd.DataFrame]:
     table3 = pd.concat([stages, stages.replace("LiteMedSAM", "litemedsam (public)")], axis=1)
     table3.columns = [f"stage {stage} {source}" for source in ("paper", "here") for stage in (1, 2, 3)]
     table3.loc["teacher"] = ["MedSAM ViT-B", "-", "-", "the float parent", "-", "-"]
-    pipelines = ("baseline", "authors", "ours")
+    pipelines = tuple(PIPELINES)
     times = [f"{name} {pipeline} here" for name in ("seconds", "peak MB") for pipeline in pipelines]
     table8 = PAPER["table8"].rename(columns=lambda name: f"{name} paper" if "seconds" in name else name)
     return {

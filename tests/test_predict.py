@@ -29,7 +29,7 @@ from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.volume_traversal import follow, plan
 from qmsam_core.evaluate import score_cases
 from qmsam_core.models import build_model
-from qmsam_core.timing.pipelines import AuthorsPipeline, BaselinePipeline, run_pipeline
+from qmsam_core.timing.pipelines import PIPELINES, Published, run_pipeline, steps
 
 
 def plain_case(boxes, shape=(64, 64), depth=0):
@@ -329,7 +329,7 @@ def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_eve
     case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
     theirs, ours = DriftEngine(), DriftEngine()
     np.testing.assert_array_equal(
-        BaselinePipeline(theirs).segment(case), Predictor(ours, propagate=True).segment(case)
+        Published.on("baseline", theirs).segment(case), Predictor(ours, propagate=True).segment(case)
     )
     assert (theirs.encoded, ours.encoded) == (9 + 6 + 2, 10) and theirs.decoded == [1] * 17
 
@@ -340,12 +340,47 @@ def test_the_baseline_s_way_gives_what_our_propagation_gives_and_encodes_for_eve
 )
 def test_the_authors_way_gives_what_ours_gives_with_boxes_kept(boxes, depth):
     case, theirs, ours = plain_case(boxes, depth=depth), BoxEngine(), BoxEngine()
-    np.testing.assert_array_equal(AuthorsPipeline(theirs).segment(case), Predictor(ours).segment(case))
+    np.testing.assert_array_equal(
+        Published.on("authors", theirs).segment(case), Predictor(ours).segment(case)
+    )
     assert theirs.encoded == ours.encoded
 
 
+@pytest.mark.parametrize(
+    "closed, slices",
+    [(True, [(4, None), (5, 4), (6, 5), (3, 4), (2, 3)]), (False, [(4, None), (5, 4), (3, 4), (2, 3)])],
+)
+def test_a_box_is_followed_from_its_middle_slice_with_or_without_its_last(closed, slices):
+    assert list(steps(np.array([0, 0, 2, 9, 9, 6]), closed)) == slices
+    assert list(steps(np.array([0, 0, 3, 9, 9, 3]), closed)) == [(3, None)]
+
+
+@pytest.mark.parametrize("name", ["medficientsam", "daft"])
+def test_entries_with_a_cache_encode_a_slice_once_and_leave_out_the_last(name):
+    case = plain_case([[10, 20, 0, 30, 40, 8], [30, 20, 4, 45, 40, 9], [4, 45, 2, 20, 60, 3]], depth=10)
+    engine = DriftEngine()
+    segs = Published.on(name, engine).segment(case)
+    assert engine.encoded == 9 and not segs[9].any() and segs[:9].any(axis=(1, 2)).all()
+
+
+def test_a_bounded_cache_encodes_again_what_it_let_go():
+    case = plain_case([[10, 20, 0, 30, 40, 3], [30, 20, 0, 45, 40, 3]], depth=4)
+    engine, pipeline = BoxEngine(), replace(PIPELINES["baseline"], kept=2)
+    Published(pipeline, {"default": engine}, {}).segment(case)
+    assert 4 < engine.encoded <= 8
+
+
+def test_each_modality_has_its_own_engine_and_others_the_fallback():
+    engines = {"CT+MR": BoxEngine(), "default": BoxEngine()}
+    published = Published(PIPELINES["daft"], engines, {"CT": "CT+MR", "MR": "CT+MR"})
+    for name in ("3DBox_CT_0566", "2DBox_US_0001", "mine"):
+        case = replace(plain_case([[8, 8, 30, 30]], depth=0), name=name)
+        published.segment(case)
+    assert [engine.encoded for engine in engines.values()] == [1, 2]
+
+
 def test_the_ways_run_from_file_to_file(folder, model):
-    for pipeline in ("baseline", "authors", "ours"):
+    for pipeline in PIPELINES:
         target = folder / f"{pipeline}.npz"
         run_pipeline(pipeline, model, folder / "in" / "3DBox_X_1.npz", target, threads=1)
         assert read_segmentation(target).shape == (4, 40, 56)

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from qmsam_core.data import Case
-from qmsam_core.timing.table8_cases import running_time_table, side_by_side, stand_in, table8_cases
+from qmsam_core.timing.table8_cases import (
+    in_baselines,
+    running_time_table,
+    side_by_side,
+    stand_in,
+    table8_cases,
+)
 
 
 def test_the_cases_have_the_paper_s_sizes_and_objects():
@@ -68,3 +74,19 @@ def test_every_row_of_the_paper_stays_and_the_speed_up_is_the_ratio():
     )
     assert row["speed-up paper"] == pytest.approx(591.1 / 142.1) and row["peak MB ours here"] == 500
     assert pd.isna(table.loc["2DBox_US_0525", "seconds baseline here"])
+
+
+def test_published_times_and_ours_are_in_units_of_the_own_machine_s_baseline():
+    rows = [
+        ("3DBox_CT_0860", "baseline", 20.0),
+        ("3DBox_CT_0860", "daft", 5.0),
+        ("3DBox_CT_0860", "ours", 1.0),
+    ]
+    rows += [("2DBox_US_0525", "ours", 0.5)]  # its baseline was not timed
+    table = in_baselines(pd.DataFrame(rows, columns=["case", "pipeline", "seconds"])).set_index("case")
+    row = table.loc["3DBox_CT_0860"]
+    assert (row["daft, here"], row["ours, here"]) == (0.25, 0.05)
+    assert row["QMedSAM, published"] == pytest.approx(12.4 / 23.4)
+    assert row["Rep-MedSAM, updated, published"] == pytest.approx(6.2 / 16.6)
+    assert pd.isna(row["medficientsam, here"]) and pd.isna(table.loc["2DBox_US_0525", "ours, here"])
+    assert "baseline, here" not in table

@@ -120,10 +120,13 @@ ARMS = (
 )
 
 
-def timing_input(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make noise (1, 3, size, size) and a box (1, 4) around its middle half. Content does not affect time."""
+def timing_input(size: int, seed: int, frame: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Make noise (1, 3, size, size) and a box (1, 4) around its middle half. Content does not affect time.
+
+    The box is in px of a frame of this side, that of the image if it is None.
+    """
     image = np.random.default_rng(seed).random((1, 3, size, size), dtype=np.float32)
-    return image, np.array([[0.25, 0.25, 0.75, 0.75]], dtype=np.float32) * size
+    return image, np.array([[0.25, 0.25, 0.75, 0.75]], dtype=np.float32) * (frame or size)
 
 
 def one_box(engine: Engine, image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -145,7 +148,7 @@ def timed_calls(
     """
     calls = {}
     for arm, engine in engines.items():
-        image, box = timing_input(engine.image_size, seed)
+        image, box = timing_input(engine.image_size, seed, engine.frame)
         if part == "both":
             calls[arm.label] = partial(one_box, engine, image, box)
         elif part == "encoder":

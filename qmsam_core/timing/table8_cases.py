@@ -10,9 +10,7 @@ import pandas as pd
 
 from ..data.cases import Case
 from ..evaluate.paper_tables import PAPER
-
-PIPELINES = ("baseline", "authors", "ours")
-"""The challenge's baseline (float, PyTorch), the authors' script and our predictor (int8, OpenVINO)."""
+from .pipelines import PIPELINES
 
 
 def table8_cases(most_slices: int | None = None, most_pixels: float = np.inf) -> pd.DataFrame:
@@ -95,7 +93,7 @@ def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
     """
     wide = measured.pivot(index="case", columns="pipeline", values="seconds").reindex(columns=PIPELINES)
     here = pd.DataFrame({f"seconds {pipeline} here": wide[pipeline] for pipeline in PIPELINES})
-    for pipeline in PIPELINES[:2]:
+    for pipeline in [name for name in PIPELINES if name != "ours"]:
         here[f"speed-up over {pipeline} here"] = wide[pipeline] / wide["ours"]
     if "peak_mb" in measured and measured["peak_mb"].notna().any():
         memory = measured.pivot(index="case", columns="pipeline", values="peak_mb").dropna(axis=1, how="all")
@@ -108,3 +106,27 @@ def running_time_table(measured: pd.DataFrame) -> pd.DataFrame:
     )
     paper["speed-up paper"] = paper["seconds baseline paper"] / paper["seconds proposed paper"]
     return paper.merge(here.reset_index(), on="case", how="left").astype({"slices here": "Int64"})
+
+
+def in_baselines(measured: pd.DataFrame) -> pd.DataFrame:
+    """Put published times and ours on one scale: seconds over those of the baseline on the same machine.
+
+    Args:
+        measured: as for `running_time_table`. Cases without a time of the baseline are left out.
+
+    Returns:
+        One row a case, published or measured: case, then one column a system. Names of published systems end
+        in `published`, those measured here in `here`. Below 1 is faster than the baseline.
+    """
+    published = PAPER["table8"][["case", "seconds_baseline", "seconds_proposed"]]
+    columns = {"QMedSAM, published": published.set_index("case").eval("seconds_proposed / seconds_baseline")}
+    others = PAPER["table8_others"].set_index("case")
+    for name in [column for column in others if column != "baseline"]:
+        columns[f"{name}, published"] = others[name] / others["baseline"]
+    wide = measured.pivot(index="case", columns="pipeline", values="seconds").reindex(columns=PIPELINES)
+    for name in [name for name in PIPELINES if name != "baseline"]:
+        columns[f"{name}, here"] = wide[name] / wide["baseline"]
+    table = pd.DataFrame(columns).dropna(how="all")
+    return table.reindex([case for case in published["case"] if case in table.index]).reset_index(
+        names="case"
+    )
