@@ -107,6 +107,11 @@ def test_from_networks_to_table_and_picture(tmp_path, monkeypatch):
     assert isinstance(backbones_figure(table), Figure)
 
 
+def test_a_cut_network_says_so():
+    one = Backbone("Plain", "medsam", 1024, "random", "", "")
+    assert describe(one, build(one, 64, SLICES, blocks=1))["network"] == "Plain, 1 of 12 blocks"
+
+
 def test_the_fastest_float_arm_is_named():
     described = pd.DataFrame([{"key": "a", "network": "A", "GMAC": 2.0, "published": "", "source": ""}])
     ms = {ARMS[0].label: 40.0, ARMS[2].label: 30.0, ARMS[3].label: 10.0, ARMS[4].label: 5.0}

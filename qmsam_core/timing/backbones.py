@@ -18,8 +18,9 @@ from ..data.boxed_slices import BoxedSlice, boxed_slice
 from ..data.index import SliceIndex
 from ..deploy.engines import OpenVinoEngine
 from ..deploy.export import export_if_stale
-from ..models import PUBLIC, Sam, build_model, count_parameters
+from ..models import CONFIGS, PUBLIC, Sam, build_model, count_parameters
 from ..models.borrowed import borrow, settle
+from ..models.vit import ViTConfig
 from ..params import Params
 from ..quant import find_recipe, load_model, quantize
 from ..quant.calibration import calibrate_on
@@ -173,11 +174,14 @@ def prepare(
 
 def describe(backbone: Backbone, model: Sam) -> dict:
     """One row of what does not depend on the machine: parameters, GMAC, MB in float and in int8."""
-    encoder = model.image_encoder
+    encoder, label = model.image_encoder, backbone.label
     parameters = count_parameters(encoder)
+    whole = CONFIGS[backbone.model].encoder
+    if isinstance(whole, ViTConfig) and model.config.encoder != whole:
+        label += f", {model.config.encoder.depth} of {whole.depth} blocks"
     return {
         "key": backbone.key,
-        "network": backbone.label,
+        "network": label,
         "px": model.image_size,
         "weights": backbone.weights,
         "encoder parameters": parameters,
