@@ -10,18 +10,16 @@ from qmsam_core.data.boxed_slices import BoxedSlice
 from qmsam_core.evaluate.apart_figure import apart_figure
 from qmsam_core.models import build_model
 from qmsam_core.study import modality_apart
-from qmsam_core.study.modality_apart import (
+from qmsam_core.study.modality_apart import differences, summary, table_of
+from qmsam_core.study.modality_slices import (
     ALL,
     APART,
     TOGETHER,
     Modality,
     arms_of,
-    differences,
     mixed,
     modalities_of,
     modalities_of_run,
-    summary,
-    table_of,
 )
 
 
@@ -99,6 +97,12 @@ def test_a_run_gives_the_two_modalities_of_most_slices(tmp_path):
         areas = [int(np.count_nonzero(one.labels == k)) for k in (1, 2)]
         boxes = one.boxes[:, 2:] - one.boxes[:, :2] + 1
         assert areas == boxes.prod(1).tolist() and areas[0] > areas[1] and one.pixels.shape == (40, 56, 3)
+
+
+def test_a_run_that_calibrates_nothing_apart_has_tables_without_rows(tmp_path):
+    rows = modality_apart.scores_of_run(build_model("narrow"), tmp_path, 4, 0)
+    assert rows.empty and summary(rows).empty and differences(rows).empty
+    assert "no modality" in apart_figure(differences(rows)).axes[0].texts[0].get_text()
 
 
 # The comparison ---------------------------------------------------------------------------------------------
