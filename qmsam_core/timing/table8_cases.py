@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.cases import Case
-from ..evaluate.paper_tables import PAPER
+from ..evaluate.paper_tables import PAPER, REP_MEDSAM
 from .pipelines import PIPELINES
 
 
@@ -120,7 +120,7 @@ def in_baselines(measured: pd.DataFrame) -> pd.DataFrame:
     """
     published = PAPER["table8"][["case", "seconds_baseline", "seconds_proposed"]]
     columns = {"QMedSAM, published": published.set_index("case").eval("seconds_proposed / seconds_baseline")}
-    others = PAPER["table8_others"].set_index("case")
+    others = REP_MEDSAM.set_index("case")
     for name in [column for column in others if column != "baseline"]:
         columns[f"{name}, published"] = others[name] / others["baseline"]
     wide = measured.pivot(index="case", columns="pipeline", values="seconds").reindex(columns=PIPELINES)
