@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from small_data import rectangle_case
 
-from qmsam_core.deploy import ENGINES, OpenVinoEngine, open_engine, parity
+from qmsam_core.data.transforms import Geometry
+from qmsam_core.deploy import ENGINES, OpenVinoEngine, Predictor, open_engine, parity
 from qmsam_core.deploy import export as exporting
 from qmsam_core.deploy.export import LIBRARY, SHAPING, export_if_stale, export_model
 from qmsam_core.deploy.exported import ExportError, export_digest, read_export
@@ -325,6 +326,18 @@ def test_the_norm_behind_a_quantised_convolution_is_not_disturbed(tmp_path, imag
         relative_error(PyTorchEngine(made).encode(images), OpenVinoEngine(tmp_path, threads=1).encode(images))
         < 0.03
     )
+
+
+def test_frame_and_preprocessing_travel_from_the_command_line_to_the_engines(tmp_path):
+    arguments = ["--model", "narrow_efficientvit", "--recipe", "float", "-o", str(tmp_path)]
+    assert exporting.main([*arguments, "--size", "32", "--frame", "48", "--preprocessing", "daft"]) == 0
+    for kind in ("openvino", "pytorch"):
+        engine = open_engine(kind, tmp_path, threads=1)
+        assert (engine.image_size, engine.frame, engine.preprocessing) == (32, 48, "daft")
+    predictor = Predictor(engine)
+    assert (predictor.interpolation, predictor.order) == ("area", "normalise_then_pad")
+    boxes = Geometry.within(engine, 30, 60).boxes([[10, 5, 40, 20]])
+    assert boxes.tolist() == [[8, 4, 32, 16]]  # of 48 px, rounded down
 
 
 def test_an_int8_export_is_smaller_and_says_what_it_is(exports):

@@ -436,14 +436,15 @@ def test_saved_and_loaded_models_give_the_same_output(tmp_path, images, recipe, 
 
 
 def test_another_frame_and_the_folded_norms_of_efficientvit_are_kept(tmp_path):
-    model = build_model("narrow_efficientvit", frame=64)
+    model = build_model("narrow_efficientvit", frame=64, preprocessing="daft")
     image, boxes = torch.rand(1, 3, 64, 64), torch.tensor([[4.0, 4, 40, 40]])
     model = quantize(model, "deploy")
     assert not any("norm" in name for name, _ in model.image_encoder.backbone.named_modules())
     calibrate(model, lambda m, x: m(x, boxes), [image])
     save_model(model, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
-    assert loaded.frame == 64 and torch.equal(loaded(image, boxes)[0], model.eval()(image, boxes)[0])
+    assert (loaded.frame, loaded.preprocessing) == (64, "daft")
+    assert torch.equal(loaded(image, boxes)[0], model.eval()(image, boxes)[0])
 
 
 def test_heads_that_nothing_uses_are_never_quantised():

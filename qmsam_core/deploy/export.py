@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.preprocessing import PREPROCESSING
 from ..models import (
     CONFIGS,
     PUBLIC,
@@ -184,6 +185,8 @@ def model_to_export(
     depth: int | None = None,
     image_size: int | None = None,
     calibration: Callable[[Sam], str] | None = None,
+    frame: int | None = None,
+    preprocessing: str | None = None,
 ) -> tuple[Sam, str]:
     """Return the model that the command line asks for, and a text on where its weights come from.
 
@@ -199,12 +202,14 @@ def model_to_export(
         depth: see `build_model`.
         image_size: see `build_model`.
         calibration: sets the activation scales of a freshly quantised model, and returns a text on how.
+        frame: see `build_model`.
+        preprocessing: see `build_model`.
     """
     recipe = find_recipe(recipe_name)
     path = checkpoint_path(checkpoint, name) if checkpoint else None
     if path is not None and is_quantised(path):
         return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
-    model = build_model(name, image_size, path, seed, depth)
+    model = build_model(name, image_size, path, seed, depth, frame, preprocessing)
     origin = (
         f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"
     )
@@ -249,6 +254,14 @@ def main(arguments: list[str] | None = None) -> int:
         "a quantised checkpoint of this study keeps its own recipe",
     )
     parser.add_argument("--recipe", default="paper", choices=list(RECIPES))
+    size = "side of the input in px (default: the network's own)"
+    parser.add_argument("--size", type=int, metavar="PX", help=size)
+    parser.add_argument("--frame", type=int, metavar="PX", help="side of the square in which boxes are given")
+    parser.add_argument(
+        "--preprocessing",
+        choices=list(PREPROCESSING),
+        help="how images become inputs (default: the network's own); as the weights were trained",
+    )
     parser.add_argument(
         "--style", choices=list(STYLES), help="; ".join(f"{name}: {text}" for name, text in STYLES.items())
     )
@@ -273,8 +286,9 @@ def main(arguments: list[str] | None = None) -> int:
             from .own_images import OwnImages  # it draws, and loading that takes longer than most exports
 
             own = OwnImages(options.calibrate)
+        shape = {"image_size": options.size, "frame": options.frame, "preprocessing": options.preprocessing}
         model, origin = model_to_export(
-            options.model, checkpoint, options.recipe, calibration=own and own.calibrate
+            options.model, checkpoint, options.recipe, calibration=own and own.calibrate, **shape
         )
         facts = export_model(model, options.output, origin, options.style, options.qonnx)
         print(f"style: {facts['style']}, {STYLES[facts['style']]}")
@@ -282,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.output / name}  {file['bytes'] / 1e6:.2f} MB")
         print(f"weights: {origin}")
         if own is not None:
-            own.report(build_model(options.model, checkpoint=checkpoint).eval(), model, options.output)
+            own.report(build_model(options.model, checkpoint=checkpoint, **shape), model, options.output)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2

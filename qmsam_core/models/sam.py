@@ -139,6 +139,7 @@ def build_model(
     seed: int = 0,
     depth: int | None = None,
     frame: int | None = None,
+    preprocessing: str | None = None,
 ) -> Sam:
     """Build a float model by name, in evaluation mode.
 
@@ -152,6 +153,7 @@ def build_model(
         depth: number of MedSAM's encoder blocks to keep, 1 to 12, counted from the first. None keeps all. The
             decoder stays whole. This is for timing on small machines.
         frame: side of the square in which boxes are given, in px. None takes the configuration's.
+        preprocessing: how images become inputs; None takes the configuration's.
 
     Raises:
         ValueError: the name is unknown, or the network cannot have this size or depth.
@@ -160,7 +162,12 @@ def build_model(
     if name not in CONFIGS:
         raise ValueError(f"model = {name!r}; expected one of {', '.join(CONFIGS)}")
     config = CONFIGS[name] if depth is None else cut(CONFIGS[name], depth)
-    config = replace(config, image_size=image_size or config.image_size, frame=frame or config.frame)
+    config = replace(
+        config,
+        image_size=image_size or config.image_size,
+        frame=frame or config.frame,
+        preprocessing=preprocessing or config.preprocessing,
+    )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     model = Sam(config).eval()

@@ -62,8 +62,9 @@ def metadata_of(model: Sam, **facts: object) -> dict[str, str]:
         **facts,
     }
     named = CONFIGS[model.config.name]
-    if model.config.frame != named.frame:
-        description["frame"] = model.config.frame
+    for name in ("frame", "preprocessing"):
+        if getattr(model.config, name) != getattr(named, name):
+            description[name] = getattr(model.config, name)
     if isinstance(named.encoder, ViTConfig) and model.config.encoder != named.encoder:
         description["depth"] = model.config.encoder.depth
     if recipe and RECIPES.get(recipe.name) != recipe:  # a variant of an ablation
@@ -89,7 +90,7 @@ def describe_model(path: str | Path) -> dict:
         ) from error
 
 
-OWN = ("model", "image_size", "frame", "recipe", "parts", "depth", "recipe_fields", PACKED)
+OWN = ("model", "image_size", "frame", "preprocessing", "recipe", "parts", "depth", "recipe_fields", PACKED)
 """Keys of a description that follow from the model."""
 
 
@@ -106,9 +107,8 @@ def load_model(path: str | Path) -> Sam:
     """
     facts = describe_model(path)
     state = unpack(read_state(path), facts, path)
-    model = build_model(
-        facts["model"], facts["image_size"], depth=facts.get("depth"), frame=facts.get("frame")
-    )
+    others = {name: facts.get(name) for name in ("depth", "frame", "preprocessing")}
+    model = build_model(facts["model"], facts["image_size"], **others)
     if facts["parts"]:
         recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
         model = quantize(model, recipe, facts["parts"])
