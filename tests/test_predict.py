@@ -18,6 +18,7 @@ from small_data import rectangle_case
 
 from qmsam_core.data import Case, CaseError, Geometry, read_segmentation, write_segmentation
 from qmsam_core.data.cases import boxes_on_slice
+from qmsam_core.data.preprocessing import PREPROCESSING
 from qmsam_core.deploy import ENGINES, Predictor, batch, engines
 from qmsam_core.deploy.batch import OutputError, predict_folder
 from qmsam_core.deploy.export import export_model
@@ -77,6 +78,18 @@ def test_painting_equals_resizing_the_whole_in_extreme_shapes(shape):
     rng = np.random.default_rng(0)
     geometry = Geometry.of(*shape, 256)
     for logits in [random_logits(rng, geometry, 256) for _ in range(6)]:
+        segs = np.zeros(shape, np.uint8)
+        MaskPainter(geometry).paint(logits, 255, segs)
+        np.testing.assert_array_equal(segs == 255, geometry.mask_to_image(logits[None])[0])
+
+
+@pytest.mark.parametrize("name", ["efficientvit_sam", "medficientsam"])
+@pytest.mark.parametrize("shape", [(150, 221), (1301, 700), (700, 1301)])
+def test_painting_equals_resizing_the_whole_where_masks_go_through_a_larger_square(name, shape):
+    """Slices are smaller and larger than the square, so that the last resize goes either way."""
+    rng = np.random.default_rng(0)
+    geometry = Geometry.of(*shape, 512, 1024, PREPROCESSING[name])
+    for logits in [random_logits(rng, geometry, 256) for _ in range(3)]:
         segs = np.zeros(shape, np.uint8)
         MaskPainter(geometry).paint(logits, 255, segs)
         np.testing.assert_array_equal(segs == 255, geometry.mask_to_image(logits[None])[0])
