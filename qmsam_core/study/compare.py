@@ -1,0 +1,194 @@
+"""Put two runs of the study on one page: their tables merged, their pictures side by side.
+
+    python -m qmsam_core.study.compare outputs/laptop outputs/long-cases -o compare.html
+
+A run is a folder that `python -m qmsam_core.study` or `study.publish` wrote. What both runs have is compared,
+what one alone has is named. The page links the runs' own files, so it stays where it can reach them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from ..evaluate.tables import rendered
+from ..provenance.files import write_atomic
+from .readable_tables import readable_tables
+from .report import LOADER
+
+RUN = "run.json"
+
+
+class CompareError(ValueError):
+    """Two runs cannot be compared. The message says which folder and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: holds a folder for each notebook.
+        records: content of each notebook's `run.json`, by the notebook's name.
+    """
+
+    folder: Path
+    records: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read the records of a run. Raises `CompareError` if there are none."""
+        paths = sorted(folder.glob(f"[0-9][0-9]_*/{RUN}"))
+        if not paths:
+            raise CompareError(
+                f"{folder}: holds no NN_name/{RUN}; expected the folder of a run, such as outputs/laptop"
+            )
+        return cls(folder, {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths})
+
+    def listed(self, kind: str) -> dict[str, str]:
+        """Captions of the tables (`comparisons`) or `figures` that are there, by path within the folder."""
+        items = (
+            (f"{name}/{item['file']}", item["caption"])
+            for name, record in self.records.items()
+            for item in record.get(kind, ())
+        )
+        return {path: caption or Path(path).stem for path, caption in items if (self.folder / path).is_file()}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Commit, CPU and seconds of the run."""
+        last = max(self.records.values(), key=lambda record: record.get("ended", ""))
+        around = last.get("environment", {})
+        return {
+            "commit": (around.get("commit") or "none")[:12],
+            "CPU": around.get("cpu", {}).get("model", "unknown"),
+            "ended": str(last.get("ended", "")),
+            "seconds in all": f"{sum(r.get('seconds') or 0 for r in self.records.values()):,.0f}",
+        }
+
+
+def merged(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame | None:
+    """Merge a table of two runs: rows by their texts, each number of both runs side by side.
+
+    Numbers that are the same in both, such as the paper's, appear once.
+
+    Args:
+        first: table of the first run.
+        second: the same table of the second run.
+        names: names of the runs, put behind the names of columns.
+
+    Returns:
+        Rows of both, in the order of the first. None if texts do not tell the rows apart.
+    """
+    texts = [c for c in first if c in second and not all(map(is_number, (first[c], second[c])))]
+    keys = [c for c in texts if not first[c].isna().all() and not second[c].isna().all()]
+    if not keys or first.duplicated(keys).any() or second.duplicated(keys).any():
+        return None
+    one, other = first.set_index(keys), second.set_index(keys)
+    rows = one.index.append(other.index.difference(one.index, sort=False))
+    one, other = one.reindex(rows), other.reindex(rows)
+    table = pd.DataFrame(index=rows)
+    for column in dict.fromkeys([*one, *other]):
+        pair = [frame[column] for frame in (one, other) if column in frame]
+        if len(pair) == 2 and pair[0].equals(pair[1]):
+            table[column] = pair[0]
+            continue
+        for name, frame in zip(names, (one, other)):
+            if column in frame:
+                table[f"{column} {name}"] = frame[column]
+    return table.reset_index()
+
+
+def is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers alone."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def tables(runs: tuple[Run, Run], names: tuple[str, str]) -> Iterator[dict[str, str]]:
+    """Yield caption, path and HTML of every table that both runs have."""
+    first, second = (run.listed("comparisons") for run in runs)
+    for path, caption in first.items():
+        if path in second:
+            frames = [pd.read_csv(run.folder / path) for run in runs]
+            table = merged(*frames, names)
+            html = [table] if table is not None else frames
+            yield {"path": path, "caption": caption, "html": "".join(map(_html, html))}
+
+
+def _html(table: pd.DataFrame) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        return readable_tables(rendered(table).to_html(index=False, border=0, escape=True))
+
+
+def compare(folders: tuple[Path, Path], page: Path) -> Path:
+    """Write the page that compares two runs. Returns its path.
+
+    Raises:
+        CompareError: a folder holds no run, or both are one.
+    """
+    first, second = folders
+    if first.resolve() == second.resolve():
+        raise CompareError(f"{first}: given twice; expected two runs")
+    runs = Run.read(first), Run.read(second)
+    names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    figures = [run.listed("figures") for run in runs]
+    alone = {
+        name: sorted(
+            path
+            for kind in ("comparisons", "figures")
+            for path in set(own.listed(kind)) - set(other.listed(kind))
+        )
+        for name, own, other in zip(names, runs, runs[::-1])
+    }
+    templates = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = templates.get_template("compare.html.j2").render(
+        names=names,
+        facts=[run.facts for run in runs],
+        seconds=[
+            (name, *(run.records.get(name, {}).get("seconds") for run in runs))
+            for name in dict.fromkeys([*runs[0].records, *runs[1].records])
+        ],
+        tables=list(tables(runs, names)),
+        figures=[
+            {"caption": caption, "paths": [_link(run.folder / path, page) for run in runs]}
+            for path, caption in figures[0].items()
+            if path in figures[1]
+        ],
+        alone=alone,
+    )
+    return write_atomic(page, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _link(file: Path, page: Path) -> str:
+    return Path(os.path.relpath(file.resolve(), page.resolve().parent)).as_posix()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.study.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), help="page, .html")
+    options = parser.parse_args(arguments)
+    try:
+        print(compare(tuple(options.runs), options.output))
+    except (ValueError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
