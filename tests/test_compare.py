@@ -43,6 +43,12 @@ def test_rows_are_matched_by_their_texts_and_equal_numbers_appear_once():
     assert more["here b"].tolist() == [6, 5, 7]
 
 
+def test_texts_behind_those_that_name_a_row_are_values():
+    rows = pd.DataFrame({"arm": ["x", "x"], "part": ["a", "b"]})
+    table = merged(rows.assign(here=["1", "2"]), rows.assign(here=["3", "2"]), NAMES)
+    assert list(table) == ["arm", "part", "here a", "here b"] and table["here b"].tolist() == ["3", "2"]
+
+
 def test_a_column_of_one_run_alone_stays():
     table = merged(pd.DataFrame({"k": ["x"], "v": [1.0]}), pd.DataFrame({"k": ["x"], "w": [2.0]}), NAMES)
     assert table.to_dict("list") == {"k": ["x"], "v a": [1.0], "w b": [2.0]}

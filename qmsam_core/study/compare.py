@@ -77,9 +77,9 @@ class Run:
 
 
 def merged(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame | None:
-    """Merge a table of two runs: rows by their texts, each number of both runs side by side.
+    """Merge a table of two runs: rows by their first texts, all other values of both runs side by side.
 
-    Numbers that are the same in both, such as the paper's, appear once.
+    A column that is the same in both, such as the paper's, appears once.
 
     Args:
         first: table of the first run.
@@ -89,9 +89,12 @@ def merged(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) ->
     Returns:
         Rows of both, in the order of the first. None if texts do not tell the rows apart.
     """
-    texts = [c for c in first if c in second and not all(map(is_number, (first[c], second[c])))]
-    keys = [c for c in texts if not first[c].isna().all() and not second[c].isna().all()]
-    if not keys or first.duplicated(keys).any() or second.duplicated(keys).any():
+    texts = [c for c in first if c in second and not any(map(is_number, (first[c], second[c])))]
+    for count in range(1, len(texts) + 1):
+        keys = texts[:count]
+        if not any(frame.duplicated(keys).any() for frame in (first, second)):
+            break
+    else:
         return None
     one, other = first.set_index(keys), second.set_index(keys)
     rows = one.index.append(other.index.difference(one.index, sort=False))
