@@ -340,6 +340,13 @@ def test_frame_and_preprocessing_travel_from_the_command_line_to_the_engines(tmp
     assert boxes.tolist() == [[8, 4, 32, 16]]  # of 48 px, rounded down
 
 
+def test_the_input_of_a_quantised_checkpoint_cannot_be_changed(exports, tmp_path, capsys):
+    checkpoint = str(exports["paper"] / "model.safetensors")
+    arguments = ["--model", "narrow", "--checkpoint", checkpoint, "-o", str(tmp_path / "out")]
+    assert exporting.main([*arguments, "--size", "64"]) == 2
+    assert "is quantised for its own input" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_an_int8_export_is_smaller_and_says_what_it_is(exports):
     facts = {recipe: read_export(exports[recipe]) for recipe in ("float", "paper")}
     size = {

@@ -204,10 +204,18 @@ def model_to_export(
         calibration: sets the activation scales of a freshly quantised model, and returns a text on how.
         frame: see `build_model`.
         preprocessing: see `build_model`.
+
+    Raises:
+        ExportError: the checkpoint is quantised, and another size, frame or preprocessing is asked for.
     """
     recipe = find_recipe(recipe_name)
     path = checkpoint_path(checkpoint, name) if checkpoint else None
     if path is not None and is_quantised(path):
+        if image_size or frame or preprocessing:
+            raise ExportError(
+                f"{path.name}: is quantised for its own input; --size, --frame and --preprocessing are for "
+                "float checkpoints, which are quantised with them (--calibrate)"
+            )
         return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
     model = build_model(name, image_size, path, seed, depth, frame, preprocessing)
     origin = (
