@@ -25,7 +25,7 @@ from ..params import Params
 from ..quant import find_recipe, load_model, quantize
 from ..quant.calibration import calibrate_on
 from ..quant.variants import packed_megabytes
-from .engine_arms import Arm, runnable, timing_input
+from .engine_arms import Arm, fastest_of, runnable, timing_input
 from .interleaved import measure_interleaved
 
 FULL = 256
@@ -101,6 +101,7 @@ ARMS = (
     Arm("float", "openvino", variant="fast"),
     Arm("float", "openvino", "bf16", "fast"),
     Arm("int8", "openvino"),
+    Arm("int8", "openvino", "bf16"),
 )
 
 
@@ -234,19 +235,17 @@ def backbones_table(described: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFr
         timings: result of `time_encoders`.
 
     Returns:
-        The columns of `described` without its key, with milliseconds of the plain float arm, of the fastest
-        float arm, which is named, and of int8; the gain of int8 over the fastest float arm; and milliseconds
+        The columns of `described` without its key, with milliseconds of the plain float arm, and of the
+        fastest float and the fastest int8 arm, which are named; the gain of int8 over float; and milliseconds
         a GMAC of both.
     """
     ms = timings.pivot(index="key", columns="arm", values="median_ms").loc[described["key"]]
-    plain, int8 = ARMS[0].label, ARMS[-1].label
-    floats = ms[[arm.label for arm in ARMS if arm.precision == "float" and arm.label in ms]]
     table = described.set_index("key")
-    table["ms float, plain"] = ms[plain]
-    table["ms float, best"], table["best float"] = floats.min(axis=1), floats.idxmin(axis=1)
-    table["ms int8"] = ms[int8]
+    table["ms float, plain"] = ms[ARMS[0].label]
+    for precision, name in (("float", "float, best"), ("int8", "int8")):
+        found = fastest_of(ms, [arm for arm in ARMS if arm.precision == precision])
+        table[f"ms {name}"], table[f"best {precision}"] = found["ms"], found["arm"]
+        table[f"ms a GMAC, {name}"] = found["ms"] / table["GMAC"]
     table["int8 gain"] = table["ms float, best"] / table["ms int8"]
-    for name in ("float, best", "int8"):
-        table[f"ms a GMAC, {name}"] = table[f"ms {name}"] / table["GMAC"]
     last = table[["published", "source"]]
     return table.drop(columns=last.columns).join(last).reset_index(drop=True)
