@@ -130,7 +130,9 @@ def build(
     depth = blocks if backbone.model == "medsam" else None
     frame = backbone.frame and backbone.size(image_size)
     public = PUBLIC if backbone.weights == "public" else None
-    model = build_model(backbone.model, backbone.size(image_size), public, seed, depth, frame)
+    # borrowed weights know the donor's range of grey values
+    how = "litemedsam" if backbone.weights == "borrowed" else None
+    model = build_model(backbone.model, backbone.size(image_size), public, seed, depth, frame, how)
     if backbone.weights == "borrowed":
         borrow(model, build_model("litemedsam", image_size, PUBLIC))
     elif backbone.weights == "random":
