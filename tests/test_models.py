@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from wave_pattern import wave_image
 
 from qmsam_core.models import (
     CheckpointError,
@@ -45,16 +46,8 @@ def fill(model):
         value.copy_(torch.from_numpy(np.asarray(z)))
 
 
-def wave_image(size):
-    row, column = np.mgrid[:size, :size]
-    x, y = column / size, row / size
-    channels = [
-        0.5
-        + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y))
-        + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x))
-        for i in range(3)
-    ]
-    return torch.from_numpy(np.stack(channels)).float()[None]
+def wave_input(size):
+    return torch.from_numpy(wave_image(size, size).transpose(2, 0, 1).copy()).float()[None]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -82,7 +75,7 @@ def test_parameter_counts_are_those_published(name, encoder):
 def outputs(model, boxes):
     """Return the model's embedding, prompt tokens, low-res masks and predicted IoU for the wave image."""
     with torch.no_grad():
-        embedding = model.image_encoder(wave_image(model.image_size))
+        embedding = model.image_encoder(wave_input(model.image_size))
         decoded = [model.decode(embedding, box[None]) for box in boxes]
         masks, iou = (torch.cat(parts) for parts in zip(*decoded))
         return {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wave_pattern import wave_image
 
 from qmsam_core.data.preprocessing import PREPROCESSING, Preprocessing, min_max
 from qmsam_core.data.transforms import Geometry
@@ -13,24 +14,12 @@ PARITY = np.load(Path(__file__).parent / "reference" / "preprocess_parity.npz")
 NETWORKS = {"evit": ("efficientvit_sam", 512, 16), "mobilesam": ("mobilesam", 1024, 32)}
 
 
-def wave_image(height, width):
-    row, column = np.mgrid[:height, :width]
-    x, y = column / width, row / height
-    channels = [
-        0.5
-        + 0.25 * np.sin(2 * np.pi * (3 * (i + 1) * x + 2 * y))
-        + 0.25 * np.cos(2 * np.pi * (5 * y - (i + 1) * x))
-        for i in range(3)
-    ]
-    return np.floor(255 * np.stack(channels, 2) + 0.5).astype(np.uint8)
-
-
 @pytest.mark.parametrize("image", ["small", "big"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_images_boxes_and_masks_are_those_of_the_official_code(network, image):
     name, size, step = NETWORKS[network]
     height, width = PARITY[f"{image}_size"]
-    pixels = wave_image(height, width)
+    pixels = np.floor(255 * wave_image(height, width) + 0.5).astype(np.uint8)
     assert pixels.sum(dtype=np.int64) == PARITY[f"{image}_image_sum"]
     geometry = Geometry.of(int(height), int(width), size, 1024, PREPROCESSING[name])
     expected = PARITY[f"{image}_{network}_image_sample"]

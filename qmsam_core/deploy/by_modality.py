@@ -41,6 +41,12 @@ def known_modality(name: str) -> str | None:
     return _KNOWN.get(_plain(name))
 
 
+def modality_in(name: str) -> str | None:
+    """Return the modality in a challenge case's name, such as `3DBox_CT_0566`; None if it has none."""
+    named = re.match(r"[23]DBox_([^_.]+)", name)
+    return known_modality(named[1]) if named else None
+
+
 def modality_of(one: Input, reading: Reading) -> str:
     """Tell the modality of an input.
 
@@ -54,8 +60,7 @@ def modality_of(one: Input, reading: Reading) -> str:
     Raises:
         CaseError: a DICOM series cannot be read, or does not tell its modality and none is given.
     """
-    named = re.match(r"[23]DBox_([^_.]+)", one.path.name) if one.kind == "npz" else None
-    if named and (found := known_modality(named[1])):
+    if one.kind == "npz" and (found := modality_in(one.path.name)):
         return found
     if told := reading.modality_of(one):
         return known_modality(told) or told

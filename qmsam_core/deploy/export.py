@@ -247,8 +247,8 @@ def is_quantised(path: Path) -> bool:
         return False
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+def arguments_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line, with its help."""
     parser = argparse.ArgumentParser(
         prog="python -m qmsam_core.deploy.export",
         description=__doc__,
@@ -283,7 +283,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="npz cases, in subfolders by modality or not: half set the scales, the others are judged",
     )
     parser.add_argument("-o", "--output", required=True, type=Path)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; see the module's docstring. Returns the exit code, 2 on bad input."""
+    options = arguments_parser().parse_args(arguments)
     try:
         checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else RANDOM)
         checkpoint = None if checkpoint == RANDOM else checkpoint

@@ -32,7 +32,7 @@ from .scales import finish_statistics, set_scale, switched_off, unset_scales
 
 VECTORS = 2400  # inputs sampled of each layer over all batches
 CHOICE = 800  # of them, those that judge a choice of ranges, fewer in layers wider than any of LiteMedSAM's
-PRODUCTS = CHOICE * 256 * 2048  # most multiplications for one judgement
+PRODUCTS = CHOICE * 9 * 256 * 256  # most multiplications for one judgement: the neck's, LiteMedSAM's largest
 VALUES = 100_000  # values sampled of each input of a product of activations
 RATIOS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2, 0.14, 0.1, 0.07)
 """Shares of the largest range that clipping tries."""

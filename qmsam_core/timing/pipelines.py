@@ -20,7 +20,7 @@ from torch.nn import functional
 from ..data.cases import Case, boxes_on_slice, write_segmentation
 from ..data.preprocessing import PREPROCESSING
 from ..data.transforms import Geometry
-from ..deploy.by_modality import FALLBACK, exports_in, is_by_modality, known_modality, served_by
+from ..deploy.by_modality import FALLBACK, exports_in, is_by_modality, modality_in, served_by
 from ..deploy.engines import Engine, open_engine
 from ..deploy.predictor import Predictor
 from ..deploy.volume_traversal import BASELINE_MARGIN, boxes_in_plane, follow
@@ -168,12 +168,6 @@ class Published:
                 masks = np.concatenate((masks, logits), axis=0)
             for label, logits in zip(ids + 1, masks):
                 segs[z][back(self.pipeline.masks, geometry, logits)] = label
-
-
-def modality_in(name: str) -> str | None:
-    """Modality in the name of a challenge case, such as `3DBox_CT_0566`; None if there is none."""
-    _, _, rest = name.partition("_")
-    return known_modality(rest.partition("_")[0])
 
 
 def steps(box: np.ndarray, closed: bool) -> Iterator[tuple[int, int | None]]:
