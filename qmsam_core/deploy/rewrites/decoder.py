@@ -12,30 +12,29 @@ from torch import Tensor, nn
 
 from ...models import Sam
 from ...models.mask_decoder import CrossAttention, MaskDecoder, Mlp, TwoWayBlock
-from .constant_layers import FixedLinear, FixedProduct, FixedQuantiser, FixedWeight
-
-
-class QuantisedLinear(nn.Module):
-    """A linear layer with its input quantiser. The output is multiplied by `factor`."""
-
-    def __init__(self, layer: nn.Module, factor: float = 1.0) -> None:
-        super().__init__()
-        self.input = FixedQuantiser.of(layer)
-        self.linear = FixedLinear(layer, factor=factor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.input(x))
+from .constant_layers import FixedProduct, FixedQuantiser
+from .token_layers import QuantisedLinear, TokenLayers, linear_form
 
 
 class SpreadAttention(nn.Module):
-    """`CrossAttention` of few tokens and many cells, with projections. The attention scale is in q."""
+    """`CrossAttention` of few tokens and many cells, with projections. The attention scale is in q.
 
-    def __init__(self, attention: CrossAttention) -> None:
+    Args:
+        attention: the attention to rewrite.
+        on_cells: names of its projections that work on cells.
+        row: cells in a row of the image.
+    """
+
+    def __init__(self, attention: CrossAttention, on_cells: tuple[str, ...] = (), row: int = 0) -> None:
         super().__init__()
         self.heads, inner = attention.heads, attention.q_proj.out_features
-        self.q = QuantisedLinear(attention.q_proj, attention.scale)
-        self.k, self.v, self.out = map(
-            QuantisedLinear, (attention.k_proj, attention.v_proj, attention.out_proj)
+        self.q, self.k, self.v, self.out = (
+            QuantisedLinear(
+                getattr(attention, name),
+                attention.scale if name == "q_proj" else 1.0,
+                row if name in on_cells else None,
+            )
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj")
         )
         self.qk, self.av = (
             FixedProduct(attention.qk_product, attention.scale),
@@ -88,29 +87,27 @@ class Upscale(nn.Module):
     The four pixels of a cell lie next to each other.
     """
 
-    def __init__(self, layer: nn.ConvTranspose2d) -> None:
+    def __init__(self, layer: nn.ConvTranspose2d, row: int) -> None:
         super().__init__()
-        self.input = FixedQuantiser.of(layer)
-        channels = layer.out_channels
-        self.channels = channels
-        self.weight = FixedWeight(layer, axis=1).as_linear()
-        self.register_buffer("bias", layer.bias.detach().repeat(4))
+        self.channels = layer.out_channels
+        linear = linear_form(layer)(layer)
+        self.input = FixedQuantiser.of(layer).without_zero_point(linear)
+        self.linear = TokenLayers(row, linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = nn.functional.linear(self.input(x), self.weight(), self.bias)
+        pixels = self.linear(self.input(x))
         return pixels.reshape(-1, 4 * x.shape[1], self.channels)
 
 
 class TwoWay(nn.Module):
     """`TwoWayBlock` on tokens. The cells' projected keys, values and queries are given."""
 
-    def __init__(self, block: TwoWayBlock) -> None:
+    def __init__(self, block: TwoWayBlock, row: int) -> None:
         super().__init__()
         self.first = block.first
-        self.own, self.to_image, self.to_tokens = map(
-            SpreadAttention,
-            (block.self_attn, block.cross_attn_token_to_image, block.cross_attn_image_to_token),
-        )
+        self.own = SpreadAttention(block.self_attn)
+        self.to_image = SpreadAttention(block.cross_attn_token_to_image, ("k_proj", "v_proj"), row)
+        self.to_tokens = SpreadAttention(block.cross_attn_image_to_token, ("q_proj", "out_proj"), row)
         self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
         self.lin1, self.lin2 = map(QuantisedLinear, (block.mlp.lin1, block.mlp.lin2))
 
@@ -139,7 +136,7 @@ class PrepareGraph(nn.Module):
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
-        self.block = TwoWay(model.mask_decoder.transformer.layers[0])
+        self.block = TwoWay(model.mask_decoder.transformer.layers[0], model.embedding_size)
         self.register_buffer("dense", model.prompt_encoder.dense().detach().flatten()[None, None])
         self.register_buffer("positions", cells(model.prompt_encoder.image_positions().detach()))
 
@@ -156,9 +153,9 @@ class BoxesGraph(nn.Module):
         decoder: MaskDecoder = model.mask_decoder
         transformer = decoder.transformer
         self.prompt_encoder, self.grid = model.prompt_encoder, model.embedding_size
-        self.blocks = nn.ModuleList(map(TwoWay, transformer.layers))
+        self.blocks = nn.ModuleList(TwoWay(block, self.grid) for block in transformer.layers)
         self.final, self.norm = (
-            SpreadAttention(transformer.final_attn_token_to_image),
+            SpreadAttention(transformer.final_attn_token_to_image, ("k_proj", "v_proj"), self.grid),
             transformer.norm_final_attn,
         )
         self.register_buffer(
@@ -166,7 +163,7 @@ class BoxesGraph(nn.Module):
         )
         self.register_buffer("positions", cells(model.prompt_encoder.image_positions().detach()))
         up = decoder.output_upscaling
-        self.up1, self.up2 = Upscale(up[0]), Upscale(up[3])
+        self.up1, self.up2 = Upscale(up[0], self.grid), Upscale(up[3], 2 * self.grid)
         self.up_norm = nn.LayerNorm(up[1].weight.numel(), up[1].eps)
         self.up_norm.weight, self.up_norm.bias = up[1].weight, up[1].bias
         self.hypernetwork = Mlp3(decoder.output_hypernetworks_mlps[0])

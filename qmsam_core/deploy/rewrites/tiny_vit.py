@@ -2,13 +2,15 @@
 
 OpenVINO takes a four-dimensional token tensor (B, H, W, C) for an image of H channels. It carries such a
 tensor through layouts that fit neither the linear layers nor the convolutions. Those reorders and transposes
-take more time than the linear layers themselves.
+take more time than the linear layers themselves. What stays between two layers is quantised before its layout
+changes, so that int8 is moved, not float.
 """
 
 from torch import Tensor, nn
 
 from ...models.tiny_vit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
-from .constant_layers import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .constant_layers import FixedConvolution, FixedProduct, FixedQuantiser, PointwiseLinear
+from .token_layers import TokenLayers, linear_form
 from .windows import Windows, heads_first, image, own_rows, tokens
 
 gelu = nn.functional.gelu
@@ -79,23 +81,29 @@ class WindowedAttention(nn.Module):
         super().__init__()
         self.channels, self.heads = attention.proj.in_features, attention.heads
         self.windows = Windows(window, side, self.channels)
-        self.input = FixedQuantiser.of(attention.qkv)
-        self.norm = self.input.behind(attention.norm)
-        q, k, v = own_rows(self.channels, self.heads, heads_outermost=True)
-        self.q = FixedLinear(attention.qkv, q, attention.scale)
-        self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
         self.qk, self.av = (
             FixedProduct(attention.qk_product, attention.scale),
             FixedProduct(attention.av_product),
         )
-        self.output = FixedQuantiser.of(attention.proj)
-        self.proj = FixedLinear(attention.proj)
+        q, k, v = own_rows(self.channels, self.heads, heads_outermost=True)
+        linear, proj = linear_form(attention.qkv), linear_form(attention.proj)
+        layers = linear(attention.qkv, q, attention.scale), linear(attention.qkv, k), linear(attention.qkv, v)
+        self.input = FixedQuantiser.of(attention.qkv).without_zero_point(*layers)
+        self.norm = self.input.behind(attention.norm)
+        self.q, self.k, self.v = (
+            TokenLayers(window**2, layer, quantiser)
+            for layer, quantiser in zip(layers, (self.qk.a, self.qk.b, self.av.b))
+        )
+        projection = proj(attention.proj)
+        self.output = FixedQuantiser.of(attention.proj).without_zero_point(projection)
+        self.proj = TokenLayers(side, projection)
         self.register_buffer(
             "bias", attention.attention_biases.detach()[:, attention.bias_index][None].clone()
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        windows = self.windows.cut(self.input(self.norm(self.windows.pad(x))))
+        padding = self.input(self.norm(x.new_zeros(1, 1, self.channels)))
+        windows = self.windows.cut(self.windows.pad(self.input(self.norm(x)), padding))
         return self.proj(self.windows.merge(self.output(self.attend(windows))))
 
     def attend(self, x: Tensor) -> Tensor:
@@ -104,8 +112,8 @@ class WindowedAttention(nn.Module):
         q, k, v = (
             heads_first(project(x), count, self.heads, self.channels) for project in (self.q, self.k, self.v)
         )
-        weights = (self.qk(q, k.transpose(2, 3)) + self.bias).softmax(-1)
-        return self.av(weights, v).transpose(1, 2).reshape(-1, count, self.channels)
+        weights = self.av.a((q @ k.transpose(2, 3) + self.bias).softmax(-1))
+        return (weights @ v).transpose(1, 2).reshape(-1, count, self.channels)
 
 
 class TokenBlock(nn.Module):
@@ -116,14 +124,18 @@ class TokenBlock(nn.Module):
         self.side, self.channels = side, block.attn.proj.in_features
         self.attention = WindowedAttention(block.attn, block.window, side)
         self.local = folded(block.local_conv)
-        self.input1, self.input2 = map(FixedQuantiser.of, (block.mlp.fc1, block.mlp.fc2))
-        self.norm = self.input1.behind(block.mlp.norm)
-        self.fc1, self.fc2 = FixedLinear(block.mlp.fc1), FixedLinear(block.mlp.fc2)
+        self.quantise_local = self.local.take_quantiser()
+        linear = linear_form(block.mlp.fc1, block.mlp.fc2)
+        fc1, fc2 = linear(block.mlp.fc1), linear(block.mlp.fc2)
+        self.input = FixedQuantiser.of(block.mlp.fc1).without_zero_point(fc1)
+        self.norm = self.input.behind(block.mlp.norm)
+        middle = FixedQuantiser.of(block.mlp.fc2, images=linear is PointwiseLinear).without_zero_point(fc2)
+        self.mlp = TokenLayers(side, fc1, nn.GELU(), middle, fc2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(x)
+        x = self.quantise_local(x + self.attention(x))
         x = tokens(self.local(image(x, self.side, self.channels)), self.side, self.channels)
-        return x + self.fc2(self.input2(gelu(self.fc1(self.input1(self.norm(x))))))
+        return x + self.mlp(self.input(self.norm(x)))
 
 
 class TokenStage(nn.Module):

@@ -65,12 +65,11 @@ class TokenBlock(nn.Module):
     def attend(self, before: nn.Module, x: Tensor, after: nn.Module) -> Tensor:
         """Attend between the two quantisers, in windows where the block has them.
 
-        The padding is zeros behind the norm, as in the model. They stay zeros unless noise is added.
+        The padding is zeros behind the norm, as in the model.
         """
         if self.windows is None:
             return after(self.attention(before(x)))
-        pad = self.windows.pad
-        padded = pad(before(x)) if before.noise is None else before(pad(x))
+        padded = self.windows.pad(before(x), before(x.new_zeros(1, 1, x.shape[-1])))
         return self.windows.merge(after(self.attention(self.windows.cut(padded))))
 
 

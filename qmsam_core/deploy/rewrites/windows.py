@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Windows(nn.Module):
-    """Tokens (B, side^2, C) <-> windows (B * n, window^2, C), zero-padded as in `models.layers`."""
+    """Tokens (B, side^2, C) <-> windows (B * n, window^2, C), padded as in `models.layers`."""
 
     def __init__(self, window: int, side: int, channels: int) -> None:
         super().__init__()
@@ -16,13 +16,21 @@ class Windows(nn.Module):
         self.padded = side + -side % window
         self.count = self.padded // window
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Tokens (B, side^2, C) -> (B, padded^2, C)."""
+    def pad(self, x: Tensor, token: Tensor) -> Tensor:
+        """Tokens (B, side^2, C) -> (B, padded^2, C), with copies of a token (1, 1, C) on the right and below.
+
+        Tokens may be quantised before. They then are padded as int8.
+        """
         side, extra, channels = self.side, self.padded - self.side, self.channels
         if not extra:
             return x
-        rows = nn.functional.pad(x.reshape(-1, side, side * channels), (0, extra * channels))
-        return nn.functional.pad(rows, (0, 0, 0, extra)).reshape(-1, self.padded**2, channels)
+        count = x.shape[0]
+        right, below = (
+            token.unsqueeze(1).expand(count, *shape, channels)
+            for shape in ((side, extra), (extra, self.padded))
+        )
+        rows = torch.cat([x.reshape(-1, side, side, channels), right], 2)
+        return torch.cat([rows, below], 1).reshape(-1, self.padded**2, channels)
 
     def cut(self, x: Tensor) -> Tensor:
         """Padded tokens (B, padded^2, C) -> windows."""

@@ -1,0 +1,86 @@
+"""What a rewrite changes for the engine's sake, and that it changes nothing else."""
+
+import pytest
+import torch
+from brevitas.nn import QuantConv2d, QuantLinear
+from brevitas.quant import Int8WeightPerChannelFloat, ShiftedUint8ActPerTensorFloat
+from torch import nn
+
+from qmsam_core.deploy.engines import OpenVinoEngine
+from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.rewrites.constant_layers import FixedConvolution, FixedLinear, FixedQuantiser
+from qmsam_core.deploy.rewrites.token_layers import QuantisedLinear
+from qmsam_core.deploy.rewrites.windows import Windows
+from qmsam_core.models import build_model
+from qmsam_core.quant import calibrate, quantize
+
+QUANTISERS = {"weight_quant": Int8WeightPerChannelFloat, "input_quant": ShiftedUint8ActPerTensorFloat}
+
+
+def calibrated(layer, inputs):
+    """Return the layer after it has seen `inputs` in training mode, which sets scale and zero point."""
+    layer.train()
+    for _ in range(320):  # Brevitas collects statistics for 300 steps
+        layer(inputs)
+    return layer.eval()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("row", [None, 4])
+def test_a_linear_layer_without_its_zero_point_puts_out_the_same(bias, row):
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 6) - 1.0
+    layer = calibrated(QuantLinear(6, 5, bias=bias, **QUANTISERS), x)
+    fixed = QuantisedLinear(layer, row=row)
+    assert float(layer.input_quant.zero_point()) != 0 and fixed.input.low == 0
+    with torch.no_grad():
+        torch.testing.assert_close(fixed(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel, shifted", [(1, True), (3, False)])
+def test_a_convolution_loses_its_zero_point_unless_zeros_are_padded(kernel, shifted):
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 9, 9) - 1.0
+    layer = calibrated(QuantConv2d(6, 5, kernel, padding=kernel // 2, **QUANTISERS), x)
+    fixed = FixedConvolution(layer)
+    assert (fixed.input.low == 0) == shifted
+    with torch.no_grad():
+        torch.testing.assert_close(fixed(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_shift_by_hand():
+    """Codes -3..4 at scale 0.5; the input 1.0 through weight 2 and bias 1 is 3."""
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, 2.0)
+    nn.init.constant_(layer.bias, 1.0)
+    linear, quantiser = FixedLinear(layer), FixedQuantiser(None)
+    quantiser.quantised, quantiser.low, quantiser.high = True, -3, 4
+    quantiser.scale = torch.tensor(0.5)
+    quantiser.without_zero_point(linear)
+    assert (quantiser.low, quantiser.high) == (0, 7)
+    assert float(quantiser.noise) == 1.5 and float(linear.bias) == -2.0
+    assert float(linear(quantiser(torch.tensor([[1.0]])))) == 3.0
+
+
+@pytest.mark.parametrize("side, window", [(5, 3), (6, 3)])
+def test_windows_are_padded_with_the_token_and_merged_without_it(side, window):
+    windows = Windows(window, side, channels=2)
+    x = torch.arange(1.0, 1 + 2 * side**2 * 2).reshape(2, side**2, 2)
+    padded = windows.pad(x, torch.full((1, 1, 2), -7.0))
+    assert padded.shape == (2, 36, 2)
+    assert int((padded == -7).sum()) == 2 * 2 * (36 - side**2)
+    torch.testing.assert_close(windows.merge(windows.cut(padded)), x)
+
+
+def test_openvino_runs_the_encoder_s_linear_layers_as_int8_convolutions_and_pads_int8(tmp_path):
+    model = build_model("narrow", 128)
+    image = torch.rand(1, 3, 128, 128)
+    made = quantize(model, "deploy")
+    calibrate(made, lambda m, x: m(x, torch.tensor([[10.0, 10, 90, 90]])), [image])
+    export_model(made, tmp_path)
+    engine = OpenVinoEngine(tmp_path, threads=1, profiling=True)
+    engine.embed(image.numpy())
+    layers = engine.layer_times("encoder").groupby("operation")["precision"].apply(list)
+    assert not {"FullyConnected", "Pad"} & set(layers.index)
+    assert set(layers["Concat"]) == {"int8"}
+    assert sum(precision != "int8" for precision in layers["Convolution"]) == 3  # the first ones
