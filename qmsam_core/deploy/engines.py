@@ -8,7 +8,7 @@ embedding.
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import openvino.properties as properties
 import openvino.properties.hint as hints
 
 from .exported import PREPARED, export_digest, parts_in, read_export
+from .ways import Way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +142,20 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def settings_of(threads: int, cache: str | Path | None = None, profiling: bool = False) -> dict:
+    """Return OpenVINO's settings for one request at a time; the arguments are those of `OpenVinoEngine`."""
+    settings = {
+        properties.inference_num_threads: threads,
+        properties.num_streams: 1,
+        hints.performance_mode: hints.PerformanceMode.LATENCY,
+        properties.enable_profiling: profiling,
+    }
+    if cache is not None:
+        # compiled for an instruction set, so a process that is held to less has a folder of its own
+        settings[properties.cache_dir] = str(Path(cache) / os.environ.get(ISA, ""))
+    return settings
+
+
 class OpenVinoEngine(Engine):
     """The IR files of an export on OpenVINO's CPU plugin.
 
@@ -154,6 +169,7 @@ class OpenVinoEngine(Engine):
         cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
         parts: parts of the export to open; None opens all.
+        ways: how each part is executed, by its name, instead of `precision` for all; see `choice.choose`.
     """
 
     def __init__(
@@ -164,24 +180,17 @@ class OpenVinoEngine(Engine):
         cache: str | Path | None = None,
         profiling: bool = False,
         parts: Sequence[str] | None = None,
+        ways: Mapping[str, Way] | None = None,
     ) -> None:
         facts = read_export(folder)
         self.describe(facts)
-        core = openvino.Core()
-        settings = {
-            properties.inference_num_threads: threads,
-            properties.num_streams: 1,
-            hints.inference_precision: openvino.Type.bf16 if precision == "bf16" else openvino.Type.f32,
-            hints.performance_mode: hints.PerformanceMode.LATENCY,
-            properties.enable_profiling: profiling,
-        }
-        if cache is not None:
-            settings[properties.cache_dir] = str(cache)
+        core, settings = openvino.Core(), settings_of(threads, cache, profiling)
         started = time.perf_counter()
         self.parts = [name for name in parts_in(facts) if parts is None or name in parts]
+        self.ways = {name: ways[name] if ways else Way(precision) for name in self.parts}
         requests = {
-            name: core.compile_model(Path(folder) / f"{name}.xml", "CPU", settings).create_infer_request()
-            for name in self.parts
+            name: way.compile(core, Path(folder) / f"{name}.xml", settings).create_infer_request()
+            for name, way in self.ways.items()
         }
         self.compile_seconds = time.perf_counter() - started
         self.encoder, self.decoder, self.preparer = (

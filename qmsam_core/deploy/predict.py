@@ -34,10 +34,11 @@ from pathlib import Path
 from ..data.importers.walk import in_utf8
 from .batch import predict_folder
 from .by_modality import PredictorByModality, exports_in, is_by_modality
-from .engines import Engine, open_engine
+from .choice import choose
+from .engines import Engine, OpenVinoEngine, open_engine
 from .exported import FROM_NOISE, ExportError, read_export
 from .memory import resident_bytes
-from .predict_arguments import arguments_parser, check_options, gather
+from .predict_arguments import arguments_parser, cache_of, check_options, gather
 from .predictor import Predictor
 from .records import MADE, OBJECTS, TIMING, read_made
 from .reservations import Reservations
@@ -115,8 +116,14 @@ def shipped_model() -> Path:
 
 
 def opened_engine(options: argparse.Namespace, folder: Path) -> Engine:
-    """Open the engine of an export, and say if it leaves no memory for boxes."""
-    engine = open_engine(options.engine, folder, options.threads, cache=options.cache)
+    """Open the engine of an export in its quickest way, and say if it leaves no memory for boxes."""
+    cache = cache_of(options)
+    if options.engine == "openvino" and options.precision == "auto" and cache:
+        choice = choose(folder, options.threads, cache, partial(print, file=sys.stderr, flush=True))
+        engine = OpenVinoEngine(choice.folder, options.threads, cache=cache, ways=choice.ways)
+    else:
+        precision = "bf16" if options.precision == "bf16" else "f32"
+        engine = open_engine(options.engine, folder, options.threads, precision, cache)
     if options.memory_limit and resident_bytes() > options.memory_limit:
         print(
             f"predict: the model alone takes {resident_bytes() >> 20} MB "

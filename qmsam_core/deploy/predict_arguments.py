@@ -17,13 +17,17 @@ from ..data.importers.arguments import (
 )
 from ..data.importers.walk import check_name, in_utf8
 from ..data.preprocessing import ORDERS
-from .engines import ENGINES
+from .engines import ENGINES, has_bf16
 from .files.box_table import read_box_table, rows_by_input
 from .files.inputs import Input, find_inputs
 from .files.originals import check_originals
 from .files.reading import Reading
 from .memory import memory_size
 from .records import MADE, OBJECTS, TIMING, read_made
+
+PRECISIONS = ("auto", "f32", "bf16")
+PRECISION = "QMSAM_PRECISION"
+"""Environment variable with the default of --precision."""
 
 
 def arguments_parser(description: str) -> argparse.ArgumentParser:
@@ -106,11 +110,21 @@ def _add_engine_options(option) -> None:
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
     option(
+        "--precision",
+        choices=PRECISIONS,
+        default=os.environ.get(PRECISION, "auto"),
+        help="OpenVINO's hint for what is not int8; auto measures once, for some seconds, what is quickest "
+        "on this CPU, keeps that in the cache, and takes a quicker float model if the export holds one "
+        f"(default: %(default)s, or the environment variable {PRECISION})",
+    )
+    option(
         "--cache",
         type=Path,
         metavar="FOLDER",
-        help="keep the models that OpenVINO compiled here, so that later runs start sooner; made if absent",
+        help="keep the models that OpenVINO compiled here, so that later runs start sooner; made if absent, "
+        f"may be deleted at any time (default: {default_cache()})",
     )
+    option("--no-cache", action="store_true", help="compile anew and measure nothing (--precision f32)")
     option(
         "--decode-block", type=int, default=8, help="boxes decoded at once at most; fewer need less memory"
     )
@@ -136,6 +150,18 @@ def _add_engine_options(option) -> None:
     )
 
 
+def default_cache() -> Path:
+    """Return the folder for compiled models and measurements, in the user's own folder for caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qmsam_core"
+
+
+def cache_of(options: argparse.Namespace) -> Path | None:
+    """Return the folder of compiled models that the options ask for; None for none."""
+    if options.no_cache or options.engine != "openvino":
+        return None
+    return options.cache or default_cache()
+
+
 def _shard(text: str) -> tuple[int, int]:
     try:
         number, count = (int(part) for part in text.split("/"))
@@ -151,6 +177,10 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("threads", "decode_block"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.cache and options.no_cache:
+        raise ValueError("--cache and --no-cache: expected one of the two")
+    if options.precision == "bf16" and not (options.engine == "openvino" and has_bf16()):
+        raise ValueError("--precision bf16: this CPU has no bf16 arithmetic, or the engine is not openvino")
     if options.cache and options.engine != "openvino":
         raise ValueError(
             f"--cache: expected the engine openvino, found {options.engine}; leave one of them out"
