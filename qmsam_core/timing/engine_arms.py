@@ -8,24 +8,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..deploy.engines import ENGINES, Engine, has_bf16, open_engine
+from ..deploy.engines import ENGINES, Engine, OpenVinoEngine, has_bf16, open_engine
+from ..deploy.ways import Way
 
 ENGINE_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-HINTS = ("f32", "bf16")
+HINTS = {
+    "f32": "",
+    "bf16": "bf16 hint",
+    "f32, products in float": "products in float",
+    "bf16, products in float": "bf16 hint, products in float",
+}
+"""Ways in which OpenVINO executes an export (`deploy.ways.Way`), and their words in labels."""
 VARIANTS = {"": "", "fast": "rewritten", "released": "released style", "nncf": "NNCF post-training"}
 PARTS = ("encoder", "prepare", "decoder", "both")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An export, an engine, and OpenVINO's precision hint (`f32` or `bf16`).
+    """An export, an engine, and OpenVINO's precision hint, with products in float or as exported.
 
     The export lies in the folder `<precision>` or `<precision>_<variant>`.
 
     Attributes:
         precision: `float` or `int8`.
         engine: a key of `ENGINE_NAMES`.
-        hint: one of `HINTS`.
+        hint: a key of `HINTS`.
         variant: a key of `VARIANTS`.
     """
 
@@ -73,11 +80,7 @@ class Arm:
     @property
     def engine_label(self) -> str:
         """The engine's name in the paper's tables, with the variant, and the hint if it is not f32."""
-        words = [
-            ENGINE_NAMES[self.engine],
-            VARIANTS[self.variant],
-            "" if self.hint == "f32" else f"{self.hint} hint",
-        ]
+        words = [ENGINE_NAMES[self.engine], VARIANTS[self.variant], HINTS[self.hint]]
         return ", ".join(filter(None, words))
 
     @property
@@ -87,13 +90,16 @@ class Arm:
 
     def open(self, folder: str | Path, threads: int) -> Engine:
         """Open the arm's engine on `folder/<export>`."""
-        return open_engine(self.engine, Path(folder) / self.export, threads, self.hint)
+        if self.engine != "openvino":
+            return open_engine(self.engine, Path(folder) / self.export, threads)
+        ways = dict.fromkeys(("encoder", "prepare", "decoder"), Way.parse(self.hint))
+        return OpenVinoEngine(Path(folder) / self.export, threads, ways=ways)
 
 
 def runnable(arms: Iterable[Arm]) -> list[Arm]:
     """Drop the arms with a bf16 hint if the CPU has no bf16. OpenVINO would emulate it, many times slower."""
     bf16 = has_bf16()
-    return [arm for arm in arms if bf16 or arm.hint != "bf16"]
+    return [arm for arm in arms if bf16 or not arm.hint.startswith("bf16")]
 
 
 PAPER_ARMS = (
@@ -222,10 +228,13 @@ ISA_ARMS = (
     Arm("int8", "openvino", variant="released"),
     Arm("int8", "openvino"),
     Arm("int8", "openvino", "bf16"),
+    Arm("int8", "openvino", "f32, products in float"),
+    Arm("int8", "openvino", "bf16, products in float"),
 )
 """Arms that are timed under each instruction set, where they are `runnable`.
 
-The hint decides how layers between the integer ones run, so our int8 export has it too.
+The hint decides how layers between the integer ones run, so our int8 export has it too. These are the ways from
+which `deploy.choice` takes the quickest.
 """
 
 
@@ -253,7 +262,7 @@ def isa_gain(timings: pd.DataFrame) -> pd.DataFrame:
     )
     same = ms[fast]
     if FLOAT_FAST_BF16.label in ms:
-        same = same.where(~ours["arm"].str.endswith("bf16 hint"), ms[FLOAT_FAST_BF16.label])
+        same = same.where(~ours["arm"].str.contains("bf16 hint"), ms[FLOAT_FAST_BF16.label])
     return pd.DataFrame(
         {
             "speed-up over plain float": ms[plain] / ours["ms"],
