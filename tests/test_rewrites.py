@@ -1,20 +1,37 @@
 """What a rewrite changes for the engine's sake, and that it changes nothing else."""
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from brevitas.nn import QuantConv2d, QuantLinear
 from brevitas.quant import Int8WeightPerChannelFloat, ShiftedUint8ActPerTensorFloat
 from torch import nn
 
-from qmsam_core.deploy.engines import OpenVinoEngine
+from qmsam_core.deploy.engines import OpenVinoEngine, open_engine
 from qmsam_core.deploy.export import export_model
-from qmsam_core.deploy.rewrites.constant_layers import FixedConvolution, FixedLinear, FixedQuantiser
+from qmsam_core.deploy.parity import relative_error
+from qmsam_core.deploy.rewrites.constant_layers import (
+    FixedConvolution,
+    FixedLinear,
+    FixedQuantiser,
+    int8_products,
+)
 from qmsam_core.deploy.rewrites.token_layers import QuantisedLinear
 from qmsam_core.deploy.rewrites.windows import Windows
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize
 
 QUANTISERS = {"weight_quant": Int8WeightPerChannelFloat, "input_quant": ShiftedUint8ActPerTensorFloat}
+
+
+@pytest.fixture(scope="module")
+def quantised():
+    """The narrow network in int8, calibrated, and an image (1, 3, 128, 128)."""
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    made = quantize(build_model("narrow", 128), "deploy")
+    calibrate(made, lambda m, x: m(x, torch.tensor([[10.0, 10, 90, 90]])), [image])
+    return made, image
 
 
 def calibrated(layer, inputs):
@@ -72,12 +89,41 @@ def test_windows_are_padded_with_the_token_and_merged_without_it(side, window):
     torch.testing.assert_close(windows.merge(windows.cut(padded)), x)
 
 
-def test_openvino_runs_the_encoder_s_linear_layers_as_int8_convolutions_and_pads_int8(tmp_path):
-    model = build_model("narrow", 128)
-    image = torch.rand(1, 3, 128, 128)
-    made = quantize(model, "deploy")
-    calibrate(made, lambda m, x: m(x, torch.tensor([[10.0, 10, 90, 90]])), [image])
-    export_model(made, tmp_path)
+@pytest.mark.parametrize("groups, channels", [(1, 4), (4, 1), (2, 2)])
+def test_a_convolution_in_float_takes_the_factors_of_its_input_into_its_weights(groups, channels):
+    torch.manual_seed(0)
+    factors, layer = torch.rand(4) + 0.5, nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+    layer.input_factor = factors
+    x = torch.randn(2, 4, 5, 5)
+    with int8_products(), torch.no_grad():
+        fixed = FixedConvolution(layer)
+        assert fixed.weight.values.shape == (8, channels, 3, 3)
+        torch.testing.assert_close(fixed(x), layer(x * factors[:, None, None]))
+
+
+def test_onnx_runtime_runs_linear_layers_in_int8_and_convolutions_in_float(quantised, tmp_path):
+    model, image = quantised
+    folders = {style: tmp_path / style for style in ("fast", "linear")}
+    for style, folder in folders.items():
+        export_model(model, folder, style=style)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(folders["linear"] / "encoder.onnx", options)
+    graph = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node]
+    linear = sum(isinstance(layer, nn.Linear) for layer in model.image_encoder.modules())
+    # queries, keys and values are one layer in the model
+    blocks = kinds.count("Softmax")
+    assert kinds.count("MatMulIntegerToFloat") == linear + 2 * blocks
+    assert not {"QLinearConv", "MatMulNBits", "ConvInteger"} & set(kinds)
+    engines = [open_engine("onnxruntime", folder, threads=1) for folder in folders.values()]
+    assert relative_error(*(engine.embed(image.numpy()) for engine in engines)) < 0.2
+
+
+def test_openvino_runs_the_encoder_s_linear_layers_as_int8_convolutions_and_pads_int8(quantised, tmp_path):
+    model, image = quantised
+    export_model(model, tmp_path)
     engine = OpenVinoEngine(tmp_path, threads=1, profiling=True)
     engine.embed(image.numpy())
     layers = engine.layer_times("encoder").groupby("operation")["precision"].apply(list)

@@ -17,7 +17,7 @@ import openvino
 import openvino.properties as properties
 import openvino.properties.hint as hints
 
-from .exported import PREPARED, export_digest, parts_in, read_export
+from .exported import PREPARED, REWRITTEN, export_digest, parts_in, read_export
 from .ways import Way
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class OpenVinoEngine(Engine):
         self.encoder, self.decoder, self.preparer = (
             requests.get(name) for name in ("encoder", "decoder", "prepare")
         )
-        self.one_at_a_time = facts["style"] == "fast"
+        self.one_at_a_time = facts["style"] in REWRITTEN
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         step = 1 if self.one_at_a_time else len(images)

@@ -41,7 +41,7 @@ from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from ..quant.scales import inactive_quantisers
-from .exported import FORMAT, FROM_NOISE, ExportError, put_in_place, read_export
+from .exported import FORMAT, FROM_NOISE, REWRITTEN, ExportError, put_in_place, read_export
 from .graph_files import OPSET, write_ir, write_onnx, write_qonnx
 from .graphs import STYLES, parts_of
 
@@ -81,15 +81,15 @@ def export_model(
         hash of the weights, versions of what made it (`exporter`), and what the clean-up removed.
 
     Raises:
-        ExportError: the recipe has more than 8 bits and the style is `fast`; a quantiser is switched off or
-            has no scale yet.
+        ExportError: the recipe has more than 8 bits and the style is one of `REWRITTEN`; a quantiser is
+            switched off or has no scale yet.
         ValueError: the style is unknown.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     recipe, style = recipe_of(model), style or style_of(model)
-    if style == "fast" and max(recipe.weight_bits or 0, recipe.activation_bits or 0) > 8:
+    if style in REWRITTEN and max(recipe.weight_bits or 0, recipe.activation_bits or 0) > 8:
         raise ExportError(f"recipe {recipe.name!r} has more than 8 bits; export it with style 'clean'")
     if idle := inactive_quantisers(model):
         raise ExportError(
@@ -101,7 +101,7 @@ def export_model(
         removed = {}
         for part in parts_of(model, style):
             removed[part.name] = write_onnx(part, work, style)
-            write_ir(part, work, one_at_a_time=style == "fast")
+            write_ir(part, work, one_at_a_time=style in REWRITTEN)
         if qonnx:
             write_qonnx(model, work)
         save_model(model, work / "model.safetensors", origin=origin)

@@ -14,6 +14,7 @@ import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 
 from ..models import Sam
+from .exported import REWRITTEN
 from .graphs import Part, clean, parts_of
 
 OPSET = 17
@@ -33,7 +34,7 @@ def quietly() -> Iterator[None]:
 def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
     """Export one part as `<name>.onnx`. Returns how many nodes and inputs the clean-up changed.
 
-    Fast graphs contain no quantisers of Brevitas, so PyTorch's own exporter writes them.
+    Rewritten graphs contain no quantisers of Brevitas, so PyTorch's own exporter writes them.
     """
     path = folder / f"{part.name}.onnx"
     options = dict(
@@ -44,7 +45,7 @@ def write_onnx(part: Part, folder: Path, style: str) -> dict[str, int]:
         dynamo=False,
     )
     with quietly(), torch.no_grad():
-        if style == "fast":
+        if style in REWRITTEN:
             torch.onnx.export(part.graph.eval(), tuple(part.inputs.values()), str(path), **options)
         else:
             export_onnx_qcdq(

@@ -19,7 +19,13 @@ HINTS = {
     "bf16, products in float": "bf16 hint, products in float",
 }
 """Ways in which OpenVINO executes an export (`deploy.ways.Way`), and their words in labels."""
-VARIANTS = {"": "", "fast": "rewritten", "released": "released style", "nncf": "NNCF post-training"}
+VARIANTS = {
+    "": "",
+    "fast": "rewritten",
+    "linear": "linear layers alone",
+    "released": "released style",
+    "nncf": "NNCF post-training",
+}
 PARTS = ("encoder", "prepare", "decoder", "both")
 
 
@@ -114,6 +120,8 @@ FLOAT_FAST_BF16 = Arm("float", "openvino", "bf16", "fast")
 """The arm an expert chooses if the CPU multiplies bf16 in hardware. OpenVINO itself then takes this hint."""
 EXTRA_ARMS = (
     FLOAT_FAST,
+    Arm("float", "onnxruntime", variant="fast"),
+    Arm("int8", "onnxruntime", variant="linear"),
     Arm("int8", "openvino", variant="released"),
     Arm("int8", "openvino", variant="nncf"),
 )
@@ -233,8 +241,8 @@ ISA_ARMS = (
 )
 """Arms that are timed under each instruction set, where they are `runnable`.
 
-The hint decides how layers between the integer ones run, so our int8 export has it too. These are the ways from
-which `deploy.choice` takes the quickest.
+The hint decides how layers between the integer ones run, so our int8 export has it too. Of these ways
+`deploy.choice` takes the quickest.
 """
 
 

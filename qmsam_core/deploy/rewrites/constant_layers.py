@@ -6,9 +6,34 @@ into a scale without changing a value.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+
+_FOR_PRODUCTS = ContextVar("for_products", default=False)
+
+
+@contextmanager
+def int8_products() -> Iterator[None]:
+    """Within this block graphs are written for an engine that is quick at int8 in linear layers alone.
+
+    ONNX Runtime has fast int8 products of activations and weights that put out float. It has no such
+    convolution: its own quantises the output in the same step, and here a GELU stands between the two. So
+    convolutions are float. Products of two activations are, too: quantising them takes longer than it saves.
+    """
+    token = _FOR_PRODUCTS.set(True)
+    try:
+        yield
+    finally:
+        _FOR_PRODUCTS.reset(token)
+
+
+def has_int8_products() -> bool:
+    """Tell whether this is within `int8_products`."""
+    return _FOR_PRODUCTS.get()
 
 
 class QuantiseDequantise(torch.autograd.Function):
@@ -184,6 +209,16 @@ class FixedWeight(nn.Module):
         self.scale = self.scale * torch.where(gone, 1.0, factor.abs())
         return self
 
+    def dequantise(self, factors: Tensor | None, groups: int) -> None:
+        """Turn a convolution's integers into float values, times factors (C, 1, 1) of its input channels."""
+        if self.quantised:
+            self.values = self.integers * self.shaped(self.scale)
+            self.quantised = False
+        if factors is not None:
+            of_group = factors.reshape(groups, 1, -1, 1, 1)
+            values = self.values.unflatten(0, (groups, -1))
+            self.values = (values * of_group).flatten(0, 1)
+
     def as_kernel(self) -> "FixedWeight":
         """Turn a linear layer's weight (C', C) into that of a convolution, (C', C, 1, 1)."""
         name = "integers" if self.quantised else "values"
@@ -237,7 +272,12 @@ class FixedLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias * factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight(), self.bias)
+        if not self.weight.quantised:
+            return nn.functional.linear(x, self.weight(), self.bias)
+        # engines see an int8 product if nothing, not even a transpose, stands between the weight and it
+        weight = Dequantise.apply(self.weight.integers.T.contiguous(), self.weight.scale, 1)
+        product = x @ weight
+        return product if self.bias is None else product + self.bias
 
 
 class PointwiseLinear(FixedLinear):
@@ -268,6 +308,9 @@ class FixedConvolution(nn.Module):
         super().__init__()
         self.input = FixedQuantiser.of(layer, images=True)
         self.weight = FixedWeight(layer)
+        if has_int8_products():
+            self.weight.dequantise(self.input.channels, layer.groups)
+            self.input = FixedQuantiser(None)
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         if norm is not None:
             factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
@@ -314,8 +357,11 @@ class FixedProduct(nn.Module):
 
     def __init__(self, product: nn.Module, factor: float = 1.0) -> None:
         super().__init__()
-        self.a = FixedQuantiser(getattr(getattr(product, "a_quant", None), "act_quant", None), factor)
-        self.b = FixedQuantiser(getattr(getattr(product, "b_quant", None), "act_quant", None))
+        proxies = (
+            getattr(getattr(product, name, None), "act_quant", None) for name in ("a_quant", "b_quant")
+        )
+        first, second = (None if has_int8_products() else proxy for proxy in proxies)
+        self.a, self.b = FixedQuantiser(first, factor), FixedQuantiser(second)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.a(a) @ self.b(b)

@@ -2,12 +2,16 @@
 
 from torch import Tensor, nn
 
-from .constant_layers import FixedLinear, FixedQuantiser, PointwiseLinear
+from .constant_layers import FixedLinear, FixedQuantiser, PointwiseLinear, has_int8_products
 
 
 def linear_form(*layers: nn.Module) -> type[FixedLinear]:
-    """Return how linear layers that follow one another are executed: as convolutions if any is quantised."""
-    return PointwiseLinear if any(hasattr(layer, "weight_quant") for layer in layers) else FixedLinear
+    """Return how linear layers that follow one another are executed: as convolutions if any is quantised.
+
+    Within `int8_products` they are products.
+    """
+    quantised = any(hasattr(layer, "weight_quant") for layer in layers)
+    return PointwiseLinear if quantised and not has_int8_products() else FixedLinear
 
 
 class TokenLayers(nn.Module):
