@@ -25,11 +25,10 @@ from qmsam_core.quant import calibrate, quantize
 QUANTISERS = {"weight_quant": Int8WeightPerChannelFloat, "input_quant": ShiftedUint8ActPerTensorFloat}
 
 
-@pytest.fixture(scope="module")
-def quantised():
-    """The narrow network in int8, calibrated, and an image (1, 3, 128, 128)."""
-    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    made = quantize(build_model("narrow", 128), "deploy")
+def in_int8(name, size):
+    """Return a network in int8, calibrated, and the image (1, 3, size, size) that calibrated it."""
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    made = quantize(build_model(name, size), "deploy")
     calibrate(made, lambda m, x: m(x, torch.tensor([[10.0, 10, 90, 90]])), [image])
     return made, image
 
@@ -101,8 +100,8 @@ def test_a_convolution_in_float_takes_the_factors_of_its_input_into_its_weights(
         torch.testing.assert_close(fixed(x), layer(x * factors[:, None, None]))
 
 
-def test_onnx_runtime_runs_linear_layers_in_int8_and_convolutions_in_float(quantised, tmp_path):
-    model, image = quantised
+def test_onnx_runtime_runs_linear_layers_in_int8_and_convolutions_in_float(tmp_path):
+    model, image = in_int8("narrow", 128)
     folders = {style: tmp_path / style for style in ("fast", "linear")}
     for style, folder in folders.items():
         export_model(model, folder, style=style)
@@ -121,12 +120,13 @@ def test_onnx_runtime_runs_linear_layers_in_int8_and_convolutions_in_float(quant
     assert relative_error(*(engine.embed(image.numpy()) for engine in engines)) < 0.2
 
 
-def test_openvino_runs_the_encoder_s_linear_layers_as_int8_convolutions_and_pads_int8(quantised, tmp_path):
-    model, image = quantised
-    export_model(model, tmp_path)
+@pytest.mark.parametrize("name, size, in_float", [("narrow", 128, 3), ("narrow_vit", 256, 1)])
+def test_openvino_runs_linear_layers_as_int8_convolutions_and_pads_int8(tmp_path, name, size, in_float):
+    made, image = in_int8(name, size)
+    export_model(made, tmp_path)
     engine = OpenVinoEngine(tmp_path, threads=1, profiling=True)
     engine.embed(image.numpy())
     layers = engine.layer_times("encoder").groupby("operation")["precision"].apply(list)
-    assert not {"FullyConnected", "Pad"} & set(layers.index)
+    assert not {"FullyConnected", "FullyConnectedCompressed", "Pad"} & set(layers.index)
     assert set(layers["Concat"]) == {"int8"}
-    assert sum(precision != "int8" for precision in layers["Convolution"]) == 3  # the first ones
+    assert sum(precision != "int8" for precision in layers["Convolution"]) == in_float  # the first ones

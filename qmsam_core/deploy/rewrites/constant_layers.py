@@ -248,6 +248,26 @@ class FixedWeight(nn.Module):
         return Dequantise.apply(self.integers, self.scale, self.axis) if self.quantised else self.values
 
 
+class FixedToken(nn.Module):
+    """A constant token (1, 1, C) as it leaves a quantiser, with its codes in the graph if it is quantised."""
+
+    def __init__(self, token: Tensor, quantiser: FixedQuantiser) -> None:
+        super().__init__()
+        with torch.no_grad():
+            values = quantiser(token)
+        self.quantised = quantiser.quantised
+        if self.quantised:
+            codes = torch.round(values / quantiser.scale)
+            kind = torch.uint8 if quantiser.low == 0 else torch.int8
+            self.register_buffer("codes", codes.to(kind))
+            self.register_buffer("scale", quantiser.scale.clone())
+        else:
+            self.register_buffer("values", values.clone())
+
+    def forward(self) -> Tensor:
+        return Dequantise.apply(self.codes, self.scale, 0) if self.quantised else self.values
+
+
 class FixedLinear(nn.Module):
     """A linear layer without its input quantiser, so that several can share one. (..., C) -> (..., C').
 

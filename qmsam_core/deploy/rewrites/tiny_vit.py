@@ -6,10 +6,11 @@ take more time than the linear layers themselves. What stays between two layers 
 changes, so that int8 is moved, not float.
 """
 
+import torch
 from torch import Tensor, nn
 
 from ...models.tiny_vit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
-from .constant_layers import FixedConvolution, FixedProduct, FixedQuantiser, PointwiseLinear
+from .constant_layers import FixedConvolution, FixedProduct, FixedQuantiser, FixedToken, PointwiseLinear
 from .token_layers import TokenLayers, linear_form
 from .windows import Windows, heads_first, image, own_rows, tokens
 
@@ -90,6 +91,10 @@ class WindowedAttention(nn.Module):
         layers = linear(attention.qkv, q, attention.scale), linear(attention.qkv, k), linear(attention.qkv, v)
         self.input = FixedQuantiser.of(attention.qkv).without_zero_point(*layers)
         self.norm = self.input.behind(attention.norm)
+        with torch.no_grad():
+            token = self.norm(torch.zeros(1, 1, self.channels))
+        as_image = linear is PointwiseLinear
+        self.padding = FixedToken(token, self.input if as_image else FixedQuantiser(None))
         self.q, self.k, self.v = (
             TokenLayers(window**2, layer, quantiser)
             for layer, quantiser in zip(layers, (self.qk.a, self.qk.b, self.av.b))
@@ -102,11 +107,11 @@ class WindowedAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = self.norm(x), self.norm(x.new_zeros(1, 1, self.channels))
+        x = self.norm(x)
         if self.q.as_image:
-            windows = self.windows.cut(self.windows.pad(self.input(x), self.input(padding)))
+            windows = self.windows.cut(self.windows.pad(self.input(x), self.padding()))
         else:  # an engine sees an int8 product only if its input is quantised just before it
-            windows = self.input(self.windows.cut(self.windows.pad(x, padding)))
+            windows = self.input(self.windows.cut(self.windows.pad(x, self.padding())))
         return self.proj(self.windows.merge(self.output(self.attend(windows))))
 
     def attend(self, x: Tensor) -> Tensor:

@@ -1,25 +1,29 @@
 """SAM's plain vision transformer rewritten for an engine: `models.vit` on token rows (B, side^2, C)."""
 
+import torch
 from torch import Tensor, nn
 
 from ...models.vit import Attention, Block, ViT
-from .constant_layers import FixedConvolution, FixedLinear, FixedProduct, FixedQuantiser
+from .constant_layers import FixedConvolution, FixedProduct, FixedQuantiser, FixedToken, PointwiseLinear
+from .token_layers import TokenLayers, linear_form
 from .windows import Windows, heads_first, image, own_rows, tokens
 
 
 class GridAttention(nn.Module):
     """`Attention` over squares of tokens, without the last projection. (n, side^2, C) -> same shape.
 
-    The input is quantised for the joint q/k/v projection. The factor before the softmax is in the queries'
-    scale. The tables of relative positions are divided by it.
+    The input is quantised by `quantiser` for the joint q/k/v projection. The factor before the softmax is in
+    the queries' scale. The tables of relative positions are divided by it.
     """
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, quantiser: FixedQuantiser) -> None:
         super().__init__()
         self.channels, self.heads, self.side = attention.proj.in_features, attention.heads, attention.side
         q, k, v = own_rows(self.channels, self.heads, heads_outermost=False)
-        self.q = FixedLinear(attention.qkv, q, attention.scale)
-        self.k, self.v = FixedLinear(attention.qkv, k), FixedLinear(attention.qkv, v)
+        linear = linear_form(attention.qkv)
+        layers = linear(attention.qkv, q, attention.scale), linear(attention.qkv, k), linear(attention.qkv, v)
+        quantiser.without_zero_point(*layers)
+        self.q, self.k, self.v = (TokenLayers(self.side, layer) for layer in layers)
         self.qk, self.av = FixedProduct(attention.qk_product), FixedProduct(attention.av_product)
         tables = (attention.rel_pos_h, attention.rel_pos_w)
         rows, columns = (
@@ -52,25 +56,30 @@ class TokenBlock(nn.Module):
         attention, mlp = block.attn, block.mlp
         self.windows = Windows(block.window, grid, attention.proj.in_features) if block.window else None
         self.norm1, self.norm2 = block.norm1, block.norm2
-        layers = (attention.qkv, attention.proj, mlp.lin1, mlp.lin2)
-        self.inputs = nn.ModuleList(FixedQuantiser.of(layer) for layer in layers)
-        self.attention = GridAttention(attention)
-        self.proj, self.lin1, self.lin2 = map(FixedLinear, (attention.proj, mlp.lin1, mlp.lin2))
+        self.before, self.after = FixedQuantiser.of(attention.qkv), FixedQuantiser.of(attention.proj)
+        self.attention = GridAttention(attention, self.before)
+        self.padding = FixedToken(torch.zeros(1, 1, attention.proj.in_features), self.before)
+        proj, linear = linear_form(attention.proj)(attention.proj), linear_form(mlp.lin1, mlp.lin2)
+        self.after.without_zero_point(proj)
+        self.proj = TokenLayers(grid, proj)
+        lin1, lin2 = linear(mlp.lin1), linear(mlp.lin2)
+        self.wide = FixedQuantiser.of(mlp.lin1).without_zero_point(lin1)
+        middle = FixedQuantiser.of(mlp.lin2, images=linear is PointwiseLinear).without_zero_point(lin2)
+        self.mlp = TokenLayers(grid, lin1, nn.GELU(), middle, lin2)
 
     def forward(self, x: Tensor) -> Tensor:
-        before, after, wide, narrow = self.inputs
-        x = x + self.proj(self.attend(before, self.norm1(x), after))
-        return x + self.lin2(narrow(nn.functional.gelu(self.lin1(wide(self.norm2(x))))))
+        x = x + self.proj(self.attend(self.norm1(x)))
+        return x + self.mlp(self.wide(self.norm2(x)))
 
-    def attend(self, before: nn.Module, x: Tensor, after: nn.Module) -> Tensor:
+    def attend(self, x: Tensor) -> Tensor:
         """Attend between the two quantisers, in windows where the block has them.
 
         The padding is zeros behind the norm, as in the model.
         """
         if self.windows is None:
-            return after(self.attention(before(x)))
-        padded = self.windows.pad(before(x), before(x.new_zeros(1, 1, x.shape[-1])))
-        return self.windows.merge(after(self.attention(self.windows.cut(padded))))
+            return self.after(self.attention(self.before(x)))
+        padded = self.windows.pad(self.before(x), self.padding())
+        return self.windows.merge(self.after(self.attention(self.windows.cut(padded))))
 
 
 class ViTGraph(nn.Module):
