@@ -174,6 +174,16 @@ def start_times(folder: str | Path, threads: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["start", "seconds"])
 
 
+def restart_under(isa: str | None, module: str, arguments: list[str] | None) -> None:
+    """Start the command `module` again under an instruction set, if it is not held to it yet.
+
+    OpenVINO reads the variable when it is loaded, so only a new process obeys it.
+    """
+    if isa and os.environ.get(ISA) != isa:
+        os.environ[ISA] = isa
+        os.execv(sys.executable, [sys.executable, "-m", module, *(arguments or sys.argv[1:])])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line, see above. Return 0, or 2 with one line on stderr for bad input."""
     parser = argparse.ArgumentParser(
@@ -198,13 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="CSV")
     options = parser.parse_args(arguments)
-    # OpenVINO reads the variable when it is loaded, so only a new process obeys it
-    if options.isa and os.environ.get(ISA) != options.isa:
-        os.environ[ISA] = options.isa
-        os.execv(
-            sys.executable,
-            [sys.executable, "-m", "qmsam_core.timing.engine_speed", *(arguments or sys.argv[1:])],
-        )
+    restart_under(options.isa, "qmsam_core.timing.engine_speed", arguments)
     try:
         asked = [Arm.parse(text) for text in options.arms]
         arms = runnable(asked)
