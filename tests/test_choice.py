@@ -181,6 +181,7 @@ def test_predict_measures_says_and_keeps_its_choice(export, tmp_path, capsys):
     [
         (("--cache", "folder", "--no-cache"), "--cache and --no-cache"),
         (("--precision", "bf16"), "this CPU has no bf16"),
+        (("--image-size", "128"), "has its size; export it at another one"),
     ],
 )
 def test_options_that_contradict_each_other_or_the_cpu_are_refused(

@@ -340,11 +340,17 @@ def test_frame_and_preprocessing_travel_from_the_command_line_to_the_engines(tmp
     assert boxes.tolist() == [[8, 4, 32, 16]]  # of 48 px, rounded down
 
 
-def test_the_input_of_a_quantised_checkpoint_cannot_be_changed(exports, tmp_path, capsys):
+def test_a_quantised_checkpoint_takes_another_size_and_keeps_its_frame(exports, tmp_path, capsys):
     checkpoint = str(exports["paper"] / "model.safetensors")
     arguments = ["--model", "narrow", "--checkpoint", checkpoint, "-o", str(tmp_path / "out")]
-    assert exporting.main([*arguments, "--size", "64"]) == 2
+    assert exporting.main([*arguments, "--frame", "64"]) == 2
     assert "is quantised for its own input" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert exporting.main([*arguments, "--size", "64"]) == 0
+    assert "at 64 px, with the scales of 32 px" in capsys.readouterr().out
+    engine = open_engine("openvino", tmp_path / "out", threads=1)
+    image = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)
+    masks = one_box(engine, image, BOXES[:1])
+    assert engine.image_size == 64 and masks.shape == (1, 64, 64) and np.isfinite(masks).all()
 
 
 def test_an_int8_export_is_smaller_and_says_what_it_is(exports):

@@ -206,17 +206,20 @@ def model_to_export(
         preprocessing: see `build_model`.
 
     Raises:
-        ExportError: the checkpoint is quantised, and another size, frame or preprocessing is asked for.
+        ExportError: the checkpoint is quantised, and another frame or preprocessing is asked for.
+        ValueError: the network cannot have this size.
     """
     recipe = find_recipe(recipe_name)
     path = checkpoint_path(checkpoint, name) if checkpoint else None
     if path is not None and is_quantised(path):
-        if image_size or frame or preprocessing:
+        if frame or preprocessing:
             raise ExportError(
-                f"{path.name}: is quantised for its own input; --size, --frame and --preprocessing are for "
+                f"{path.name}: is quantised for its own input; --frame and --preprocessing are for "
                 "float checkpoints, which are quantised with them (--calibrate)"
             )
-        return load_model(path), f"checkpoint {path.name}, sha256 {sha256(path)}"
+        own = describe_model(path)["image_size"]
+        other = f"; at {image_size} px, with the scales of {own} px" if image_size not in (None, own) else ""
+        return load_model(path, image_size), f"checkpoint {path.name}, sha256 {sha256(path)}{other}"
     model = build_model(name, image_size, path, seed, depth, frame, preprocessing)
     origin = (
         f"random weights, seed {seed}" if path is None else f"checkpoint {path.name}, sha256 {sha256(path)}"

@@ -86,8 +86,10 @@ def refuse_noise(folder: Path) -> None:
         raise ExportError(f"{folder}: {FROM_NOISE}; export again with --calibrate and a folder of cases")
 
 
-def shipped_model() -> Path:
+def shipped_model(image_size: int | None = None) -> Path:
     """Export the project's int8 model to `outputs/exported/`, unless this very export is there already.
+
+    `image_size` is the side of its input in px, by default its own.
 
     Returns the folder, and says on stderr which model it is.
 
@@ -100,8 +102,8 @@ def shipped_model() -> Path:
     from .export import export_if_stale, model_to_export
 
     path = checkpoint_path(SHIPPED)
-    model, origin = model_to_export("litemedsam", SHIPPED, "deploy")
-    folder = path.parents[1] / "exported" / path.stem
+    model, origin = model_to_export("litemedsam", SHIPPED, "deploy", image_size=image_size)
+    folder = path.parents[1] / "exported" / (f"{path.stem}_{image_size}" if image_size else path.stem)
     if not folder.exists():
         print(f"exporting the project's int8 model to {folder}, once", file=sys.stderr, flush=True)
     with Reservations(folder.parent) as reserved, reserved.alone(folder.name):  # processes start together
@@ -135,7 +137,7 @@ def opened_engine(options: argparse.Namespace, folder: Path) -> Engine:
 
 def opened_predictor(options: argparse.Namespace) -> Predictor | PredictorByModality:
     """Open the model, or the folder of several. Raises `ValueError` or `OSError` if it cannot be used."""
-    folder = options.model or shipped_model()
+    folder = options.model or shipped_model(options.image_size)
     names = ("decode_block", "order", "propagate", "memory_limit")
     settings = {name: getattr(options, name) for name in names}
     if is_by_modality(folder):

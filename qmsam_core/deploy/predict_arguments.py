@@ -107,6 +107,13 @@ def _add_engine_options(option) -> None:
         "named after the modalities they are for, such as CT/ and MR+PET/; by default the project's int8 "
         "model, exported once",
     )
+    option(
+        "--image-size",
+        type=int,
+        metavar="PX",
+        help="side of the input of the project's int8 model, a multiple of 16 (default: 256); 128 needs a "
+        "quarter of the time and loses points, see docs/speed.md",
+    )
     option("--engine", default="openvino", choices=ENGINES)
     option("--threads", type=int, default=os.cpu_count(), help="of the engine (default: all, %(default)s)")
     option(
@@ -177,6 +184,11 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("threads", "decode_block"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.image_size and options.model:
+        raise ValueError(
+            f"--image-size {options.image_size}: {options.model} has its size; "
+            "export it at another one with qmsam_core.deploy.export --size"
+        )
     if options.cache and options.no_cache:
         raise ValueError("--cache and --no-cache: expected one of the two")
     if options.precision == "bf16" and not (options.engine == "openvino" and has_bf16()):

@@ -99,8 +99,11 @@ def facts_of(path: str | Path) -> dict:
     return {key: value for key, value in describe_model(path).items() if key not in OWN}
 
 
-def load_model(path: str | Path) -> Sam:
+def load_model(path: str | Path, image_size: int | None = None) -> Sam:
     """Rebuild the model that `save_model` or `save_packed` wrote, with the same configuration and output.
+
+    With another `image_size` than it was saved with, weights and scales stay and the grid of the embedding
+    changes.
 
     Raises:
         CheckpointError: see `describe_model`; or the weights do not fit the description.
@@ -108,7 +111,7 @@ def load_model(path: str | Path) -> Sam:
     facts = describe_model(path)
     state = unpack(read_state(path), facts, path)
     others = {name: facts.get(name) for name in ("depth", "frame", "preprocessing")}
-    model = build_model(facts["model"], facts["image_size"], **others)
+    model = build_model(facts["model"], image_size or facts["image_size"], **others)
     if facts["parts"]:
         recipe = Recipe(**facts["recipe_fields"]) if "recipe_fields" in facts else facts["recipe"]
         model = quantize(model, recipe, facts["parts"])
