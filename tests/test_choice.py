@@ -13,6 +13,7 @@ from qmsam_core.deploy import OpenVinoEngine, choice, open_engine
 from qmsam_core.deploy import predict_arguments as arguments
 from qmsam_core.deploy.choice import choose, ways_of
 from qmsam_core.deploy.export import export_model
+from qmsam_core.deploy.exported import FLOAT
 from qmsam_core.deploy.parity import relative_error
 from qmsam_core.deploy.predict import main as predict_command
 from qmsam_core.deploy.ways import Way, products_in_float
@@ -35,7 +36,7 @@ def export(tmp_path_factory, image):
     made = quantize(model, "deploy")
     calibrate(made, lambda m, x: m(x, torch.from_numpy(BOX)), [torch.from_numpy(image)])
     export_model(made, folder, origin="test")
-    export_model(model, folder / choice.FLOAT, origin="test")
+    export_model(model, folder / FLOAT, origin="test")
     return folder
 
 
@@ -75,7 +76,7 @@ def test_products_lose_their_quantisers_and_linear_layers_keep_them(export, part
 
 
 def test_products_in_float_bring_the_int8_embedding_no_further_from_the_float_one(export, image):
-    exact = OpenVinoEngine(export / choice.FLOAT, threads=1).embed(image)
+    exact = OpenVinoEngine(export / FLOAT, threads=1).embed(image)
     engines = (
         OpenVinoEngine(export, 1, ways=dict.fromkeys(("encoder", "prepare", "decoder"), way))
         for way in (F32, IN_FLOAT)
@@ -132,13 +133,13 @@ def test_float_is_taken_where_it_is_quicker(export, tmp_path, monkeypatch, clock
     monkeypatch.setattr(choice, "_measure", measured)
     said = []
     found = choose(export, 1, tmp_path, said.append)
-    assert found.folder == export / choice.FLOAT
+    assert found.folder == export / FLOAT
     assert said[-1].startswith("float (f32) 15 ms") and "not taken: int8 (f32) 30 ms" in said[-1]
 
 
 def test_an_export_without_float_is_measured_alone(export, tmp_path, clock):
     alone = tmp_path / "alone"
-    shutil.copytree(export, alone, ignore=shutil.ignore_patterns(choice.FLOAT))
+    shutil.copytree(export, alone, ignore=shutil.ignore_patterns(FLOAT))
     said = []
     assert choose(alone, 1, tmp_path / "cache", said.append).folder == alone
     assert clock.calls == 3 and "not taken" not in said[-1]

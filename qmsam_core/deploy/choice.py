@@ -18,11 +18,9 @@ import openvino
 
 from ..provenance.files import write_json
 from .engines import ISA, has_bf16, settings_of
-from .exported import export_digest, parts_in, read_export
+from .exported import FLOAT, export_digest, parts_in, read_export
 from .ways import Way
 
-FLOAT = "float"
-"""Subfolder of an export that holds the same model in float."""
 ROUNDS = 5
 MARGIN = 0.97
 """A way is taken instead of a plainer one if it needs at most this part of its time. Less is noise."""

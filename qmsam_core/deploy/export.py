@@ -41,7 +41,7 @@ from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from ..quant.scales import inactive_quantisers
-from .exported import FORMAT, FROM_NOISE, REWRITTEN, ExportError, put_in_place, read_export
+from .exported import FLOAT, FORMAT, FROM_NOISE, REWRITTEN, ExportError, put_in_place, read_export
 from .graph_files import OPSET, write_ir, write_onnx, write_qonnx
 from .graphs import STYLES, parts_of
 
@@ -285,6 +285,11 @@ def arguments_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="npz cases, in subfolders by modality or not: half set the scales, the others are judged",
     )
+    parser.add_argument(
+        "--with-float",
+        action="store_true",
+        help=f"also export the float model, to {FLOAT}/ in the output: predict takes it where it is quicker",
+    )
     parser.add_argument("-o", "--output", required=True, type=Path)
     return parser
 
@@ -295,6 +300,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         checkpoint = options.checkpoint or (PUBLIC if options.model == "litemedsam" else RANDOM)
         checkpoint = None if checkpoint == RANDOM else checkpoint
+        path = checkpoint and checkpoint_path(checkpoint, options.model)
+        if options.with_float and path and is_quantised(path):
+            raise ExportError(f"--with-float: {path.name} is quantised; expected a float checkpoint")
         own = None
         if options.calibrate is not None:
             if not find_recipe(options.recipe).quantised:
@@ -311,6 +319,10 @@ def main(arguments: list[str] | None = None) -> int:
         for name, file in facts["files"].items():
             print(f"{options.output / name}  {file['bytes'] / 1e6:.2f} MB")
         print(f"weights: {origin}")
+        if options.with_float:
+            plain, source = model_to_export(options.model, checkpoint, "float", **shape)
+            export_model(plain, options.output / FLOAT, source)
+            print(f"{options.output / FLOAT}: the float model, which predict takes where it is quicker")
         if own is not None:
             own.report(build_model(options.model, checkpoint=checkpoint, **shape), model, options.output)
     except (ValueError, OSError) as error:
