@@ -136,7 +136,8 @@ def table_of(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
                 "difference high": paired["difference_high"],
             }
         )
-    return timings.merge(pd.DataFrame(rows)).sort_values(["px", "precision"], ascending=[False, True])
+    table = timings.merge(pd.DataFrame(rows)).sort_values(["px", "precision"], ascending=[False, True])
+    return table.reset_index(drop=True)
 
 
 def by_modality(scores: pd.DataFrame) -> pd.DataFrame:
