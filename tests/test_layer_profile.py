@@ -17,7 +17,7 @@ from qmsam_core.timing.layer_profile import (
     profile_part,
 )
 
-MACHINE = Machine(bandwidth=10.0, peak={"f32": 100.0, "int8": 400.0})
+MACHINE = Machine(bandwidth={1.0: 10.0, 100.0: 10.0}, peak={"f32": 100.0, "int8": 400.0})
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,15 @@ def test_a_node_s_limit_is_the_larger_of_its_bytes_and_its_multiplications():
     table = by_kind(nodes, MACHINE)
     assert table["kind"].tolist()[-1] == "all" and table["ms"].iloc[-1] == 24
     assert table["limit ms"].iloc[-1] == pytest.approx(12) and len(table) == 4
+    assert table["times limit"].iloc[-1] == pytest.approx(2)
+    assert table["bandwidth share"].iloc[-1] == pytest.approx((2 + 0.2 + 0.2) / 24)
+    assert table["peak share"].iloc[-1] == pytest.approx(10 / 24)
 
 
-@pytest.mark.parametrize("ms, bandwidth", [(1.0, 20.0), (4.0, 10.0)])
-def test_the_bandwidth_is_at_least_what_a_node_reached(ms, bandwidth):
-    assert MACHINE.seen(nodes_of(("a", "layout", "int8", ms, 10.0, 10.0, 0.0))).bandwidth == bandwidth
+@pytest.mark.parametrize("moved, ms", [(0.5, 0.005), (1, 0.01), (10, 10 / 55), (100, 10), (1000, 100)])
+def test_bandwidth_goes_by_the_size_and_is_kept_beyond_those_measured(moved, ms):
+    machine = Machine({1.0: 100.0, 100.0: 10.0}, MACHINE.peak)
+    assert machine.moving(pd.Series([moved])).iloc[0] == pytest.approx(ms)
 
 
 def test_nodes_of_an_export_are_described(export):
@@ -62,13 +66,20 @@ def test_nodes_of_an_export_are_described(export):
     channels = build_model("narrow", 128).image_encoder.patch_embed.seq[0].c.out_channels
     assert first["precision"] == "f32" and first["GMAC"] == pytest.approx(3 * channels * 128**2 / 1e9)
     assert first["MB written"] == pytest.approx(4 * channels * 128**2 / 1e6)
-    assert {"attention", "norm", "element-wise"} <= set(nodes["kind"])
+    assert {"attention", "norm", "element-wise", "depthwise convolution", "3x3 convolution"} <= set(
+        nodes["kind"]
+    )
+    assert not nodes["name"][nodes["kind"] == "other"].str.contains("Concat").any()
+    cuts = nodes[nodes["name"].str.contains("/Slice")]
+    assert len(cuts) and (cuts["MB read"] == cuts["MB written"]).all()  # a slice reads only what it writes
     assert (nodes.loc[nodes["kind"] == "attention", "GMAC"] > 0).all()
 
 
 def test_what_the_machine_reaches_is_measured():
     machine = measure_machine(threads=1, runs=1)
-    assert machine.bandwidth > 0 and {"f32", "int8"} <= set(machine.peak)
+    speeds = list(machine.bandwidth.values())
+    assert list(machine.bandwidth) == sorted(machine.bandwidth) and speeds == sorted(speeds, reverse=True)
+    assert speeds[-1] > 0 and {"f32", "int8"} <= set(machine.peak)
     assert all(peak > 0 for peak in machine.peak.values())
 
 

@@ -12,7 +12,7 @@ import argparse
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,14 @@ from ..provenance.files import write_atomic
 from .engine_speed import INSTRUCTION_SETS, restart_under
 
 BYTES = {"f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1, "i8": 1, "boolean": 1, "i64": 8}
-LAYOUT = ("Reorder", "Transpose", "Pad", "Slice", "StridedSlice", "Concat", "Split", "Reshape", "Convert")
-SIDE = 128  # of the image of 64 channels on which bandwidth is measured: 4 MB in f32
+LAYOUT = (
+    *("Reorder", "Transpose", "Pad", "Slice", "StridedSlice", "Concat", "Concatenation", "Split", "Reshape"),
+    "Convert",
+)
+CUTS = ("Slice", "StridedSlice", "Crop", "Gather")  # read only what they write
+SIDES = (32, 64, 128, 256, 512)  # of f32 images of 64 channels, 0.3 to 67 MB each, that measure bandwidth
+CONVOLUTIONS = ((256, 256, 64), (320, 320, 64), (1024, 256, 32), (512, 512, 32), (2048, 256, 64))
+"""Channels in and out, and side in px, of the 1x1 convolutions that measure the peak."""
 
 
 @dataclass(frozen=True)
@@ -36,54 +42,73 @@ class Machine:
     """What the CPU reaches on this engine, threads and instruction set.
 
     Attributes:
-        bandwidth: GB/s of reads and writes together, of an addition of two tensors.
-        peak: thousand million multiplications a second (GMAC/s) of a large 1x1 convolution, by precision.
+        bandwidth: GB/s of reads and writes together, by the MB that are read and written, ascending. It is
+            the highest of additions of two tensors of that size or larger; small ones stay in the caches.
+        peak: thousand million multiplications a second (GMAC/s) of the quickest of `CONVOLUTIONS`, by
+            precision.
     """
 
-    bandwidth: float
+    bandwidth: dict[float, float]
     peak: dict[str, float]
 
-    def seen(self, nodes: pd.DataFrame) -> "Machine":
-        """Return this machine with the highest bandwidth that any node reached, if that is more.
+    def moving(self, megabytes: pd.Series) -> pd.Series:
+        """Return the ms in which this machine moves so many MB at once, at the bandwidth of that size."""
+        sizes = np.log(np.maximum(megabytes, min(self.bandwidth)))
+        return megabytes / np.interp(sizes, np.log(list(self.bandwidth)), list(self.bandwidth.values()))
 
-        Small tensors come from the caches, large ones from further away.
-        """
-        reached = ((nodes["MB read"] + nodes["MB written"]) / nodes["ms"])[nodes["ms"] > 0.02].max()
-        return replace(self, bandwidth=max(self.bandwidth, float(reached)))
+    def multiplying(self, gmac: pd.Series, precision: pd.Series) -> pd.Series:
+        """Return the ms of so many GMAC. A precision that has no peak, as `any`, takes that of f32."""
+        return gmac / precision.map(self.peak).fillna(self.peak["f32"]) * 1e3
+
+    def __str__(self) -> str:
+        speeds = ", ".join(f"{speed:.0f} on {size:.1f} MB" for size, speed in self.bandwidth.items())
+        peaks = ", ".join(f"{name} {value:.0f}" for name, value in self.peak.items())
+        return f"GB/s {speeds}; GMAC/s {peaks}"
 
 
 def measure_machine(threads: int, runs: int = 7) -> Machine:
-    """Measure bandwidth, and the peak in f32, int8, and bf16 where the CPU has it."""
-    shape = [1, 64, SIDE, SIDE]
-    images = [ops.parameter(shape, np.float32) for _ in range(2)]
-    nodes = _counters(openvino.Model([ops.result(ops.add(*images))], images), Way(), threads, runs)
-    bandwidth = 3 * 4 * int(np.prod(shape)) / float(nodes["ms"].max()) / 1e6
+    """Measure bandwidth by size, and the peak in f32, int8, and bf16 where the CPU has it.
+
+    The best of all runs counts, as a limit is what the machine can do.
+    """
+    sizes, speeds = zip(*(_bandwidth(side, threads, runs) for side in SIDES))
+    speeds = np.maximum.accumulate(speeds[::-1])[::-1]  # starting a small node costs time that is no moving
     hints = {"f32": "f32", "int8": "f32"} | ({"bf16": "bf16"} if has_bf16() else {})
-    peak = {}
-    for precision, hint in hints.items():
-        layers = _counters(_large_convolution(precision == "int8"), Way(hint), threads, runs)
-        peak[precision] = _GMAC / float(layers.loc[layers["type"] == "Convolution", "ms"].max()) * 1e3
-    return Machine(bandwidth, peak)
+    peak = {name: _peak(name == "int8", Way(hint), threads, runs) for name, hint in hints.items()}
+    return Machine(dict(zip(sizes, speeds.tolist())), peak)
 
 
-_WIDE, _NARROW, _SIDE = 2048, 256, 64
-_GMAC = _WIDE * _NARROW * _SIDE**2 / 1e9
+def _bandwidth(side: int, threads: int, runs: int) -> tuple[float, float]:
+    """Measure an addition of two f32 images of 64 channels: MB read and written, and GB/s."""
+    images = [ops.parameter([1, 64, side, side], np.float32) for _ in range(2)]
+    nodes = _counters(openvino.Model([ops.result(ops.add(*images))], images), Way(), threads, runs)
+    megabytes = 3 * 4 * 64 * side**2 / 1e6
+    return megabytes, megabytes / float(nodes["best ms"].max())
 
 
-def _large_convolution(int8: bool) -> openvino.Model:
-    """Make a 1x1 convolution from 2,048 to 256 channels, which does many multiplications for each byte."""
-    x = ops.parameter([1, _WIDE, _SIDE, _SIDE], np.float32)
-    integers = np.random.default_rng(0).integers(-127, 128, (_NARROW, _WIDE, 1, 1)).astype(np.int8)
-    image = x
-    if int8:
-        scales = ops.constant(np.full((_NARROW, 1, 1, 1), 0.01, np.float32))
-        weight = ops.multiply(ops.convert(ops.constant(integers), np.float32), scales)
-        ends = [ops.constant(np.float32(value)) for value in (0.0, 2.55, 0.0, 2.55)]
-        image = ops.fake_quantize(x, *ends, 256)
-    else:
-        weight = ops.constant(integers.astype(np.float32))
-    y = ops.convolution(image, weight, [1, 1], [0, 0], [0, 0], [1, 1])
-    return openvino.Model([ops.result(ops.relu(y))], [x])
+def _peak(int8: bool, way: Way, threads: int, runs: int) -> float:
+    """Measure GMAC/s of the quickest of `CONVOLUTIONS`."""
+    found = []
+    for wide, narrow, side in CONVOLUTIONS:
+        nodes = _counters(_convolution(wide, narrow, side, int8), way, threads, runs)
+        found.append((nodes["GMAC"] / nodes["best ms"]).max() * 1e3)
+    return max(found)
+
+
+def _convolution(wide: int, narrow: int, side: int, int8: bool) -> openvino.Model:
+    """Make a 1x1 convolution. A small one behind it lets it write the precision that it reads."""
+    image = ops.parameter([1, wide, side, side], np.float32)
+    y: openvino.Node = image
+    for channels, inputs in ((narrow, wide), (16, narrow)):
+        integers = np.random.default_rng(0).integers(-127, 128, (channels, inputs, 1, 1)).astype(np.int8)
+        weight = ops.multiply(
+            ops.convert(ops.constant(integers), np.float32),
+            ops.constant(np.full((channels, 1, 1, 1), 0.01, np.float32)),
+        )
+        if int8:
+            y = ops.fake_quantize(y, *(ops.constant(np.float32(end)) for end in (0.0, 2.55, 0.0, 2.55)), 256)
+        y = ops.relu(ops.convolution(y, weight, [1, 1], [0, 0], [0, 0], [1, 1]))
+    return openvino.Model([ops.result(y)], [image])
 
 
 def profile_part(
@@ -111,17 +136,16 @@ def against_limits(nodes: pd.DataFrame, machine: Machine) -> pd.DataFrame:
 
     `bandwidth share` and `peak share` are what the node reaches of the machine's.
     """
-    moved = (nodes["MB read"] + nodes["MB written"]) / machine.bandwidth
-    peak = nodes["precision"].map(machine.peak).fillna(machine.peak["f32"])
-    multiplied = nodes["GMAC"] / peak * 1e3
-    limit = pd.concat([moved, multiplied], axis=1).max(axis=1)
+    moving = machine.moving(nodes["MB read"] + nodes["MB written"])
+    multiplying = machine.multiplying(nodes["GMAC"], nodes["precision"])
+    limit = np.maximum(moving, multiplying)
     return nodes.assign(
         **{
             "limit ms": limit,
             "ms above": (nodes["ms"] - limit).clip(lower=0),
-            "bound": np.where(multiplied > moved, "multiplications", "bytes"),
-            "bandwidth share": moved / nodes["ms"],
-            "peak share": multiplied / nodes["ms"],
+            "bound": np.where(multiplying > moving, "multiplications", "bytes"),
+            "bandwidth share": moving / nodes["ms"],
+            "peak share": multiplying / nodes["ms"],
         }
     )
 
@@ -129,19 +153,22 @@ def against_limits(nodes: pd.DataFrame, machine: Machine) -> pd.DataFrame:
 def by_kind(nodes: pd.DataFrame, machine: Machine) -> pd.DataFrame:
     """Sum nodes by kind and precision, slowest first, with a last row for the whole part.
 
-    Returns columns kind, precision, nodes, ms, MB, GMAC, limit ms, bandwidth share, peak share.
+    Returns columns kind, precision, nodes, ms, MB read, MB written, GMAC, limit ms, times limit (ms over
+    limit), bandwidth share, peak share. The last row's limit is the sum of all nodes' limits: that of this
+    graph, in which every node reads and writes. A graph that fuses more has a lower one.
     """
-    rows = against_limits(nodes, machine).assign(MB=nodes["MB read"] + nodes["MB written"], nodes=1)
-    summed = ["nodes", "ms", "MB", "GMAC", "limit ms"]
-    table = (
-        rows.groupby(["kind", "precision"], as_index=False)[summed].sum().sort_values("ms", ascending=False)
-    )
-    peak = table["precision"].map(machine.peak).fillna(machine.peak["f32"])
-    table["bandwidth share"] = table["MB"] / machine.bandwidth / table["ms"]
-    table["peak share"] = table["GMAC"] / peak * 1e3 / table["ms"]
-    whole = {"kind": "all", "precision": "", **table[summed].sum()}
-    whole["bandwidth share"] = whole["MB"] / machine.bandwidth / whole["ms"]
-    return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
+    rows = against_limits(nodes, machine).assign(nodes=1)
+    for share in ("bandwidth share", "peak share"):  # as ms, to be summed
+        rows[share] *= rows["ms"]
+    summed = ["nodes", "ms", "MB read", "MB written", "GMAC", "limit ms", "bandwidth share", "peak share"]
+    table = rows.groupby(["kind", "precision"], as_index=False)[summed].sum()
+    table = table.sort_values("ms", ascending=False, ignore_index=True)
+    table.loc[len(table)] = {"kind": "all", "precision": "", **rows[summed].sum()}
+    table["nodes"] = table["nodes"].astype(int)
+    for share in ("bandwidth share", "peak share"):
+        table[share] /= table["ms"]
+    table.insert(table.columns.get_loc("limit ms") + 1, "times limit", table["ms"] / table["limit ms"])
+    return table
 
 
 def _counters(model: openvino.Model | Path, way: Way, threads: int, runs: int) -> pd.DataFrame:
@@ -172,7 +199,8 @@ def _counters(model: openvino.Model | Path, way: Way, threads: int, runs: int) -
     for node in compiled.get_runtime_model().get_ordered_ops():
         name = node.get_friendly_name()
         if name in times and (ms := float(np.median(times[name]))) > 0:
-            rows.append({"name": name, "ms": ms, **_described(node, kernels[name])})
+            facts = {"name": name, "ms": ms, "best ms": min(times[name])}
+            rows.append({**facts, **_described(node, kernels[name])})
     return pd.DataFrame(rows)
 
 
@@ -208,7 +236,7 @@ def _described(node: openvino.Node, kernel: str) -> dict:
         "type": kind,
         "kind": _kind(node, kind),
         "precision": {"i8": "int8", "u8": "int8"}.get(end, end),
-        "MB read": read,
+        "MB read": min(read, written) if kind in CUTS else read,
         "MB written": written,
         "GMAC": _multiplications(node, kind) / 1e9,
     }
@@ -219,14 +247,14 @@ def _kind(node: openvino.Node, layer: str) -> str:
     layers = _fact(node, "originalLayersNames")
     if layer in ("Convolution", "GroupConvolution"):
         shape = list(node.input(1).get_shape())
-        name = (
-            "depthwise convolution" if layer == "GroupConvolution" else f"{shape[-1]}x{shape[-1]} convolution"
-        )
+        # the plugin calls both Convolution; weights of groups have an axis more
+        name = "depthwise convolution" if len(shape) == 5 else f"{shape[-1]}x{shape[-1]} convolution"
         return name + (" and GELU" if re.search(r"Mul_\d+|Gelu|Erf", layers) else "")
     if layer.startswith(("FullyConnected", "MatMul")):
         return "product"
     if layer == "Subgraph":
-        return "attention" if "MatMul" in layers or "Softmax" in layers else "element-wise"
+        # where attention is not fused, the scaling of a product has its name: MatMul/DequantizationMultiply
+        return "attention" if "MatMul" in layers and "Softmax" in layers else "element-wise"
     if layer in ("MVN", "Softmax"):
         return {"MVN": "norm", "Softmax": "softmax"}[layer]
     return "layout" if layer in LAYOUT else "other"
@@ -237,7 +265,7 @@ def _multiplications(node: openvino.Node, layer: str) -> float:
     out = int(np.prod(list(node.output(0).get_shape())))
     if layer in ("Convolution", "GroupConvolution"):
         weight = list(node.input(1).get_shape())
-        return out * int(np.prod(weight[2:] if layer == "GroupConvolution" else weight[1:]))
+        return out * int(np.prod(weight[2:] if len(weight) == 5 else weight[1:]))
     if layer.startswith(("FullyConnected", "MatMul")):
         return out * int(list(node.input(0).get_shape())[-1])
     if _kind(node, layer) == "attention":  # queries by keys, then weights by values: out * keys each
@@ -274,15 +302,14 @@ def main(arguments: list[str] | None = None) -> int:
         if way.hint == "bf16" and not has_bf16():
             raise ValueError("--precision bf16: this CPU has no bf16 arithmetic; expected f32")
         nodes = profile_part(options.folder, options.part, way, options.threads, options.runs)
-        machine = measure_machine(options.threads, options.runs).seen(nodes)
+        machine = measure_machine(options.threads, options.runs)
         nodes = against_limits(nodes, machine)
         if options.output:
             write_atomic(options.output, lambda file: nodes.to_csv(file, index=False))
     except (ValueError, OSError) as error:
         print(f"layer_profile: {error}", file=sys.stderr)
         return 2
-    peaks = ", ".join(f"{name} {value:.0f}" for name, value in machine.peak.items())
-    print(f"this machine: {machine.bandwidth:.0f} GB/s; GMAC/s {peaks}; {options.threads} threads\n")
+    print(f"this machine, {options.threads} threads: {machine}\n")
     print(by_kind(nodes, machine).round(2).to_string(index=False))
     worst = nodes.sort_values("ms above", ascending=False).head(options.worst)
     print(f"\nfurthest above their limit:\n{worst.round(2).to_string(index=False)}")
