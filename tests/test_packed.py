@@ -171,3 +171,21 @@ def test_litemedsam_takes_at_most_12_mb(tmp_path):
     finish_statistics(model)
     save_packed(model, tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").stat().st_size < 12e6
+
+
+@pytest.mark.parametrize("save", [save_model, save_packed])
+def test_at_another_size_weights_and_scales_stay_and_the_grid_follows(tmp_path, save):
+    model = quantised()
+    save(model, tmp_path / "model.safetensors")
+    smaller = load_model(tmp_path / "model.safetensors", 32)
+    assert (smaller.image_size, smaller.frame, smaller.mask_size) == (32, 32, 32)
+    assert weights_hash(smaller) == weights_hash(load_model(tmp_path / "model.safetensors"))
+    model.set_image_size(32)
+    with torch.no_grad():
+        masks = [one(IMAGES[..., :32, :32], BOXES / 2)[0] for one in (smaller, model)]
+    assert masks[0].shape == (2, 1, 32, 32) and torch.equal(*masks)
+
+
+def test_a_size_that_the_network_cannot_have_is_told(packed):
+    with pytest.raises(ValueError, match="image_size = 40; expected a multiple of 16, at least 32 px"):
+        load_model(packed, 40)

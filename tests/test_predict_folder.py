@@ -431,7 +431,7 @@ def test_the_command_says_when_it_exports_and_when_it_begins(
 ):
     facts = {"model": "m", "recipe": "r", "from": "o", "origin": "o"}
     monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
-    monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", lambda *_: (None, "o"))
+    monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", lambda *_, **__: (None, "o"))
     monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
     monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})
     if there:
@@ -442,6 +442,38 @@ def test_the_command_says_when_it_exports_and_when_it_begins(
     rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "in" / "2DBox_US_a.npz")
     _, error = run(capsys, "-i", tmp_path / "in", "-o", tmp_path / "out")
     assert error[0] == "segmenting 1 cases"
+
+
+def test_another_size_of_the_projects_model_has_an_export_of_its_own(tmp_path, monkeypatch, capsys):
+    asked, facts = {}, {"model": "m", "recipe": "r", "origin": "o"}
+
+    def model_to_export(*_, image_size):
+        asked["size"] = image_size
+        return None, "o"
+
+    monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
+    monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", model_to_export)
+    monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
+    monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})
+    assert predict.shipped_model(128).name == "m_128" and asked["size"] == 128
+    assert predict.shipped_model().name == "m" and asked["size"] is None
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (
+            ["--image-size", "128", "--model", "m"],
+            "--image-size 128: m has its size; export it at another one",
+        ),
+        (["--image-size", "100"], "--image-size 100: expected a multiple of 16, at least 32 px"),
+        (["--image-size", "0"], "--image-size 0: expected a multiple of 16"),
+    ],
+)
+def test_sizes_that_cannot_be_are_told(tmp_path, capsys, given, words):
+    rectangle_case("2DBox_US_a", 1, False).save(tmp_path / "in" / "2DBox_US_a.npz")
+    _, error = run(capsys, "-i", tmp_path / "in", "-o", tmp_path / "out", *given, code=2)
+    assert words in error[-1] and not (tmp_path / "out").exists()
 
 
 def test_after_a_failed_rerun_the_tables_and_the_message_tell_of_the_old_mask(tmp_path, boxes_engine, capsys):

@@ -1,17 +1,30 @@
 """Sizes of the input: what is scored, timed and summarised, and what the command writes."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from box_engine import BoxEngine
 from small_data import rectangle_case
 
-from qmsam_core.data.boxed_slices import slices_of
+from qmsam_core.data.boxed_slices import BoxedSlice, slices_of
 from qmsam_core.evaluate.resolutions_figure import resolutions_figure
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize, save_model
 from qmsam_core.study import resolutions
-from qmsam_core.study.resolutions import by_modality, engines_at, main, scores_of, table_of, timings_of
+from qmsam_core.study.resolutions import (
+    by_modality,
+    engines_at,
+    main,
+    scores_of,
+    sizes_of,
+    table_of,
+    timings_of,
+)
+
+WAYS = {"f32", "bf16", "f32, products in float", "bf16, products in float"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +58,22 @@ def test_the_same_weights_run_at_every_size(models, tmp_path):
         ("int8", 64): 64,
     }
     times = timings_of(engines, runs=1)
-    assert len(times) == 4 and (times["ms"] > times["ms encoder"]).any()
+    assert times[["precision", "px"]].apply(tuple, axis=1).tolist() == list(engines)
+    assert (times[["ms", "ms encoder"]] > 0).all(axis=None) and set(times["encoder runs in"]) <= WAYS
+
+
+@pytest.mark.parametrize(
+    "name, image_size, sizes",
+    [
+        ("litemedsam", 256, [128, 192, 256]),
+        ("litemedsam", 64, [32, 48, 64]),
+        ("litemedsam", 96, [48, 80, 96]),
+        ("litemedsam", 32, [32]),
+        ("medsam", 1024, [1024]),
+    ],
+)
+def test_a_run_compares_only_sizes_that_the_network_can_have(name, image_size, sizes):
+    assert sizes_of(name, image_size) == sizes
 
 
 def test_masks_are_scored_at_the_size_of_the_slice(cases):
@@ -55,6 +83,28 @@ def test_masks_are_scored_at_the_size_of_the_slice(cases):
     assert len(scores) == 2 * len(slices) and set(scores["modality"]) == {"US", "MR"}
     assert (scores["agreement"] == 1).all()  # both fill the box
     assert scores["dsc"].min() > 0.9  # and so do the rectangles
+
+
+def test_slices_of_a_patient_are_a_group_and_others_are_not(cases):
+    slices, _ = slices_of(cases)
+    names = (
+        "MR/2DBox_MR_a_P7_x.npz",
+        "MR/2DBox_MR_a_P7_y.npz",
+        "MR/2DBox_MR_a_P8_x.npz",
+        "US/3DBox_US_b.npz",
+    )
+    groups = ("MR", "MR", "MR", "US")
+    slices = [replace(slices[0], name=name, group=one) for name, one in zip(names, groups)]
+    found = scores_of({("float", 256): BoxEngine()}, slices)["group"].tolist()
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
+def test_cases_without_labels_are_told(cases):
+    slices: list[BoxedSlice] = [replace(one, labels=None) for one in slices_of(cases)[0]]
+    scores = scores_of({("float", 256): BoxEngine()}, slices)
+    assert scores["dsc"].isna().all() and (scores["agreement"] == 1).all()
+    with pytest.raises(ValueError, match="none of 4 slices has labels"):
+        table_of(scores, pd.DataFrame())
 
 
 def scores_by_hand():
@@ -84,8 +134,21 @@ def test_sizes_are_compared_with_float_at_the_largest():
     assert table.index.tolist() == [(256, "float"), (256, "int8"), (128, "float"), (128, "int8")]
     wide = by_modality(scores).set_index("modality")
     assert wide.loc["Average"].tolist() == pytest.approx([90, 88, 80, 70]) and list(wide)[0] == "float 256"
-    figure = resolutions_figure(table.reset_index())
-    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["128 px"] * 2 + ["256 px"] * 2
+    shown = resolutions_figure(table.reset_index(), wide.reset_index())
+    left, right = shown.axes
+    offsets = [tuple(marks.get_offsets()[0]) for marks in left.collections if len(marks.get_offsets())]
+    marks = sorted(offset for offset in offsets if offset[0] > 0)  # lines have an offset of 0
+    expected = sorted(zip(table["ms"], 100 * table["difference"]))
+    assert np.array(marks) == pytest.approx(np.array(expected))
+    assert [text.get_text() for text in right.get_yticklabels()] == ["MR", "US", "Average"]
+    assert [text.get_text() for text in shown.legends[0].get_texts()] == ["float", "int8", "128 px", "256 px"]
+    assert len(resolutions_figure(table.reset_index()).axes) == 1
+
+
+def test_an_arm_without_an_interval_is_still_drawn():
+    ends = dict.fromkeys(("difference low", "difference high"), np.nan)
+    rows = [{"px": 64, "precision": name, "ms": 1.0, "difference": 0.0, **ends} for name in ("float", "int8")]
+    resolutions_figure(pd.DataFrame(rows)).draw_without_rendering()
 
 
 def test_the_command_writes_tables_and_a_picture(cases, models, tmp_path, monkeypatch, capsys):

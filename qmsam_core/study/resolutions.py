@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..data.boxed_slices import BoxedSlice, slices_of
 from ..data.index import SliceIndex
+from ..data.index.groups import case_groups
 from ..deploy.choice import choose
 from ..deploy.engines import Engine, OpenVinoEngine
 from ..deploy.export import export_model
@@ -28,7 +29,8 @@ from ..evaluate.agreement import mask_dice
 from ..evaluate.intervals import paired_differences
 from ..evaluate.resolutions_figure import resolutions_figure
 from ..evaluate.tables import per_modality
-from ..models import PUBLIC, SHIPPED, build_model, checkpoint_path
+from ..models import CONFIGS, PUBLIC, SHIPPED, build_model, checkpoint_path
+from ..models.vit import ViTConfig
 from ..provenance.files import write_atomic
 from ..quant import load_model
 from ..timing.engine_arms import one_box, timing_input
@@ -37,6 +39,18 @@ from .modality_slices import modalities_of_run
 
 FLOAT, INT8 = "float", "int8"
 SIZES = (128, 192, 256)
+STEP = 16
+"""Sizes that a network can have are multiples of this, in px."""
+
+
+def sizes_of(name: str, image_size: int) -> list[int]:
+    """Return the sizes at which a run compares a network: half, three quarters and the whole of its side.
+
+    Each is rounded up to what the network can have, at least 32 px. A plain ViT has its own size alone.
+    """
+    quarters = (4,) if isinstance(CONFIGS[name].encoder, ViTConfig) else (2, 3, 4)
+    sides = (-(-image_size * share // (4 * STEP)) * STEP for share in quarters)
+    return sorted({max(side, 2 * STEP) for side in sides})
 
 
 def engines_at(
@@ -69,11 +83,12 @@ def scores_of(engines: Mapping[tuple[str, int], Engine], slices: Sequence[BoxedS
     """Segment the same slices with every engine, and score the masks at the size of the slice.
 
     Returns:
-        One row a slice and engine: precision, px, modality, case (names the slice), group (its case), dsc
-        with the labels (mean over its objects) and agreement with float at the same size, both 0..1.
+        One row a slice and engine: precision, px, modality, case (names the slice), group (equal for slices
+        of one patient or volume), dsc with the labels (mean over its objects, NaN without any) and agreement
+        with float at the same size, both 0..1.
     """
     rows = []
-    for one in slices:
+    for one, group in zip(slices, _groups(slices)):
         masks = {}
         for key, engine in engines.items():
             image, boxes, geometry = one.inputs(engine)
@@ -87,7 +102,7 @@ def scores_of(engines: Mapping[tuple[str, int], Engine], slices: Sequence[BoxedS
                     "px": size,
                     "modality": one.group,
                     "case": one.name,
-                    "group": one.name.split(",")[0],
+                    "group": group,
                     "dsc": np.mean(scores) if scores else np.nan,
                     "agreement": np.mean(agreement),
                 }
@@ -95,20 +110,36 @@ def scores_of(engines: Mapping[tuple[str, int], Engine], slices: Sequence[BoxedS
     return pd.DataFrame(rows)
 
 
+def _groups(slices: Sequence[BoxedSlice]) -> list[str]:
+    """Name the patient or volume of each slice, modality by modality, as the rules of names ask."""
+    found = {}
+    for modality in {one.group for one in slices}:
+        own = [one.name for one in slices if one.group == modality]
+        found |= dict(zip(own, case_groups([name.partition(", slice ")[0] for name in own])))
+    return [found[one.name] for one in slices]
+
+
 def timings_of(engines: Mapping[tuple[str, int], Engine], runs: int, seed: int = 0) -> pd.DataFrame:
-    """Time an image and a box, and the encoder alone, interleaved: precision, px, `ms`, `ms encoder`."""
-    calls, encoders = {}, {}
+    """Time the encoder alone, and an image and a box, of all engines in one interleaved run.
+
+    Returns:
+        precision, px, `ms` (an image and a box), `ms encoder`, and `encoder runs in`, the engine's way.
+    """
+    calls = {}
     for (precision, size), engine in engines.items():
         image, box = timing_input(engine.image_size, seed, engine.frame)
-        name = f"{precision} {size}"
-        calls[name] = partial(one_box, engine, image, box)
-        encoders[name] = partial(engine.embed, image)
-    both, encoder = (
-        measure_interleaved(timed, runs).set_index("arm")["median_ms"] for timed in (calls, encoders)
-    )
+        calls[f"{precision} {size}"] = partial(one_box, engine, image, box)
+        calls[f"{precision} {size}, encoder"] = partial(engine.embed, image)
+    ms = measure_interleaved(calls, runs).set_index("arm")["median_ms"]
     return pd.DataFrame(
-        {"precision": p, "px": s, "ms": both[f"{p} {s}"], "ms encoder": encoder[f"{p} {s}"]}
-        for p, s in engines
+        {
+            "precision": precision,
+            "px": size,
+            "ms": ms[f"{precision} {size}"],
+            "ms encoder": ms[f"{precision} {size}, encoder"],
+            "encoder runs in": str(engine.ways["encoder"]),
+        }
+        for (precision, size), engine in engines.items()
     )
 
 
@@ -116,9 +147,16 @@ def table_of(scores: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     """Summarise: one row a size and precision, the largest size first.
 
     Returns:
-        px, precision, `ms`, `ms encoder`, dsc and agreement (means of modalities, 0..1), and the difference
-        of the dsc to float at the largest size with its 95 % interval, `difference low` to `difference high`.
+        The columns of `timings_of`; dsc and agreement (means of modalities, 0..1); and the difference of the
+        dsc to float at the largest size with its 95 % interval, `difference low` to `difference high`.
+
+    Raises:
+        ValueError: no slice has labels.
     """
+    if scores["dsc"].isna().all():
+        raise ValueError(
+            f"none of {scores['case'].nunique()} slices has labels; the DSC needs cases with some"
+        )
     of_arm = {key: own for key, own in scores.groupby(["px", "precision"])}
     reference = of_arm[scores["px"].max(), FLOAT]
     rows = []
@@ -177,7 +215,7 @@ def run(options: argparse.Namespace) -> pd.DataFrame:
     tables = {"resolutions": table, "resolutions_by_modality": by_modality(scores)}
     for name, found in tables.items():
         write_atomic(options.output / f"{name}.csv", partial(found.to_csv, index=False))
-    figure = resolutions_figure(table)
+    figure = resolutions_figure(table, tables["resolutions_by_modality"])
     write_atomic(options.output / "resolutions.png", partial(figure.savefig, format="png"))
     print(table.round(3).to_string(index=False))
     print(tables["resolutions_by_modality"].round(1).to_string(index=False))
@@ -192,7 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="npz cases with labels, in subfolders by modality")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="PX", help="multiples of 16")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=SIZES, metavar="PX", help=f"multiples of {STEP}"
+    )
     parser.add_argument("--slices", type=int, default=66, help="of as many cases (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=11, help="rounds that are timed")
