@@ -430,7 +430,10 @@ def test_the_command_says_when_it_exports_and_when_it_begins(
     tmp_path, boxes_engine, capsys, monkeypatch, there
 ):
     facts = {"model": "m", "recipe": "r", "from": "o", "origin": "o"}
-    monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
+    checkpoint = tmp_path / "params" / "x" / "m.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    monkeypatch.setattr("qmsam_core.deploy.shipped_export.checkpoint_path", lambda name: checkpoint)
     monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", lambda *_, **__: (None, "o"))
     monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
     monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})
@@ -451,7 +454,10 @@ def test_another_size_of_the_projects_model_has_an_export_of_its_own(tmp_path, m
         asked["size"] = image_size
         return None, "o"
 
-    monkeypatch.setattr("qmsam_core.models.checkpoint_path", lambda name: tmp_path / "params" / "x" / "m.pt")
+    checkpoint = tmp_path / "params" / "x" / "m.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    monkeypatch.setattr("qmsam_core.deploy.shipped_export.checkpoint_path", lambda name: checkpoint)
     monkeypatch.setattr("qmsam_core.deploy.export.model_to_export", model_to_export)
     monkeypatch.setattr("qmsam_core.deploy.export.export_if_stale", lambda *_: facts)
     monkeypatch.setattr("qmsam_core.quant.facts_of", lambda path: {})

@@ -36,12 +36,12 @@ from .batch import predict_folder
 from .by_modality import PredictorByModality, exports_in, is_by_modality
 from .choice import choose
 from .engines import Engine, OpenVinoEngine, open_engine
-from .exported import FLOAT, FROM_NOISE, ExportError, read_export
+from .exported import FROM_NOISE, ExportError, read_export
 from .memory import resident_bytes
 from .predict_arguments import arguments_parser, cache_of, check_options, gather
 from .predictor import Predictor
 from .records import MADE, OBJECTS, TIMING, read_made
-from .reservations import Reservations
+from .shipped_export import shipped_model
 
 __all__ = ["main", "predict_folder"]
 
@@ -84,44 +84,6 @@ def refuse_noise(folder: Path) -> None:
     """Raise `ExportError` if an export was made for its speed only, with scales that fit no image."""
     if FROM_NOISE in read_export(folder)["origin"]:
         raise ExportError(f"{folder}: {FROM_NOISE}; export again with --calibrate and a folder of cases")
-
-
-def shipped_model(image_size: int | None = None) -> Path:
-    """Export the project's int8 model to `outputs/exported/`, unless this very export is there already.
-
-    `image_size` is the side of its input in px, by default its own. Its float parent is exported beside it,
-    so that `choose` takes it where it is quicker.
-
-    Returns the folder, and says on stderr which model it is.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or another.
-        OSError: the folder cannot be written.
-    """
-    from ..models import PUBLIC, SHIPPED, CheckpointError, checkpoint_path  # PyTorch is needed for this alone
-    from ..quant import facts_of
-    from .export import export_if_stale, model_to_export
-
-    path = checkpoint_path(SHIPPED)
-    model, origin = model_to_export("litemedsam", SHIPPED, "deploy", image_size=image_size)
-    folder = path.parents[1] / "exported" / (f"{path.stem}_{image_size}" if image_size else path.stem)
-    if not folder.exists():
-        print(f"exporting the project's int8 model to {folder}, once", file=sys.stderr, flush=True)
-    with Reservations(folder.parent) as reserved, reserved.alone(folder.name):  # processes start together
-        facts = export_if_stale(model, folder, origin)
-        try:
-            parent, source = model_to_export("litemedsam", PUBLIC, "float", image_size=image_size)
-        except CheckpointError:  # the public weights are not installed, so int8 has no rival
-            pass
-        else:
-            export_if_stale(parent, folder / FLOAT, source)
-    made = "; ".join(f"{key} {value}" for key, value in facts_of(path).items() if key != "data")
-    print(
-        f"model: {facts['model']} in int8, recipe {facts['recipe']}, from {facts['origin']}"
-        f"{f' ({made})' if made else ''}; exported to {folder}",
-        file=sys.stderr,
-    )
-    return folder
 
 
 def opened_engine(options: argparse.Namespace, folder: Path) -> Engine:
