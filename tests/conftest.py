@@ -1,11 +1,14 @@
 """Shared set-up: no display, the same Hypothesis examples at every run, small throw-away projects."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Tests leave the user's own cache alone, and only those of the choice measure what is quickest.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmsam-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["QMSAM_PRECISION"] = "f32"
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     # One processor for each worker. If the threads of engines and PyTorch compete, the tests are far slower.
