@@ -1,6 +1,5 @@
 """Shared set-up: no display, the same Hypothesis examples at every run, small throw-away projects."""
 
-import atexit
 import os
 import shutil
 import tempfile
@@ -8,7 +7,6 @@ import tempfile
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Tests leave the user's own cache alone, and only those of the choice measure what is quickest.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="qmsam-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["QMSAM_PRECISION"] = "f32"
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     # One processor for each worker. If the threads of engines and PyTorch compete, the tests are far slower.
@@ -39,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker(marker):
                     item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+def pytest_unconfigure() -> None:
+    """Remove this process's cache."""
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture
