@@ -321,7 +321,7 @@ def test_the_norm_behind_a_quantised_convolution_is_not_disturbed(tmp_path, imag
     made = quantize(seasoned_model(), "paper")
     calibrate(made, lambda m, x: m.image_encoder(x), [torch.from_numpy(images)])
     facts = export_model(made, tmp_path)
-    assert facts["removed"]["encoder"]["shielded_norms"] == 2
+    assert facts["removed"]["encoder"]["shielded_norms"] == 1  # the first convolution of the neck has a bias
     assert (
         relative_error(PyTorchEngine(made).encode(images), OpenVinoEngine(tmp_path, threads=1).encode(images))
         < 0.03

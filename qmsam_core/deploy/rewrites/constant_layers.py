@@ -140,11 +140,10 @@ class FixedQuantiser(nn.Module):
     def without_zero_point(self, *layers: "FixedLinear | FixedConvolution") -> "FixedQuantiser":
         """Shift the input so that the least code is 0, correct the biases of the layers behind, return self.
 
-        With a zero point engines take slower kernels for some layers. What the layers put out stays the same.
-        Symmetric codes have none, and are left as they are, but for products in ONNX Runtime, which want uint8.
+        With a zero point, or with signed codes, engines take slower kernels for some layers. What the layers
+        put out stays the same.
         """
-        symmetric = self.quantised and self.low == -self.high - 1
-        if self.quantised and (not symmetric or has_int8_products()):
+        if self.quantised and self.low < 0:
             shift = -self.low * self.scale
             for layer in layers:
                 layer.bias = layer.weight.bias_without(shift, layer.bias)
