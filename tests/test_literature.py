@@ -40,9 +40,11 @@ def run(model, batch):
     return model(batch["image"], batch["box"])[0]
 
 
-def outputs(model):
+def outputs(model, brighter=0.0):
+    """Masks of the images, or of images that are brighter by this part of themselves."""
+    (batch,) = batches()
     with torch.no_grad():
-        return run(model, batches()[0])
+        return run(model, {**batch, "image": batch["image"] * (1 + brighter)})
 
 
 def relative_error(found, wanted):
@@ -254,10 +256,11 @@ def test_a_model_is_stored_and_exported_as_it_computes(name, tmp_path):
         engine.decode(engine.encode(image[None].numpy()), box[None].numpy())[0]
         for image, box in zip(batch["image"], batch["box"])
     ]
-    # roundings that fall on the other side of a half add up to a per cent or two in a random network, and to
-    # more where nearly all values are clipped, as at LSQ's start
-    limit = 0.15 if name == "qvit" else 0.03
-    assert relative_error(torch.from_numpy(np.stack(masks)), wanted[:, 0]) < limit
+    # An engine sums in another order, so one value in 100,000 is rounded to the other side. How much that
+    # changes in a random network depends on the method. What so small a change of the images does tells it.
+    own = max(relative_error(outputs(model, change), wanted) for change in (3e-5, 1e-4, 3e-4))
+    assert own < 0.2
+    assert relative_error(torch.from_numpy(np.stack(masks)), wanted[:, 0]) < max(0.03, 1.5 * own)
 
 
 def test_noise_survives_windows_that_are_padded(tmp_path):
