@@ -11,12 +11,8 @@ from torch import nn
 from qmsam_core.deploy.engines import OpenVinoEngine, open_engine
 from qmsam_core.deploy.export import export_model
 from qmsam_core.deploy.parity import relative_error
-from qmsam_core.deploy.rewrites.constant_layers import (
-    FixedConvolution,
-    FixedLinear,
-    FixedQuantiser,
-    int8_products,
-)
+from qmsam_core.deploy.rewrites.constant_layers import FixedConvolution, FixedLinear
+from qmsam_core.deploy.rewrites.constant_values import FixedQuantiser, int8_products
 from qmsam_core.deploy.rewrites.token_layers import QuantisedLinear
 from qmsam_core.deploy.rewrites.windows import Windows
 from qmsam_core.models import build_model

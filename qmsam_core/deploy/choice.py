@@ -19,7 +19,7 @@ import openvino
 from ..provenance.files import write_json
 from .engines import ISA, has_bf16, settings_of
 from .exported import FLOAT, export_digest, parts_in, read_export
-from .ways import Way
+from .ways import Way, random_inputs
 
 ROUNDS = 5
 MARGIN = 0.97
@@ -117,12 +117,7 @@ def _measure(folder: Path, facts: dict, threads: int) -> dict[str, dict[str, flo
 
 def _by_turns(requests: dict[str, openvino.InferRequest]) -> dict[str, float]:
     """Call each request `ROUNDS` times by turns, after one call that does not count: median milliseconds."""
-    generator = np.random.default_rng(0)
-    shapes = (
-        [dimension.get_length() if dimension.is_static else 1 for dimension in port.partial_shape]
-        for port in next(iter(requests.values())).model_inputs
-    )
-    inputs = [generator.random(shape, dtype=np.float32) for shape in shapes]
+    inputs = random_inputs(next(iter(requests.values())).model_inputs)
     times: dict[str, list[float]] = {name: [] for name in requests}
     for number in range(ROUNDS + 1):
         for name, request in requests.items():

@@ -164,8 +164,8 @@ class OpenVinoEngine(Engine):
     Args:
         folder: folder of the export.
         threads: threads for inference.
-        precision: `f32` or `bf16`. It is always set. OpenVINO itself chooses bf16 where the CPU has it, and
-            then models could not be compared.
+        precision: a `Way` as text, such as `f32`, `bf16` or `f32, products in float`. It is always set.
+            OpenVINO itself chooses bf16 where the CPU has it, and then models could not be compared.
         cache: folder for compiled models, which shortens the next start. None compiles again.
         profiling: keep counters for `layer_times`.
         parts: parts of the export to open; None opens all.
@@ -187,7 +187,7 @@ class OpenVinoEngine(Engine):
         core, settings = openvino.Core(), settings_of(threads, cache, profiling)
         started = time.perf_counter()
         self.parts = [name for name in parts_in(facts) if parts is None or name in parts]
-        self.ways = {name: ways[name] if ways else Way(precision) for name in self.parts}
+        self.ways = {name: ways[name] if ways else Way.parse(precision) for name in self.parts}
         requests = {
             name: way.compile(core, Path(folder) / f"{name}.xml", settings).create_infer_request()
             for name, way in self.ways.items()

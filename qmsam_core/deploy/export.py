@@ -41,7 +41,7 @@ from ..provenance.files import sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import RECIPES, Recipe, calibrate, describe_model, find_recipe, load_model, quantize, save_model
 from ..quant.scales import inactive_quantisers
-from .exported import FLOAT, FORMAT, FROM_NOISE, REWRITTEN, ExportError, put_in_place, read_export
+from .exported import FLOAT, FORMAT, FROM_NOISE, REWRITTEN, WRITERS, ExportError, put_in_place, read_export
 from .graph_files import OPSET, write_ir, write_onnx, write_qonnx
 from .graphs import STYLES, parts_of
 
@@ -57,8 +57,6 @@ SHAPING = (
 )
 """Modules of the library that shape an export. Importing this module reaches others too, such as those of
 data and engines. They do not change the files of an export."""
-WRITERS = ("torch", "onnx", "brevitas", "openvino")
-"""Packages on whose versions an export depends."""
 
 
 def export_model(
@@ -230,16 +228,18 @@ def model_to_export(
         model = quantize(model, recipe)
         origin += f"; {calibration(model)}"
     elif recipe.quantised:
-        generator = torch.Generator().manual_seed(seed)
-        box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.frame
         model = quantize(model, recipe)
-        calibrate(
-            model,
-            lambda m, x: m(x, box),
-            [torch.rand(1, 3, model.image_size, model.image_size, generator=generator)],
-        )
+        calibrate_on_noise(model, seed)
         origin += f"; {FROM_NOISE}"
     return model.eval(), origin
+
+
+def calibrate_on_noise(model: Sam, seed: int) -> None:
+    """Set the activation scales of a freshly quantised model from one image of noise, for its speed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * model.frame
+    image = torch.rand(1, 3, model.image_size, model.image_size, generator=generator)
+    calibrate(model, lambda m, x: m(x, box), [image])
 
 
 def is_quantised(path: Path) -> bool:

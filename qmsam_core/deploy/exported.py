@@ -15,6 +15,8 @@ FORMAT = 2
 FROM_NOISE = "activation scales from one image of noise: for speed and size only, its masks are of no use"
 FLOAT = "float"
 """Subfolder of an export that may hold the same model in float."""
+WRITERS = ("torch", "onnx", "brevitas", "openvino")
+"""Packages on whose versions an export depends."""
 REWRITTEN = ("fast", "linear")
 """Styles in which what depends on the image alone is apart, and images and boxes come one by one."""
 PREPARED = ("cells", "k", "v", "q")

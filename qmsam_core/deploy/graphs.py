@@ -14,7 +14,7 @@ from ..models.efficientvit import EfficientViT
 from ..models.tiny_vit import TinyViT
 from ..models.vit import ViT
 from .exported import PREPARED
-from .rewrites.constant_layers import int8_products
+from .rewrites.constant_values import int8_products
 from .rewrites.decoder import BoxesGraph, PrepareGraph
 from .rewrites.efficientvit import EfficientViTGraph
 from .rewrites.tiny_vit import TinyViTGraph

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ..provenance.files import sha256, write_json
 from ..provenance.weights import PUBLIC, SHIPPED, CheckpointError, checkpoint_path
-from .exported import FLOAT, ExportError, read_export
+from .exported import FLOAT, WRITERS, ExportError, read_export
 from .reservations import Reservations
 
 STAMP = "made_from.json"
 """In the export's folder: what it was made from, and a line on the model."""
-WRITERS = ("torch", "onnx", "brevitas", "openvino")
 
 
 def shipped_model(image_size: int | None = None) -> Path:

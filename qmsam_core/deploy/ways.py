@@ -1,8 +1,10 @@
 """Ways in which OpenVINO executes a part of an export: the precision hint, and products in int8 or float."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import openvino
 import openvino.properties.hint as hints
 
@@ -32,15 +34,23 @@ class Way:
     def __str__(self) -> str:
         return self.hint + (", products in float" if self.float_products else "")
 
-    def compile(self, core: openvino.Core, path: str | Path, settings: dict) -> openvino.CompiledModel:
-        """Compile an IR file for the CPU. `settings` are OpenVINO's, without the precision hint."""
+    def compile(
+        self, core: openvino.Core, model: str | Path | openvino.Model, settings: dict
+    ) -> openvino.CompiledModel:
+        """Compile a model or its IR file for the CPU, with OpenVINO's settings but the precision hint."""
         kind = openvino.Type.bf16 if self.hint == "bf16" else openvino.Type.f32
         settings = {**settings, hints.inference_precision: kind}
-        if not self.float_products:  # by its path, as a cached model then need not be read
-            return core.compile_model(path, "CPU", settings)
-        model = core.read_model(path)
-        products_in_float(model)
+        if self.float_products:  # otherwise a file is given on, as a cached model then need not be read
+            model = model.clone() if isinstance(model, openvino.Model) else core.read_model(model)
+            products_in_float(model)
         return core.compile_model(model, "CPU", settings)
+
+
+def random_inputs(ports: Iterable[openvino.ConstOutput]) -> list[np.ndarray]:
+    """Make the inputs of a model to time it: float32 in 0..1, axes of any size have size 1."""
+    generator = np.random.default_rng(0)
+    shapes = ([axis.get_length() if axis.is_static else 1 for axis in port.partial_shape] for port in ports)
+    return [generator.random(shape, dtype=np.float32) for shape in shapes]
 
 
 def products_in_float(model: openvino.Model) -> int:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..deploy.engines import ENGINES, Engine, OpenVinoEngine, has_bf16, open_engine
-from ..deploy.ways import Way
+from ..deploy.engines import ENGINES, Engine, has_bf16, open_engine
 
 ENGINE_NAMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 HINTS = {
@@ -96,10 +95,7 @@ class Arm:
 
     def open(self, folder: str | Path, threads: int) -> Engine:
         """Open the arm's engine on `folder/<export>`."""
-        if self.engine != "openvino":
-            return open_engine(self.engine, Path(folder) / self.export, threads)
-        ways = dict.fromkeys(("encoder", "prepare", "decoder"), Way.parse(self.hint))
-        return OpenVinoEngine(Path(folder) / self.export, threads, ways=ways)
+        return open_engine(self.engine, Path(folder) / self.export, threads, self.hint)
 
 
 def runnable(arms: Iterable[Arm]) -> list[Arm]:

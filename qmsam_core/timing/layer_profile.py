@@ -22,15 +22,12 @@ import pandas as pd
 
 from ..deploy.engines import has_bf16, settings_of
 from ..deploy.exported import parts_in, read_export
-from ..deploy.ways import Way
+from ..deploy.ways import Way, random_inputs
 from ..provenance.files import write_atomic
 from .engine_speed import INSTRUCTION_SETS, restart_under
 
 BYTES = {"f32": 4, "i32": 4, "bf16": 2, "f16": 2, "u8": 1, "i8": 1, "boolean": 1, "i64": 8}
-LAYOUT = (
-    *("Reorder", "Transpose", "Pad", "Slice", "StridedSlice", "Concat", "Concatenation", "Split", "Reshape"),
-    "Convert",
-)
+LAYOUT = "Reorder Transpose Pad Slice StridedSlice Concat Concatenation Split Reshape Convert".split()
 CUTS = ("Slice", "StridedSlice", "Crop", "Gather")  # read only what they write
 SIDES = (32, 64, 128, 256, 512)  # of f32 images of 64 channels, 0.3 to 67 MB each, that measure bandwidth
 CONVOLUTIONS = ((256, 256, 64), (320, 320, 64), (1024, 256, 32), (512, 512, 32), (2048, 256, 64))
@@ -173,20 +170,8 @@ def by_kind(nodes: pd.DataFrame, machine: Machine) -> pd.DataFrame:
 
 def _counters(model: openvino.Model | Path, way: Way, threads: int, runs: int) -> pd.DataFrame:
     """Run a model on random inputs; a row for every node that took time, with `profile_part`'s columns."""
-    core, settings = openvino.Core(), settings_of(threads, profiling=True)
-    if isinstance(model, openvino.Model):
-        hint = openvino.Type.bf16 if way.hint == "bf16" else openvino.Type.f32
-        compiled = core.compile_model(
-            model, "CPU", {**settings, openvino.properties.hint.inference_precision: hint}
-        )
-    else:
-        compiled = way.compile(core, model, settings)
-    request, generator = compiled.create_infer_request(), np.random.default_rng(0)
-    shapes = (
-        [axis.get_length() if axis.is_static else 1 for axis in port.partial_shape]
-        for port in compiled.inputs
-    )
-    inputs = [generator.random(shape, dtype=np.float32) for shape in shapes]
+    compiled = way.compile(openvino.Core(), model, settings_of(threads, profiling=True))
+    request, inputs = compiled.create_infer_request(), random_inputs(compiled.inputs)
     times: dict[str, list[float]] = {}
     kernels = {}
     for number in range(runs + 1):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...models import Sam
 from ...models.mask_decoder import CrossAttention, MaskDecoder, Mlp, TwoWayBlock
-from .constant_layers import FixedProduct, FixedQuantiser
+from .constant_layers import FixedProduct
+from .constant_values import FixedQuantiser
 from .token_layers import QuantisedLinear, TokenLayers, linear_form
 
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from .constant_layers import FixedLinear, FixedQuantiser, PointwiseLinear, has_int8_products
+from .constant_layers import FixedLinear, PointwiseLinear
+from .constant_values import FixedQuantiser, has_int8_products
 
 
 def linear_form(*layers: nn.Module) -> type[FixedLinear]:

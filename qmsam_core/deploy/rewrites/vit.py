@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ...models.vit import Attention, Block, ViT
-from .constant_layers import FixedConvolution, FixedProduct, FixedQuantiser, FixedToken, PointwiseLinear
+from .constant_layers import FixedConvolution, FixedProduct, FixedToken, PointwiseLinear
+from .constant_values import FixedQuantiser
 from .token_layers import TokenLayers, linear_form
 from .windows import Windows, heads_first, image, own_rows, tokens
 

@@ -24,7 +24,7 @@ class Windows(nn.Module):
         side, extra, channels = self.side, self.padded - self.side, self.channels
         if not extra:
             return x
-        count = x.shape[0]
+        count = x.shape[0]  # of four axes, since OpenVINO keeps int8 in such a concatenation alone
         right, below = (
             token.unsqueeze(1).expand(count, *shape, channels)
             for shape in ((side, extra), (extra, self.padded))
