@@ -192,7 +192,23 @@ def test_options_that_contradict_each_other_or_the_cpu_are_refused(
     assert message in capsys.readouterr().err
 
 
-def test_without_a_cache_nothing_is_measured(export, tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [("--memory-limit", "4G"), ("--no-cache",)])
+def test_with_a_memory_limit_or_without_a_cache_nothing_is_measured(export, tmp_path, capsys, options):
+    rectangle_case("2DBox_US_0001", 1, False).save(tmp_path / "cases" / "2DBox_US_0001.npz")
+    asked = ["-i", str(tmp_path / "cases"), "-o", str(tmp_path / "out"), "--model", str(export)]
+    assert predict_command([*asked, "--precision", "auto", "--threads", "1", *options]) == 0
+    assert "measuring" not in capsys.readouterr().err
+
+
+def test_an_environment_variable_that_means_nothing_is_named(export, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(arguments.PRECISION, "int4")
+    rectangle_case("2DBox_US_0001", 1, False).save(tmp_path / "cases" / "2DBox_US_0001.npz")
+    asked = ["-i", str(tmp_path / "cases"), "-o", str(tmp_path / "out"), "--model", str(export)]
+    assert predict_command(asked) == 2
+    assert "QMSAM_PRECISION=int4: expected one of auto, f32, bf16" in capsys.readouterr().err
+
+
+def test_the_cache_is_the_user_s_own_unless_there_is_to_be_none(export, tmp_path, monkeypatch):
     monkeypatch.setenv(arguments.PRECISION, "auto")
     parsed = arguments.arguments_parser("").parse_args(["-i", "a", "-o", "b", "--no-cache"])
     assert parsed.precision == "auto" and arguments.cache_of(parsed) is None

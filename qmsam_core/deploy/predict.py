@@ -89,7 +89,8 @@ def refuse_noise(folder: Path) -> None:
 def opened_engine(options: argparse.Namespace, folder: Path) -> Engine:
     """Open the engine of an export in its quickest way, and say if it leaves no memory for boxes."""
     cache = cache_of(options)
-    if options.engine == "openvino" and options.precision == "auto" and cache:
+    # measuring opens all ways at once, which takes twice the memory
+    if options.engine == "openvino" and options.precision == "auto" and cache and not options.memory_limit:
         choice = choose(folder, options.threads, cache, partial(print, file=sys.stderr, flush=True))
         engine = OpenVinoEngine(choice.folder, options.threads, cache=cache, ways=choice.ways)
     else:

@@ -122,7 +122,8 @@ def _add_engine_options(option) -> None:
         choices=PRECISIONS,
         default=os.environ.get(PRECISION, "auto"),
         help="OpenVINO's hint for what is not int8; auto measures once, for some seconds, what is quickest "
-        "on this CPU, keeps that in the cache, and takes a quicker float model if the export holds one "
+        "on this CPU, keeps that in the cache, and takes a quicker float model if the export holds one"
+        "; with --memory-limit auto is f32, as measuring takes memory "
         f"(default: %(default)s, or the environment variable {PRECISION})",
     )
     option(
@@ -193,6 +194,8 @@ def check_options(options: argparse.Namespace) -> None:
             f"--image-size {size}: {options.model} has its size; "
             "export it at another one with qmsam_core.deploy.export --size"
         )
+    if options.precision not in PRECISIONS:  # argparse does not check a default
+        raise ValueError(f"{PRECISION}={options.precision}: expected one of {', '.join(PRECISIONS)}")
     if options.cache and options.no_cache:
         raise ValueError("--cache and --no-cache: expected one of the two")
     if options.precision == "bf16" and not (options.engine == "openvino" and has_bf16()):
