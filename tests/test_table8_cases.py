@@ -3,10 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from box_engine import BoxEngine
 
 from qmsam_core.data import Case
+from qmsam_core.deploy import Predictor
+from qmsam_core.timing import table8_cases as table8
 from qmsam_core.timing.table8_cases import (
     in_baselines,
+    main,
     running_time_table,
     side_by_side,
     stand_in,
@@ -90,3 +94,22 @@ def test_published_times_and_ours_are_in_units_of_the_own_machine_s_baseline():
     assert row["Rep-MedSAM, updated, published"] == pytest.approx(6.2 / 16.6)
     assert pd.isna(row["medficientsam, here"]) and pd.isna(table.loc["2DBox_US_0525", "ours, here"])
     assert "baseline, here" not in table
+
+
+def test_the_command_times_whole_cases(tmp_path, monkeypatch, capsys):
+    opened = []
+
+    def open_pipeline(name, folder, threads, precision):
+        opened.append((name, str(folder), precision))
+        return Predictor(BoxEngine())
+
+    monkeypatch.setattr(table8, "open_pipeline", open_pipeline)
+    asked = ["2DBox_US_0525", "3DBox_PET_0001", "--pipelines", "authors=a", "ours=b"]
+    assert main([*asked, "-o", str(tmp_path / "seconds.csv")]) == 0
+    found = pd.read_csv(tmp_path / "seconds.csv")
+    assert opened == [("authors", "a", "f32"), ("ours", "b", "f32")]
+    assert found[["slices", "boxes"]].to_numpy().tolist() == [[1, 1], [34, 1]]
+    assert (found[["authors", "ours"]] > 0).all(axis=None)
+    with pytest.raises(SystemExit):
+        main([*asked[:2], "--pipelines", "mine=a"])
+    assert "expected NAME=FOLDER, NAME of baseline" in capsys.readouterr().err

@@ -197,17 +197,20 @@ def back(how: str, geometry: Geometry, logits: np.ndarray) -> np.ndarray:
     return square[: size[0], : size[1]] >= 0.5
 
 
-def open_pipeline(name: str, folder: str | Path, threads: int) -> Published | Predictor:
+def open_pipeline(
+    name: str, folder: str | Path, threads: int, precision: str = "f32"
+) -> Published | Predictor:
     """Open a pipeline of `PIPELINES` on an export, or on a folder of exports by modality if it has several.
 
     Args:
         name: a key of `PIPELINES`.
         folder: folder of the export.
         threads: CPU threads of the engine.
+        precision: how ours runs on OpenVINO, see `OpenVinoEngine`.
     """
     pipeline = PIPELINES[name]
     if pipeline is None:
-        return Predictor(open_engine("openvino", folder, threads))
+        return Predictor(open_engine("openvino", folder, threads, precision))
     several = pipeline.by_modality and is_by_modality(Path(folder))
     exports = exports_in(Path(folder)) if several else {FALLBACK: Path(folder)}
     opened = {key: open_engine(pipeline.engine, path, threads) for key, path in exports.items()}

@@ -1,16 +1,28 @@
 """Stand-ins for the cases of Table 8, which are not public: same size, and as many objects.
 
 The time of a case depends on its size, its number of boxes and the slices they cross, not on what it shows.
+Whole volumes, on exports of each pipeline's network (LiteMedSAM in float, in int8 of style `released`, ours):
+
+    python -m qmsam_core.timing.table8_cases 3DBox_MR_0121 3DBox_PET_0001 --pipelines baseline=exports/float \
+        authors=exports/int8_released ours=exports/int8 --precision bf16 -o seconds.csv
 """
 
+import argparse
+import os
 import re
+import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..data.cases import Case
+from ..deploy.engines import has_bf16
 from ..evaluate.paper_tables import PAPER, REP_MEDSAM
-from .pipelines import PIPELINES
+from ..provenance.files import write_atomic
+from .interleaved import seconds_of
+from .pipelines import PIPELINES, open_pipeline
 
 
 def table8_cases(most_slices: int | None = None, most_pixels: float = np.inf) -> pd.DataFrame:
@@ -130,3 +142,55 @@ def in_baselines(measured: pd.DataFrame) -> pd.DataFrame:
     return table.reindex([case for case in published["case"] if case in table.index]).reset_index(
         names="case"
     )
+
+
+def _pipeline(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if name not in PIPELINES or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=FOLDER, NAME of {', '.join(PIPELINES)}")
+    return name, Path(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line, see above. Return 0, or 2 with one line on stderr for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qmsam_core.timing.table8_cases",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    rows = table8_cases().set_index("case")
+    parser.add_argument("cases", nargs="+", choices=list(rows.index), metavar="CASE")
+    parser.add_argument("--pipelines", nargs="+", type=_pipeline, required=True, metavar="NAME=FOLDER")
+    parser.add_argument(
+        "--precision", default="f32", choices=("f32", "bf16"), help="OpenVINO's hint for ours"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "-o", "--output", type=Path, help="CSV: case, slices, boxes, seconds of each pipeline"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.precision == "bf16" and not has_bf16():
+            raise ValueError("--precision bf16: this CPU has no bf16 arithmetic; expected f32")
+        pipelines = {
+            name: open_pipeline(name, folder, options.threads, options.precision)
+            for name, folder in options.pipelines
+        }
+        for segmenter in pipelines.values():  # the first call also allocates
+            segmenter.segment(stand_in("2DBox", (256, 256, 3), 1, 1))
+        found = []
+        for name in options.cases:
+            case = stand_in(name, *rows.loc[name])
+            seconds = {key: seconds_of(partial(one.segment, case)) for key, one in pipelines.items()}
+            found.append({"case": name, "slices": rows["slices"][name], "boxes": len(case.boxes), **seconds})
+            print(pd.DataFrame(found[-1:]).round(2).to_string(index=False), flush=True)
+        if options.output:
+            write_atomic(options.output, lambda path: pd.DataFrame(found).to_csv(path, index=False))
+    except (ValueError, OSError) as error:
+        print(f"table8_cases: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
