@@ -63,7 +63,7 @@ class FixedLinear(nn.Module):
 class PointwiseLinear(FixedLinear):
     """A `FixedLinear` as a convolution of kernel 1. (B, C, H, W) -> (B, C', H, W).
 
-    OpenVINO's int8 convolutions are faster than its int8 products, on AVX2 without VNNI three times.
+    OpenVINO's int8 convolutions are faster than its int8 products, on AVX2 without VNNI more than twice.
     """
 
     def __init__(self, layer: nn.Module, rows: Tensor | None = None, factor: float = 1.0) -> None:
