@@ -198,3 +198,11 @@ def test_phantoms_are_named_below_their_folder(project):
     run.figure("phantom", picture(), shows=["outputs/smoke/00_prepare/phantoms/CT/x.npz"])
     run.finish()
     assert record_of(run)["figures"][0]["shows"] == ["CT/x.npz"]
+
+
+def test_sentences_on_a_table_are_kept_and_shown(project):
+    run = NotebookRun.begin("00_make", {})
+    shown = run.reads("table7", ["Int8 loses 0.3 points.", "", "CT loses most."])
+    assert shown.data == "Int8 loses 0.3 points. CT loses most."
+    run.finish()
+    assert record_of(run)["readings"] == {"table7": ["Int8 loses 0.3 points.", "CT loses most."]}

@@ -24,6 +24,7 @@ from qmsam_core.provenance.files import sha256, write_atomic, write_json
 from qmsam_core.study.parameters_cell import params_of
 
 if TYPE_CHECKING:
+    from IPython.display import Markdown
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -62,6 +63,7 @@ class NotebookRun:
         self._weights: dict[str, Any] = {}
         self._comparisons: list[dict[str, str]] = []
         self._figures: list[dict[str, Any]] = []
+        self._readings: dict[str, list[str]] = {}
 
     @classmethod
     def begin(cls, name: str, namespace: Mapping[str, Any]) -> NotebookRun:
@@ -154,6 +156,23 @@ class NotebookRun:
         self._figures.append({"file": f"{name}.png", "caption": caption, "shows": names})
         return figure
 
+    def reads(self, name: str, sentences: Iterable[str]) -> Markdown:
+        """Say in sentences what a table or figure of this run shows. Code makes them from the numbers.
+
+        They are kept in `run.json` under `readings`, and `index.html` shows them beside the table or figure.
+
+        Args:
+            name: file name of the table or figure without its ending.
+            sentences: one to three sentences in plain text, without Markdown. Empty ones are left out.
+
+        Returns:
+            The sentences for display.
+        """
+        from IPython.display import Markdown
+
+        self._readings[name] = [sentence for sentence in sentences if sentence]
+        return Markdown(" ".join(self._readings[name]))
+
     def _below_data(self, path: str | Path) -> str:
         """Return a case's name below its data folder, or below the phantoms that notebook 00 drew.
 
@@ -197,6 +216,7 @@ class NotebookRun:
             "outputs": {name: sha256(self.dir / name) for name in self._outputs},
             "comparisons": self._comparisons,
             "figures": self._figures,
+            "readings": self._readings,
         }
         write_json(self.dir / "run.json", record)
         counts = f"{len(self._inputs)} inputs, {len(self._outputs)} outputs"
