@@ -24,6 +24,9 @@ class BoxEngine:
         self.asked.extend(boxes.tolist())
         return self.masks(boxes)
 
+    def lanes(self):
+        return [self]
+
     def masks(self, boxes):
         y, x = np.mgrid[:64, :64]
         inside = [

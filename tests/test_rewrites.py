@@ -1,5 +1,8 @@
 """What a rewrite changes for the engine's sake, and that it changes nothing else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -126,3 +129,19 @@ def test_openvino_runs_linear_layers_as_int8_convolutions_and_pads_int8(tmp_path
     assert not {"FullyConnected", "FullyConnectedCompressed", "Pad"} & set(layers.index)
     assert set(layers["Concat"]) == {"int8"}
     assert sum(precision != "int8" for precision in layers["Convolution"]) == in_float  # the first ones
+
+
+def test_lanes_compute_at_the_same_time_what_the_engine_computes(tmp_path):
+    made, image = in_int8("narrow", 128)
+    export_model(made, tmp_path)
+    engine, box = OpenVinoEngine(tmp_path, threads=2), np.float32([[10, 20, 90, 100]])
+    lanes = engine.lanes()
+    assert len(lanes) == 2 and engine.lanes() is lanes and lanes[0].source == engine.source
+    images = [image.numpy(), image.numpy()[..., ::-1].copy()]
+    expected = [engine.decode(engine.encode(one), box) for one in images]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda lane, one: lane.decode(lane.encode(one), box), lanes, images))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+    alone = OpenVinoEngine(tmp_path, threads=1)
+    assert alone.lanes() == [alone]

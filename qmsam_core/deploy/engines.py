@@ -5,6 +5,7 @@ ONNX Runtime and OpenVINO are here, PyTorch is in `pytorch_engine`. A fast expor
 embedding.
 """
 
+import copy
 import os
 import time
 from abc import ABC, abstractmethod
@@ -81,6 +82,14 @@ class Engine(ABC):
         embedding.maker, embedding.prepared = self, self.prepare(embeddings)
         return embedding
 
+    def lanes(self) -> "list[Engine]":
+        """Engines that may run at the same time and together take this one's threads; by default it alone.
+
+        Each takes longer for an image than this one, and all together less: nothing waits for the slowest
+        thread after every layer.
+        """
+        return [self]
+
     def decode(self, embedding: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Decode boxes (N, 4), in px of the frame, on an embedding (1, C, g, g): mask logits (N, M, M)."""
         ready = getattr(embedding, "maker", None) is self
@@ -127,6 +136,9 @@ class OnnxRuntimeEngine(Engine):
         return self.decoder.run(None, {**dict(zip(names, prepared)), "boxes": boxes})[0]
 
 
+MOST_LANES = 4
+"""Lanes of an engine at most: each holds the activations of an image, and more would crowd the caches."""
+
 ISA = "ONEDNN_MAX_CPU_ISA"
 """Environment variable that limits OpenVINO's kernels. ONNX Runtime and PyTorch's own kernels ignore it."""
 
@@ -142,11 +154,13 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def settings_of(threads: int, cache: str | Path | None = None, profiling: bool = False) -> dict:
-    """Return OpenVINO's settings for one request at a time; the arguments are those of `OpenVinoEngine`."""
+def settings_of(
+    threads: int, cache: str | Path | None = None, profiling: bool = False, streams: int = 1
+) -> dict:
+    """Return OpenVINO's settings for `streams` requests at a time; other arguments as of `OpenVinoEngine`."""
     settings = {
         properties.inference_num_threads: threads,
-        properties.num_streams: 1,
+        properties.num_streams: streams,
         hints.performance_mode: hints.PerformanceMode.LATENCY,
         properties.enable_profiling: profiling,
     }
@@ -184,19 +198,36 @@ class OpenVinoEngine(Engine):
     ) -> None:
         facts = read_export(folder)
         self.describe(facts)
-        core, settings = openvino.Core(), settings_of(threads, cache, profiling)
-        started = time.perf_counter()
+        self.folder, self.threads, self.cache = Path(folder), threads, cache
         self.parts = [name for name in parts_in(facts) if parts is None or name in parts]
         self.ways = {name: ways[name] if ways else Way.parse(precision) for name in self.parts}
-        requests = {
-            name: way.compile(core, Path(folder) / f"{name}.xml", settings).create_infer_request()
-            for name, way in self.ways.items()
-        }
+        self.one_at_a_time = facts["style"] in REWRITTEN
+        self._lanes: list[Engine] = []
+        started = time.perf_counter()
+        self._take_requests(self._compile(settings_of(threads, cache, profiling)))
         self.compile_seconds = time.perf_counter() - started
+
+    def _compile(self, settings: dict) -> dict[str, openvino.CompiledModel]:
+        core = openvino.Core()
+        return {
+            name: way.compile(core, self.folder / f"{name}.xml", settings) for name, way in self.ways.items()
+        }
+
+    def _take_requests(self, compiled: Mapping[str, openvino.CompiledModel]) -> None:
+        requests = {name: model.create_infer_request() for name, model in compiled.items()}
         self.encoder, self.decoder, self.preparer = (
             requests.get(name) for name in ("encoder", "decoder", "prepare")
         )
-        self.one_at_a_time = facts["style"] in REWRITTEN
+
+    def lanes(self) -> list[Engine]:
+        """Engines of one to two threads each; made at the first call, which compiles the export once more."""
+        count = min(self.threads, MOST_LANES)
+        if not self._lanes and count > 1 and self.one_at_a_time:
+            compiled = self._compile(settings_of(self.threads, self.cache, streams=count))
+            self._lanes = [copy.copy(self) for _ in range(count)]
+            for lane in self._lanes:
+                lane._take_requests(compiled)
+        return self._lanes or [self]
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         step = 1 if self.one_at_a_time else len(images)

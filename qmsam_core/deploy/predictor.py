@@ -1,18 +1,20 @@
 """Segment one case in memory: boxes in, labels out.
 
 Every slice that a box crosses is encoded once, however many boxes it has. Boxes are decoded in blocks (paper
-section 2.1). While the engine decodes a slice, one thread prepares and encodes the next slice, and
-another enlarges the masks decoded last.
+section 2.1). Many slices that do not depend on each other go through the engine's lanes, several at a time.
+Otherwise, while the engine decodes a slice, one thread prepares and encodes the next slice, and another
+enlarges the masks decoded last.
 
 Where masks overlap, the object with the smaller box lies on top. `Predictor.segment_apart` keeps every mask
 whole instead.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -27,6 +29,10 @@ from .volume_traversal import Visit, boxes_in_plane, follow, plan
 KEPT_BYTES = 512 * 2**20
 """Most bytes of embeddings kept for a second visit. Beyond it a slice is encoded again. This holds a 3-D
 case of 120 slices in LiteMedSAM's size."""
+
+
+MANY = 8
+"""Slices for which lanes pay: opening them takes about as long as encoding five."""
 
 
 @dataclass
@@ -54,6 +60,11 @@ class Timing:
             return function(*arguments)
         finally:
             setattr(self, stage, getattr(self, stage) + time.perf_counter() - started)
+
+    def add(self, other: "Timing") -> None:
+        """Add the seconds and slices of another timing, of work that went on beside."""
+        for name in ("prepare", "encode", "decode", "paint", "slices"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass
@@ -137,6 +148,43 @@ class Predictor:
         geometry = Geometry.within(self.engine, *case.plane_shape).with_preprocessing(
             interpolation=self.interpolation, order=self.order
         )
+        alone = all(visit.before is None for visit in visits)
+        if len(visits) >= MANY and alone and self.memory_limit is None:
+            lanes = self.engine.lanes()
+            if len(lanes) > 1:
+                self._walk_abreast(case, geometry, visits, paint, lanes)
+                return
+        self._walk_in_turn(case, geometry, visits, paint)
+
+    def _walk_abreast(
+        self, case: Case, geometry: Geometry, visits: list[Visit], paint: Callable, lanes: Sequence[Engine]
+    ) -> None:
+        """Segment each slice as a whole on the lane that is free."""
+        boxes, self.timing.block = geometry.boxes(boxes_in_plane(case)), self.decode_block
+        free: SimpleQueue = SimpleQueue()
+        places = [(replace(self, engine=lane, timing=Timing()), MaskPainter(geometry)) for lane in lanes]
+        for place in places:
+            free.put(place)
+
+        def segment(visit: Visit) -> None:
+            lane, painter = place = free.get()
+            try:
+                embedding = lane._embedding(case, geometry, {}, visit)
+                for block in equal_blocks(len(visit.ids), self.decode_block):
+                    ids = visit.ids[block]
+                    logits = lane.timing.timed("decode", lane.engine.decode, embedding, boxes[ids])
+                    lane._paint(partial(paint, painter), visit, ids, logits, {}, geometry)
+            finally:
+                free.put(place)
+
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            for _ in pool.map(segment, visits):
+                pass
+        for lane, _ in places:
+            self.timing.add(lane.timing)
+
+    def _walk_in_turn(self, case: Case, geometry: Geometry, visits: list[Visit], paint: Callable) -> None:
+        """Segment slice after slice, and encode each while the one before it is decoded."""
         painter, boxes = MaskPainter(geometry), boxes_in_plane(case)
         # by slice and box id: the box that an object takes on the next slice
         found: dict[tuple[int, int], np.ndarray] = {}

@@ -109,6 +109,6 @@ def read_claims(table: pd.DataFrame) -> list[str]:
     untold = int((~here.isin(["yes", "no"])).sum())
     return [
         f"Of {counted(len(held), 'claim')} that hold by the paper's own numbers, "
-        f"{(here == 'yes').sum()} hold here, {len(denied)} do not, and {untold} cannot be told from this run.",
+        f"{(here == 'yes').sum()} hold here, {len(denied)} do not, and {untold} cannot be told by this run.",
         f"Not here: {'; '.join(denied)}." if denied else "",
     ]
