@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
+import pandas as pd
 from bs4 import BeautifulSoup, Tag
 
-from qmsam_core.evaluate.tables import DASH
+from qmsam_core.evaluate.tables import DASH, rendered
 
 MANY = 8
 """Tables with more columns are set in small type and may be wider than the text."""
@@ -21,6 +22,12 @@ LONG = {"th": 12, "td": 14}
 
 SOURCES = ("paper", "here")
 PERCENT = " (%)"
+
+
+def table_as_html(table: pd.DataFrame) -> str:
+    """Render a table as HTML like the notebooks: shares in percent, a dash for missing values."""
+    with pd.option_context("display.max_colwidth", None):
+        return readable_tables(rendered(table).to_html(index=False, border=0, escape=True))
 
 
 def readable_tables(html: str) -> str:
