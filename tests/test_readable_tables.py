@@ -15,6 +15,11 @@ def test_long_texts_are_whole_and_long_names_may_break():
     assert html.replace("<wbr/>", "").count(name) == 1
 
 
+def test_long_words_of_a_heading_may_break_with_a_hyphen():
+    html = table_as_html(pd.DataFrame({"arm medficientsam": ["medficientsams"]}))
+    assert "Arm medfici\u00adentsam" in html and "<td>medficientsams</td>" in html
+
+
 def test_numbers_and_their_units_stay_together():
     html = readable_tables("<table><tbody><tr><td>from 59.84 % on, 3 x 512</td></tr></tbody></table>")
     assert "from 59.84\u00a0% on, 3\u00a0x 512" in html

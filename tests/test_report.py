@@ -1,5 +1,7 @@
 """Reports of notebooks: they load nothing from the network and escape text."""
 
+import re
+
 import nbformat
 import pytest
 from pages import loads_from_network
@@ -62,3 +64,35 @@ def test_parameters_are_folded_and_those_that_differ_are_not(tmp_path):
 def test_report_shows_only_parameters_that_differ(tmp_path, injected, times):
     page = write_report(executed_notebook(tmp_path / "executed.ipynb", injected), "t").read_text()
     assert page.count("where it differs") == times and page.count('"litemedsam"') == 1
+
+
+def test_files_are_linked_where_they_are_made_and_at_the_end(tmp_path):
+    path = executed_notebook(tmp_path / "executed.ipynb", "seed = 0")
+    book = nbformat.read(path, 4)
+    picture = nbformat.v4.new_output("display_data", data={"image/png": "AAAA"})
+    source = 'run.table("a", x)\nrun.comparison(\n    "b", y)\nrun.figure("c", z)\nrun.table("gone", w)'
+    book.cells.append(nbformat.v4.new_code_cell(source, outputs=[picture]))
+    nbformat.write(book, path)
+    for name in ("a.csv", "b.csv", "c.png", "other.csv", "model.safetensors"):
+        (tmp_path / name).touch()
+    page = write_report(path, "t").read_text()
+    cells, end = page.split("Tables and pictures of this notebook")
+    for name in ("a.csv", "b.csv", "c.png"):  # the anchor stands before the result, the link behind it
+        assert cells.index(f'<div id="{name}">') < cells.index("base64") < cells.rindex(f'href="{name}"')
+    assert re.search(r'<a href="c.png"><img [^>]*src="data:image/png;base64', cells)
+    assert "other.csv" not in cells and "gone.csv" not in page and "safetensors" not in page
+    assert re.findall(r'href="([^"]*)"', end) == ["a.csv", "b.csv", "c.png", "other.csv"]
+
+
+def test_pictures_are_not_linked_if_one_of_the_cell_is_missing(tmp_path):
+    path = executed_notebook(tmp_path / "executed.ipynb", "seed = 0")
+    book = nbformat.read(path, 4)
+    picture = nbformat.v4.new_output("display_data", data={"image/png": "AAAA"})
+    withheld = nbformat.v4.new_output("display_data", data={"text/html": "withheld"})
+    book.cells.append(
+        nbformat.v4.new_code_cell("run.figure('a', x)\nrun.figure('b', y)", outputs=[withheld, picture])
+    )
+    nbformat.write(book, path)
+    (tmp_path / "a.png").touch()
+    page = write_report(path, "t").read_text()
+    assert "<img" in page and not re.search(r"<a [^>]*><img", page)

@@ -17,7 +17,7 @@ from qmsam_core.params import Params
 from qmsam_core.provenance.environment import CPU_FEATURES
 from qmsam_core.provenance.files import write_atomic
 from qmsam_core.study.answers import answers
-from qmsam_core.study.readable_tables import table_as_html
+from qmsam_core.study.readable_tables import BEFORE_UNIT, table_as_html
 from qmsam_core.study.report import LOADER, REPORT
 from qmsam_core.study.shown import Shown, other_readings, shown
 
@@ -64,8 +64,10 @@ class Entry:
 
 
 def templates() -> jinja2.Environment:
-    """Return the environment of the study's pages."""
-    return jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    """Return the environment of the study's pages. Its filter `units` keeps numbers with their units."""
+    made = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters["units"] = lambda text: BEFORE_UNIT.sub("\u00a0", text)
+    return made
 
 
 def write_index(root: Path, params: Params, entries: Iterable[Entry]) -> Path:

@@ -19,6 +19,7 @@ NOTHING = {"", DASH, "-", "nan", "NaN", "None"}
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(%|×|x|points|ms|s|MB|GB)(?!\w))")
 LONG = {"th": 12, "td": 14}
 """Longer words in a header or a cell may break after a dot, a dash, a slash or the like."""
+SOFT_HYPHEN = "\u00ad"
 
 SOURCES = ("paper", "here")
 PERCENT = " (%)"
@@ -153,15 +154,17 @@ def _group_header(soup: BeautifulSoup, table: Tag, cells: list[Tag], body: list[
 
 
 def _let_break(soup: BeautifulSoup, cell: Tag) -> None:
-    """Keep numbers with their units, and let long names of files and layers break."""
+    """Keep numbers with their units, and let long names of files and layers break, in headers also words."""
     for text in cell.find_all(string=True):
         pieces: list[str | Tag] = []
         for word in re.split(r"( +)", BEFORE_UNIT.sub("\u00a0", text)):
             if len(word) <= LONG[cell.name] or NUMBER.fullmatch(word):
                 pieces.append(word)
-                continue
-            for part in re.findall(r"[\W_]*[^\W_]{1,16}[\W_]*|[\W_]+", word):
-                pieces += [part, soup.new_tag("wbr")]
+            elif cell.name == "th" and word.isalpha():
+                pieces.append(SOFT_HYPHEN.join(re.findall(r".{1,7}", word)))
+            else:
+                for part in re.findall(r"[\W_]*[^\W_]{1,16}[\W_]*|[\W_]+", word):
+                    pieces += [part, soup.new_tag("wbr")]
         text.replace_with(*pieces)
 
 
