@@ -1,6 +1,7 @@
 """Two runs on one page: rows matched by their texts, numbers side by side, pictures of both."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -25,7 +26,11 @@ def make_run(folder, dsc, extra=False):
         "comparisons": comparisons,
         "figures": [{"file": "fig2.png", "caption": "Figure 2"}, {"file": "gone.png", "caption": "Gone"}],
         "seconds": 12.0,
-        "readings": {"table7": [f"CT has {100 * dsc[0]:g} %."], "fig2": [f"Seen in {folder.name}."]},
+        "readings": {
+            "table7": [f"CT has {100 * dsc[0]:g} %."],
+            "fig2": [f"Seen in {folder.name}."],
+            "t": ["T", ""],
+        },
         "ended": "2026-01-01",
         "environment": {"commit": "0123456789abcdef", "cpu": {"model": "a CPU"}},
     }
@@ -80,6 +85,7 @@ def test_the_page_has_both_and_names_what_one_alone_has(tmp_path, capsys):
         "Seen in b.",
     ):  # beside each other
         assert text.count(reading) == 1
+    assert len(re.findall(r"<p class=\"reads\">T </p>", text)) == 2  # a result without caption, in each run
     assert text.count('href="../a/07_validation/table7.csv"') == 1 and "../b/07_validation/table7.csv" in text
 
 

@@ -29,18 +29,22 @@ def machine_of(records: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{named}, {threads} thread{'s' * (threads != 1)}" if threads else named
 
 
-def speed_verdict(gain: pd.DataFrame) -> str:
+def speed_verdict(gain: pd.DataFrame | None, isa: pd.DataFrame | None = None) -> str:
     """Compare int8 with the fastest float arm of this CPU.
 
     Args:
         gain: `int8_gain.csv` of notebook 06: table, engine and speed-ups. Above 1, int8 is faster.
+        isa: `isa_gain.csv` of notebook 06, which is used if `gain` is not there yet.
     """
-    ratio = _row(gain, OURS).get(BEST)
+    if gain is None:
+        ratio = None if isa is None else next(iter(isa[isa["part"] == WHOLE][BEST]), None)
+    else:
+        ratio = _row(gain, OURS).get(BEST)
     if ratio is None or pd.isna(ratio):
         return "Cannot be told."
     if abs(ratio - 1) < EVEN:
-        return f"As fast as the best float here ({ratio:.2f} times)."
-    return f"{ratio:.2f} times as fast as the best float here{': it is slower' * (ratio < 1)}."
+        return f"As fast as the fastest float here ({ratio:.2f} times)."
+    return f"{ratio:.2f} times as fast as the fastest float here{': it is slower' * (ratio < 1)}."
 
 
 def speed_sentences(
@@ -85,7 +89,7 @@ def _milliseconds(row: Mapping[str, Any], summary: pd.DataFrame | None, machine:
 def _instruction_sets(isa: pd.DataFrame) -> str:
     """Give the speed-up under every instruction set but the first, which is all that the CPU has."""
     rows = isa[isa["part"] == WHOLE].dropna(subset=BEST).iloc[1:]
-    held = [f"{row[BEST]:.2f} times with {row['instruction set']}" for row in rows.to_dict("records")]
+    held = [f"{row[BEST]:.2f} times under {row['instruction set']}" for row in rows.to_dict("records")]
     return f"Held to fewer of its instructions: {'; '.join(held)}." if held else ""
 
 

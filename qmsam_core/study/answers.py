@@ -90,7 +90,7 @@ def speed(tables: Mapping[str, pd.DataFrame | None], machine: str, missing: str 
     gain, isa = tables["06_engine_speed/int8_gain.csv"], tables["06_engine_speed/isa_gain.csv"]
     return Answer(
         "How much faster is int8, and on which CPU?",
-        NOT_RUN if gain is None else speed_verdict(gain),
+        NOT_RUN if gain is None and isa is None else speed_verdict(gain, isa),
         [*speed_sentences(gain, isa, tables["09_testing/summary.csv"], machine), missing],
         {
             "all arms": "06_engine_speed/int8_gain.csv",

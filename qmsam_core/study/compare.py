@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..provenance.files import write_atomic
 from .answers import Answer, answers
 from .index_page import report_link, templates
 from .readable_tables import table_as_html
-from .shown import Shown, shown
+from .shown import Shown, other_readings, shown
 
 RUN = "run.json"
 
@@ -160,6 +160,7 @@ def compare(folders: tuple[Path, Path], page: Path) -> Path:
             ],
             tables=list(tables(runs, names)),
             figures=list(_of_both(*(run.listed("figures") for run in runs))),
+            others=list(_told(*(other_readings(run.folder, run.records) for run in runs))),
             file=lambda side, item: _link(runs[side].folder / item.path, page),
             alone=dict(zip(names, (_alone(*runs), _alone(*runs[::-1])))),
         )
@@ -169,6 +170,15 @@ def compare(folders: tuple[Path, Path], page: Path) -> Path:
 
 def _of_both(first: Mapping[str, Shown], second: Mapping[str, Shown]) -> Iterator[tuple[Shown, Shown]]:
     yield from ((item, second[path]) for path, item in first.items() if path in second)
+
+
+def _told(
+    first: Iterable[Shown], second: Iterable[Shown]
+) -> Iterator[tuple[str, str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Yield notebook, name and both runs' sentences of every other result that one of them tells of."""
+    told = [{(item.notebook, item.caption): item.sentences for item in items} for items in (first, second)]
+    for notebook, name in dict.fromkeys([*told[0], *told[1]]):
+        yield notebook, name, tuple(each.get((notebook, name), ()) for each in told)
 
 
 def _alone(own: Run, other: Run) -> list[str]:

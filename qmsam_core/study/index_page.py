@@ -26,7 +26,6 @@ CLAIMS = "/claims.csv"
 
 PICTURES = {
     "Accuracy against time": (
-        "10_beyond/tradeoff.png",
         "10_beyond/recipes.png",
         "10_beyond/resolutions.png",
         "06_engine_speed/table5.png",
@@ -36,12 +35,7 @@ PICTURES = {
         "07_validation/scatter.png",
         "09_testing/ellipse.png",
     ),
-    "Typical cases": (
-        "11_try_it/typical.png",
-        "07_validation/grid.png",
-        "07_validation/fig2.png",
-        "01_data_audit/contact_sheet.png",
-    ),
+    "Typical cases": ("11_try_it/typical.png", "07_validation/fig2.png"),
 }
 """The pictures below the answers: what each shows, and the figures that may, the best first."""
 
