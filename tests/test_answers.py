@@ -181,10 +181,13 @@ def test_speed_with_less_measured():
 
 def test_the_machine_is_that_of_the_timings():
     records = {
-        name: {"environment": {"cpu": {"model": name}, "threads": 1}} for name in ("a", "06_engine_speed")
+        name: {"environment": {"cpu": {"model": name, "vnni": True, "avx2": True}, "threads": 1}}
+        for name in ("a", "06_engine_speed")
     }
-    assert machine_of(records) == "06_engine_speed, 1 thread"
-    assert machine_of({"a": records["a"]}) == "a, 1 thread" and machine_of({}) == "an unnamed CPU"
+    assert machine_of(records) == "06_engine_speed (avx2, vnni), 1 thread"
+    assert (
+        machine_of({"a": records["a"]}) == "a (avx2, vnni), 1 thread" and machine_of({}) == "an unnamed CPU"
+    )
 
 
 def claims(*verdicts):

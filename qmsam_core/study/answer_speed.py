@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..provenance.environment import CPU_FEATURES
 from .answer_accuracy import TRAINED
 
 OURS, STYLE_OF_AUTHORS = ("Table 5", "OpenVINO"), ("Table 5", "OpenVINO, released style")
@@ -20,13 +21,20 @@ BEST, PAPER, PLAIN = "speed-up over best float", "speed-up paper", "speed-up ove
 WHOLE = "an image and a box"
 
 
+def features_of(cpu: Mapping[str, Any]) -> str:
+    """Name the instructions for int8 and bf16 arithmetic of a CPU as `run.json` describes it."""
+    return ", ".join(name for name in CPU_FEATURES if cpu.get(name)) or "no vector features"
+
+
 def machine_of(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Name the CPU and the threads of notebook 06, or of any notebook if that has not run."""
+    """Name the CPU, its instructions and the threads of notebook 06, or of any if that has not run."""
     record = records.get("06_engine_speed") or next(iter(records.values()), {})
     around = record.get("environment", {})
-    model, threads = around.get("cpu", {}).get("model"), around.get("threads")
-    named = model or "an unnamed CPU"
-    return f"{named}, {threads} thread{'s' * (threads != 1)}" if threads else named
+    cpu, threads = around.get("cpu", {}), around.get("threads")
+    if "model" not in cpu:
+        return "an unnamed CPU"
+    used = f", {threads} thread{'s' * (threads != 1)}" if threads else ""
+    return f"{cpu['model']} ({features_of(cpu)}){used}"
 
 
 def speed_verdict(gain: pd.DataFrame | None, isa: pd.DataFrame | None = None) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from ..provenance.files import write_atomic
+from .answer_speed import features_of
 from .answers import Answer, answers
 from .index_page import report_link, templates
 from .readable_tables import table_as_html
@@ -75,9 +76,10 @@ class Run:
         """Commit, CPU and seconds of the run."""
         last = max(self.records.values(), key=lambda record: record.get("ended", ""))
         around = last.get("environment", {})
+        cpu = around.get("cpu", {})
         return {
             "commit": (around.get("commit") or "none")[:12],
-            "CPU": around.get("cpu", {}).get("model", "unknown"),
+            "CPU": f"{cpu.get('model', 'unknown')} ({features_of(cpu)})",
             "ended": str(last.get("ended", "")),
             "seconds in all": f"{sum(r.get('seconds') or 0 for r in self.records.values()):,.0f}",
         }

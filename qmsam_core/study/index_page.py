@@ -14,8 +14,8 @@ import jinja2
 import pandas as pd
 
 from qmsam_core.params import Params
-from qmsam_core.provenance.environment import CPU_FEATURES
 from qmsam_core.provenance.files import write_atomic
+from qmsam_core.study.answer_speed import features_of
 from qmsam_core.study.answers import answers
 from qmsam_core.study.readable_tables import BEFORE_UNIT, table_as_html
 from qmsam_core.study.report import LOADER, REPORT
@@ -195,10 +195,9 @@ def _facts(params: Params, entries: Iterable[Entry]) -> dict[str, str]:
     latest = max(records, key=lambda record: record.get("ended", ""))
     around = latest.get("environment", {})
     cpu = around.get("cpu", {})
-    features = [name for name in CPU_FEATURES if cpu.get(name)]
     facts["commit"] = ", ".join(sorted({_commit(record.get("environment", {})) for record in records}))
     counted = f"{cpu.get('model', 'unknown')}, {cpu.get('cores', '?')} cores"
-    facts["CPU"] = f"{counted} ({', '.join(features) or 'no vector features'})"
+    facts["CPU"] = f"{counted} ({features_of(cpu)})"
     facts["threads"] = str(params.threads)
     versions = around.get("versions", {})
     software = ("python", "torch", "brevitas", "openvino")
