@@ -77,6 +77,11 @@ class Page:
             self._receive()
         return self.ask(FACTS)
 
+    def prefer(self, scheme: str) -> None:
+        """Let pages be `dark` or `light` from now on, as a reader's system would tell them."""
+        preferred = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._call("Emulation.setEmulatedMedia", features=preferred)
+
     def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression on the current page."""
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)

@@ -120,6 +120,7 @@ def make_run(
     for file, frame in wide_tables().items() if wide else ():
         run.comparison(file, frame, file)
     run.table("paired_stage3", PAIRED)
+    run.reads("table7_dsc", [f"Read from {run.dir.resolve()}: stage 3 and float differ by 3 points."])
     run.output("weights.safetensors").write_bytes(b"large")
     picture, axes = pyplot.subplots()
     axes.imshow(np.arange(256).reshape(16, 16))

@@ -55,7 +55,7 @@ def test_index_and_reports(project, page, width):
     target = project / "reference"
     publish(project / "outputs" / "smoke", target)
     index = looks_right(page, target / "index.html", width, INDEX)
-    assert len(index["images"]) == 2 and index["images"][0]["whole"] and len(index["links"]) > 8
+    assert len(index["images"]) == 4 and index["images"][0]["whole"] and len(index["links"]) > 8
     report = looks_right(page, target / "07_validation" / "report.html", width, ["07_validation & more"])
     assert len(report["images"]) == 2
     for seen in (index, report):

@@ -1,6 +1,7 @@
 """Two runs on one page: rows matched by their texts, numbers side by side, pictures of both."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -25,6 +26,11 @@ def make_run(folder, dsc, extra=False):
         "comparisons": comparisons,
         "figures": [{"file": "fig2.png", "caption": "Figure 2"}, {"file": "gone.png", "caption": "Gone"}],
         "seconds": 12.0,
+        "readings": {
+            "table7": [f"CT has {100 * dsc[0]:g} %."],
+            "fig2": [f"Seen in {folder.name}."],
+            "t": ["T", ""],
+        },
         "ended": "2026-01-01",
         "environment": {"commit": "0123456789abcdef", "cpu": {"model": "a CPU"}},
     }
@@ -72,6 +78,31 @@ def test_the_page_has_both_and_names_what_one_alone_has(tmp_path, capsys):
     assert 'src="../a/07_validation/fig2.png"' in text and 'src="../b/07_validation/fig2.png"' in text
     assert "gone.png" not in text and "In a alone: 07_validation/more.csv" in text
     assert "0123456789ab" in text and "a CPU" in text
+    for reading in (
+        "CT has 50\u00a0%.",
+        "CT has 75\u00a0%.",
+        "Seen in a.",
+        "Seen in b.",
+    ):  # beside each other
+        assert text.count(reading) == 1
+    assert len(re.findall(r"<p class=\"reads\">T </p>", text)) == 2  # a result without caption, in each run
+    assert text.count('href="../a/07_validation/table7.csv"') == 1 and "../b/07_validation/table7.csv" in text
+
+
+def test_answers_of_both_runs_link_what_shows_them(tmp_path):
+    runs = make_run(tmp_path / "a", [0.5, 0.25]), make_run(tmp_path / "b", [0.75, 0.125])
+    gain = {"table": ["Table 5"], "engine": ["OpenVINO"], "speed-up paper": [1.0]}
+    for run, ratio in zip(runs, (1.9, 0.6)):
+        (run / "06_engine_speed").mkdir()
+        table = pd.DataFrame({**gain, "speed-up over best float": [ratio]})
+        table.to_csv(run / "06_engine_speed" / "int8_gain.csv", index=False)
+    (runs[0] / "index.html").touch()
+    text = compare(runs, tmp_path / "page.html").read_text()
+    assert "1.90 times as fast" in text and "0.60 times as fast" in text
+    for run in "ab":
+        assert f'href="{run}/06_engine_speed/int8_gain.csv">all arms' in text
+    assert 'href="a/index.html"' in text and 'href="b/index.html"' not in text
+    assert text.count("Does int8 keep the float model&#39;s accuracy?") == 1
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path, capsys):

@@ -78,6 +78,19 @@ def test_no_path_of_the_machine(project, pack):
     assert publish(run, target)  # publishing again replaces the first copy
 
 
+def test_readings_and_answers_are_published_with_links_to_what_they_tell_of(project):
+    target = project / "reference"
+    publish(make_run(project), target)
+    index = (target / "index.html").read_text()
+    assert "outputs/smoke/07_validation: stage 3 and float differ by 3\u00a0points." in index
+    record = json.loads((target / "07_validation" / "run.json").read_text())
+    assert record["readings"]["table7_dsc"][0].endswith("differ by 3 points.")
+    assert "1 of 2 judged here; 2 by the paper&#39;s own numbers." in index
+    report = (target / "07_validation" / "report.html").read_text()
+    assert re.search(r'<div id="fig2.png">.*<a href="fig2.png"><img [^>]*src="fig2.png"', report, flags=re.S)
+    assert 'href="paired_stage3.csv"' in report  # no cell names it, so it is listed at the end
+
+
 def test_pictures_of_open_cases_are_shown_with_their_source(project, pack):
     target = project / "reference"
     publish(make_run(project, pack), target)

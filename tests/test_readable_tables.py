@@ -4,17 +4,20 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate.tables import styled
-from qmsam_core.study.readable_tables import grouped, readable_tables
-from qmsam_core.study.report import table_html
+from qmsam_core.study.readable_tables import grouped, readable_tables, table_as_html
 
 
-def test_long_texts_are_whole_and_long_names_may_break(tmp_path):
+def test_long_texts_are_whole_and_long_names_may_break():
     text, name = "words " * 30 + "end", "image_encoder.layers.2.blocks.2.attn.av_product"
     frame = pd.DataFrame({"text": [text], "name": [name], "sha": ["79d8c9dc" * 8]})
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    html = table_html(tmp_path / "t.csv")
+    html = table_as_html(frame)
     assert text in html and "encoder.<wbr/>layers.<wbr/>" in html and "79d8c9dc79d8c9dc<wbr/>" in html
     assert html.replace("<wbr/>", "").count(name) == 1
+
+
+def test_long_words_of_a_heading_may_break_with_a_hyphen():
+    html = table_as_html(pd.DataFrame({"arm medficientsam": ["medficientsams"]}))
+    assert "Arm medfici\u00adentsam" in html and "<td>medficientsams</td>" in html
 
 
 def test_numbers_and_their_units_stay_together():
@@ -70,3 +73,18 @@ def test_a_table_that_is_grouped_already_stays_as_it_is():
     html = readable_tables(pd.DataFrame([[1.5, 2, 3, 4]] * 4, index, columns)._repr_html_())
     assert html.count('<td class="n">1.5</td>') == 4 and 'rowspan="2"' in html and "<style" not in html
     assert html.count("<tr>") == 7
+
+
+def test_table_numbers():
+    columns = {
+        "name": ["<b>", "y"],
+        "few": [0.123456, None],
+        "many": [5726740.0, 6220.0],
+        "count": [3, 2],
+        "ok": [True, False],
+    }
+    html = table_as_html(pd.DataFrame(columns))
+    for cell in ("0.1235", "–", "5,726,740", "6,220", "3"):
+        assert f'<td class="n">{cell}</td>' in html
+    for cell in ("&lt;b&gt;", "True"):
+        assert f"<td>{cell}</td>" in html

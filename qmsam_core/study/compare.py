@@ -1,4 +1,4 @@
-"""Put two runs of the study on one page: their tables merged, their pictures side by side.
+"""Put two runs of the study on one page: their answers and pictures side by side, their tables merged.
 
     python -m qmsam_core.study.compare outputs/laptop outputs/long-cases -o compare.html
 
@@ -12,18 +12,20 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
-from ..evaluate.tables import rendered
 from ..provenance.files import write_atomic
-from .readable_tables import readable_tables
-from .report import LOADER
+from .answer_speed import features_of
+from .answers import Answer, answers
+from .index_page import report_link, templates
+from .readable_tables import table_as_html
+from .shown import Shown, other_readings, shown
 
 RUN = "run.json"
 
@@ -54,23 +56,30 @@ class Run:
             )
         return cls(folder, {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths})
 
-    def listed(self, kind: str) -> dict[str, str]:
-        """Captions of the tables (`comparisons`) or `figures` that are there, by path within the folder."""
-        items = (
-            (f"{name}/{item['file']}", item["caption"])
-            for name, record in self.records.items()
-            for item in record.get(kind, ())
-        )
-        return {path: caption or Path(path).stem for path, caption in items if (self.folder / path).is_file()}
+    def listed(self, kind: str) -> dict[str, Shown]:
+        """Tables (`comparisons`) or `figures` whose files are there, by path within the folder."""
+        items = {item.path: item for item in shown(self.folder, self.records, kind)}
+        return {path: item for path, item in items.items() if (self.folder / path).is_file()}
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the run says to the study's three questions."""
+        return answers(self.folder, self.records)
+
+    def link(self, path: str, page: Path) -> str:
+        """Return the link from `page` to where the run shows a table or figure. Empty if it has none."""
+        target = report_link(self.folder, path)
+        return f"{_link(self.folder, page)}/{target}" if target else ""
 
     @property
     def facts(self) -> dict[str, str]:
         """Commit, CPU and seconds of the run."""
         last = max(self.records.values(), key=lambda record: record.get("ended", ""))
         around = last.get("environment", {})
+        cpu = around.get("cpu", {})
         return {
             "commit": (around.get("commit") or "none")[:12],
-            "CPU": around.get("cpu", {}).get("model", "unknown"),
+            "CPU": f"{cpu.get('model', 'unknown')} ({features_of(cpu)})",
             "ended": str(last.get("ended", "")),
             "seconds in all": f"{sum(r.get('seconds') or 0 for r in self.records.values()):,.0f}",
         }
@@ -116,20 +125,15 @@ def is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
-def tables(runs: tuple[Run, Run], names: tuple[str, str]) -> Iterator[dict[str, str]]:
-    """Yield caption, path and HTML of every table that both runs have."""
+def tables(runs: tuple[Run, Run], names: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield every table that both runs have: what it is in each, and HTML of both as one."""
     first, second = (run.listed("comparisons") for run in runs)
-    for path, caption in first.items():
+    for path, item in first.items():
         if path in second:
             frames = [pd.read_csv(run.folder / path) for run in runs]
             table = merged(*frames, names)
             html = [table] if table is not None else frames
-            yield {"path": path, "caption": caption, "html": "".join(map(_html, html))}
-
-
-def _html(table: pd.DataFrame) -> str:
-    with pd.option_context("display.max_colwidth", None):
-        return readable_tables(rendered(table).to_html(index=False, border=0, escape=True))
+            yield {"both": (item, second[path]), "html": "".join(map(table_as_html, html))}
 
 
 def compare(folders: tuple[Path, Path], page: Path) -> Path:
@@ -143,32 +147,50 @@ def compare(folders: tuple[Path, Path], page: Path) -> Path:
         raise CompareError(f"{first}: given twice; expected two runs")
     runs = Run.read(first), Run.read(second)
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
-    figures = [run.listed("figures") for run in runs]
-    alone = {
-        name: sorted(
-            path
-            for kind in ("comparisons", "figures")
-            for path in set(own.listed(kind)) - set(other.listed(kind))
+    text = (
+        templates()
+        .get_template("compare.html.j2")
+        .render(
+            names=names,
+            facts=[run.facts for run in runs],
+            indexes=[_there(run.folder / "index.html", page) for run in runs],
+            answers=list(zip(*(run.answers for run in runs))),
+            links=[partial(run.link, page=page) for run in runs],
+            seconds=[
+                (name, *(run.records.get(name, {}).get("seconds") for run in runs))
+                for name in dict.fromkeys([*runs[0].records, *runs[1].records])
+            ],
+            tables=list(tables(runs, names)),
+            figures=list(_of_both(*(run.listed("figures") for run in runs))),
+            others=list(_told(*(other_readings(run.folder, run.records) for run in runs))),
+            file=lambda side, item: _link(runs[side].folder / item.path, page),
+            alone=dict(zip(names, (_alone(*runs), _alone(*runs[::-1])))),
         )
-        for name, own, other in zip(names, runs, runs[::-1])
-    }
-    templates = jinja2.Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = templates.get_template("compare.html.j2").render(
-        names=names,
-        facts=[run.facts for run in runs],
-        seconds=[
-            (name, *(run.records.get(name, {}).get("seconds") for run in runs))
-            for name in dict.fromkeys([*runs[0].records, *runs[1].records])
-        ],
-        tables=list(tables(runs, names)),
-        figures=[
-            {"caption": caption, "paths": [_link(run.folder / path, page) for run in runs]}
-            for path, caption in figures[0].items()
-            if path in figures[1]
-        ],
-        alone=alone,
     )
-    return write_atomic(page, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return write_atomic(page, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _of_both(first: Mapping[str, Shown], second: Mapping[str, Shown]) -> Iterator[tuple[Shown, Shown]]:
+    yield from ((item, second[path]) for path, item in first.items() if path in second)
+
+
+def _told(
+    first: Iterable[Shown], second: Iterable[Shown]
+) -> Iterator[tuple[str, str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Yield notebook, name and both runs' sentences of every other result that one of them tells of."""
+    told = [{(item.notebook, item.caption): item.sentences for item in items} for items in (first, second)]
+    for notebook, name in dict.fromkeys([*told[0], *told[1]]):
+        yield notebook, name, tuple(each.get((notebook, name), ()) for each in told)
+
+
+def _alone(own: Run, other: Run) -> list[str]:
+    """List the paths of the tables and figures that one run has and the other does not."""
+    kinds = ("comparisons", "figures")
+    return sorted(path for kind in kinds for path in set(own.listed(kind)) - set(other.listed(kind)))
+
+
+def _there(file: Path, page: Path) -> str:
+    return _link(file, page) if file.is_file() else ""
 
 
 def _link(file: Path, page: Path) -> str:

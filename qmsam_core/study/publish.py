@@ -32,16 +32,15 @@ from qmsam_core.params import DATA_ROOTS, Params, ParamsError
 from qmsam_core.provenance.environment import ProvenanceError, project_root
 from qmsam_core.provenance.files import sha256, write_json
 from qmsam_core.study.freshness import read_record
+from qmsam_core.study.index_page import Entry, index_html
 from qmsam_core.study.machine_names import MachineNames, left_over
 from qmsam_core.study.notebooks import NotebookError, find_notebooks, title_of
 from qmsam_core.study.readme_results import ReadmeError, update_readme
-from qmsam_core.study.report import Entry, index_html, report_html
+from qmsam_core.study.report import FIGURE, REPORT, SHARED, report_html
 
-SHARED = (".csv", ".png")  # a notebook's outputs that are copied, beside its report and its run.json
-KINDS = (*SHARED, ".html", ".json")
+KINDS = (*SHARED, ".html", ".json")  # of a notebook's outputs the tables and pictures are copied
 Sources = dict[str, pd.DataFrame]
 """The tables of `read_sources`, by the parameter that names the data folder."""
-FIGURE = re.compile(r"run\.figure\(\s*[\"'](\w+)[\"']")
 
 
 class PublishError(RuntimeError):
@@ -150,7 +149,8 @@ def _notebook(
     )
     _replace_pictures(book, figures, sources)
     title = title_of(book)
-    (copy / "report.html").write_text(report_html(book, title), encoding="utf-8")
+    files = sorted(path.name for path in copy.iterdir() if path.suffix in SHARED)
+    (copy / REPORT).write_text(report_html(book, title, files), encoding="utf-8")
     shared = {**machine.without_in(record), "figures": list(figures.values())}
     write_json(copy / "run.json", shared)
     return Entry(source.name, title, "", shared)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
+import pandas as pd
 from bs4 import BeautifulSoup, Tag
 
-from qmsam_core.evaluate.tables import DASH
+from qmsam_core.evaluate.tables import DASH, rendered
 
 MANY = 8
 """Tables with more columns are set in small type and may be wider than the text."""
@@ -18,9 +19,16 @@ NOTHING = {"", DASH, "-", "nan", "NaN", "None"}
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(%|×|x|points|ms|s|MB|GB)(?!\w))")
 LONG = {"th": 12, "td": 14}
 """Longer words in a header or a cell may break after a dot, a dash, a slash or the like."""
+SOFT_HYPHEN = "\u00ad"
 
 SOURCES = ("paper", "here")
 PERCENT = " (%)"
+
+
+def table_as_html(table: pd.DataFrame) -> str:
+    """Render a table as HTML like the notebooks: shares in percent, a dash for missing values."""
+    with pd.option_context("display.max_colwidth", None):
+        return readable_tables(rendered(table).to_html(index=False, border=0, escape=True))
 
 
 def readable_tables(html: str) -> str:
@@ -146,15 +154,17 @@ def _group_header(soup: BeautifulSoup, table: Tag, cells: list[Tag], body: list[
 
 
 def _let_break(soup: BeautifulSoup, cell: Tag) -> None:
-    """Keep numbers with their units, and let long names of files and layers break."""
+    """Keep numbers with their units, and let long names of files and layers break, in headers also words."""
     for text in cell.find_all(string=True):
         pieces: list[str | Tag] = []
         for word in re.split(r"( +)", BEFORE_UNIT.sub("\u00a0", text)):
             if len(word) <= LONG[cell.name] or NUMBER.fullmatch(word):
                 pieces.append(word)
-                continue
-            for part in re.findall(r"[\W_]*[^\W_]{1,16}[\W_]*|[\W_]+", word):
-                pieces += [part, soup.new_tag("wbr")]
+            elif cell.name == "th" and word.isalpha():
+                pieces.append(SOFT_HYPHEN.join(re.findall(r".{1,7}", word)))
+            else:
+                for part in re.findall(r"[\W_]*[^\W_]{1,16}[\W_]*|[\W_]+", word):
+                    pieces += [part, soup.new_tag("wbr")]
         text.replace_with(*pieces)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from qmsam_core.evaluate.tables import DASH, caption, markdown
 from qmsam_core.params import Params
-from qmsam_core.provenance.environment import CPU_FEATURES
 from qmsam_core.provenance.files import write_atomic
+from qmsam_core.study.answer_speed import features_of
 from qmsam_core.study.freshness import read_record
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -55,10 +55,9 @@ def results(root: Path) -> str:
 def _block(root: Path, run: Path) -> str:
     record = read_record((run / SUMMARY).parent)
     params, cpu = Params.check(record["parameters"], str(run)), record["environment"]["cpu"]
-    features = ", ".join(name for name in CPU_FEATURES if cpu.get(name))
     where = os.path.relpath(run / "index.html", root)
     lines = [
-        f"**{caption(params)}**, on {cpu['model']} ({features}), {params.threads} threads;",
+        f"**{caption(params)}**, on {cpu['model']} ({features_of(cpu)}), {params.threads} threads;",
         f"[the whole run on one page]({where}) (download, open in a browser), "
         f"[the table]({_path(root, run / SUMMARY)}).",
         "",

@@ -18,8 +18,9 @@ from qmsam_core.allocator import MALLOC
 from qmsam_core.params import Params
 from qmsam_core.provenance.files import FINISHED
 from qmsam_core.study.freshness import fingerprint, read_record, stale_because, store
+from qmsam_core.study.index_page import Entry, write_index
 from qmsam_core.study.notebooks import Notebook, StudyError
-from qmsam_core.study.report import Entry, write_index, write_report
+from qmsam_core.study.report import write_report
 
 FORCED = "forced"
 
