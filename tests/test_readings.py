@@ -20,7 +20,7 @@ from qmsam_core.evaluate.readings_speed import (
     read_isa_gain,
     read_parts,
 )
-from qmsam_core.evaluate.wording import counted, enumerated, fold, percent, points, told_apart
+from qmsam_core.evaluate.wording import counted, direction, enumerated, fold, interval, percent
 
 
 def test_names_in_a_row():
@@ -35,9 +35,9 @@ def test_percent_is_all_only_where_it_is_all():
     assert [percent(share) for share in (1, 0.9999, 0.971)] == ["100.0 %", "99.9 %", "97.1 %"]
 
 
-def test_points_with_and_without_an_interval():
-    assert points(-0.0123) == "-1.23 points"
-    assert points(0.01, -0.002, 0.03) == "+1.00 points (95 %: -0.20 to +3.00)"
+def test_intervals_without_width_or_ends_are_none():
+    assert interval(-0.002, 0.03) == "95 %: -0.20 to +3.00"
+    assert interval(0.1, 0.1) == interval(float("nan"), 0.1) == "too few cases for an interval"
 
 
 def test_ratios_of_speed():
@@ -49,12 +49,21 @@ def test_ratios_of_speed():
 
 
 def test_an_interval_without_ends_tells_nothing():
-    assert told_apart(0.1, 0.2) and told_apart(-0.2, -0.1)
-    assert not told_apart(-0.1, 0.1) and not told_apart(np.nan, np.nan)
+    assert [direction(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (np.nan, np.nan))] == [
+        1,
+        -1,
+        0,
+        0,
+    ]
 
 
 def test_counted():
-    assert [counted(n, "box", "boxes") for n in (0, 1, 2)] == ["no boxes", "1 box", "2 boxes"]
+    assert [counted(n, what) for n, what in ((0, "case"), (1, "box"), (2, "box"), (2, "modality"))] == [
+        "0 cases",
+        "1 box",
+        "2 boxes",
+        "2 modalities",
+    ]
 
 
 def engines(int8):

@@ -35,7 +35,7 @@ def read_sampling(drawn: pd.DataFrame, proposed: str = "as many of each") -> lis
     largest = table["all"].idxmax()
     return [
         f"If all slices are drawn, {100 * shares['all']:.0f} % of an epoch are {largest}; with {proposed}, "
-        f"{100 * shares[proposed]:.0f} % are of each of {counted(len(table), 'modality', 'modalities')}.",
+        f"{100 * shares[proposed]:.0f} % are of each of {counted(len(table), 'modality')}.",
         f"The epoch then has {table[proposed].sum():,} slices instead of {table['all'].sum():,}.",
     ]
 

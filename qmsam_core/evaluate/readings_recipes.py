@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .wording import counted, enumerated, percent, points, told_apart
+from .wording import counted, direction, enumerated, interval, percent, points
 
 EQUAL = 0.002
 """Shares that differ by less are called equal: two runs of one model differ by as much."""
@@ -52,10 +52,10 @@ def read_sizes(table: pd.DataFrame) -> list[str]:
     for _, row in table[(table["precision"] == "int8") & (table["px"] < largest)].iterrows():
         share = row["ms"] / milliseconds[largest, "int8"]
         ends = row["difference low"], row["difference high"]
-        untold = "" if told_apart(*ends) else ", which is no difference that can be told"
+        untold = "" if direction(*ends) else ", which is no difference that can be told"
         sentences.append(
             f"Int8 at {row['px']} px takes {100 * share:.0f} % of its time at {largest} px, with a DSC of "
-            f"{points(row['difference'], *ends)} to float at {largest} px{untold}."
+            f"{points(row['difference'])} ({interval(*ends)}) to float at {largest} px{untold}."
         )
     return sentences
 

@@ -74,7 +74,7 @@ def read_parts(parts: pd.DataFrame, arm: str) -> list[str]:
     """
     ms = parts[parts["arm"] == arm].set_index("part")["median_ms"]
     image = ms["encoder"] + ms.get("prepare", 0.0)
-    boxes = counted(int(image // ms["decoder"]) + 1, "box", "boxes")
+    boxes = counted(int(image // ms["decoder"]) + 1, "box")
     return [
         f"In int8 an image costs {image:.0f} ms once, and every box {ms['decoder']:.0f} ms.",
         f"With {boxes} or more on an image, the boxes cost more than the image.",

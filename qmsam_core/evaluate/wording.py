@@ -1,44 +1,68 @@
-"""Words for numbers, so that all sentences made from results speak alike."""
+"""Words for numbers in the sentences that say what a table or figure shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+FLOAT, TRAINED, CALIBRATED, ELLIPSE = "Baseline", "Stage 3", "Calibrated", "Ellipse"
+"""Arms of the scores."""
 
-
-def enumerated(names: Sequence[object]) -> str:
-    """Write names in a row: `CT`, `CT and MR`, `CT, MR and PET`."""
-    *first, last = map(str, names)
-    return f"{', '.join(first)} and {last}" if first else last
+ARMS = {
+    FLOAT: "float",
+    "Baseline, own order": "float, normalised before padding",
+    "Stage 1": "int8 after stage 1 of training (encoder alone)",
+    "Stage 2": "int8 after stage 2 of training",
+    TRAINED: "int8 after training",
+    "Proposed": "int8 after training",
+    CALIBRATED: "int8 calibrated without training",
+    "Shipped": "the project's own int8 model",
+    "NNCF": "int8 by NNCF",
+    ELLIPSE: "the ellipse in the box",
+}
+"""Arms of the scores in words. `Proposed` is what the paper's Table 10 calls its model after stage 3."""
 
 
 def percent(share: float) -> str:
-    """Write a share of 0..1 in percent. It is never rounded up to all: 0.9999 is 99.9 %."""
+    """Write a share 0..1 as a percentage. Only all is 100.0 %: 0.9999 is 99.9 %."""
     rounded = f"{100 * share:.1f}"
-    if rounded == "100.0" and share < 1:
-        rounded = "99.9"
-    return f"{rounded} %"
+    return f"{'99.9' if rounded == '100.0' and share < 1 else rounded} %"
 
 
-def points(difference: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Write a difference of shares in points, with its 95 % interval if it has one."""
-    text = f"{100 * difference:+.2f} points"
-    return text if np.isnan([low, high]).any() else f"{text} (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
+def points(difference: float) -> str:
+    """Write a difference of shares in points, with its sign."""
+    return f"{100 * difference:+.2f} points"
+
+
+def interval(low: float, high: float) -> str:
+    """Write a 95 % interval of a difference of shares. One that is NaN or has no width saw no spread."""
+    return f"95 %: {100 * low:+.2f} to {100 * high:+.2f}" if low < high else "too few cases for an interval"
 
 
 def fold(ratio: float) -> str:
-    """Write a ratio of speeds: `2.1 times as fast`, or how much slower it is below 1."""
+    """Write a ratio of speeds: `2.10 times as fast`, or below 1 how many times as slow."""
     if round(ratio, 2) == 1:
         return "as fast"
     return f"{ratio:.2f} times as fast" if ratio > 1 else f"{1 / ratio:.2f} times as slow"
 
 
-def told_apart(low: float, high: float, limit: float = 0.0) -> bool:
-    """Whether an interval lies on one side of a limit. One that is not known (NaN) does not."""
-    return bool(low > limit or high < limit)
+def counted(count: int, what: str) -> str:
+    """Write a number with a noun: `1 case`, `3 cases`, `2 modalities`, `2 boxes`."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}{'es' if what.endswith('x') else 's'}"
+    return f"{count:,} {what if count == 1 else many}"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number of things: `1 case`, `3 cases`, `no cases`. The plural ends in s unless given."""
-    return f"{number or 'no'} {one if number == 1 else many or one + 's'}"
+def enumerated(names: Sequence[str], most: int = 4) -> str:
+    """List names in a sentence, and count those after the first `most`."""
+    rest = len(names) - most
+    shown = [*names[:most], f"{rest} more"] if rest > 0 else list(names)
+    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+
+
+def upper_first(sentence: str) -> str:
+    """Begin a sentence with a capital letter."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def direction(low: float, high: float) -> int:
+    """Sign of a difference by its interval; 0 if the interval contains 0 or is NaN."""
+    return int(low > 0) - int(high < 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from .sentences import cases, enumerated, interval, percent, points
+from ..evaluate.wording import counted, enumerated, interval, percent, points
 
 LOSS = 0.01
 """A loss of more DSC than this counts as one, as in the table of claims. It is one point."""
@@ -34,9 +34,9 @@ def accuracy_verdict(summary: pd.DataFrame, scores: pd.DataFrame | None) -> tupl
         return "Cannot be told.", [f"The table of results has no row for {TRAINED} or for float."]
     row = rows[TRAINED]
     low, high = row["difference low"], row["difference high"]
-    counted = "" if scores is None else f" on {cases(scores['case'].nunique())}"
+    judged_on = "" if scores is None else f" on {counted(scores['case'].nunique(), 'case')}"
     said = (
-        f"After the paper's three stages of training, int8 has a DSC of {percent(row['dsc'])}{counted}, "
+        f"After the paper's three stages of training, int8 has a DSC of {percent(row['dsc'])}{judged_on}, "
         f"float {percent(rows['float']['dsc'])}: {points(row['difference to float'])} "
         f"({interval(low, high)})."
     )
@@ -80,8 +80,8 @@ def where_it_loses(paired: pd.DataFrame, scores: pd.DataFrame | None) -> list[st
     before = _before_training(worst, scores)
     if len(lost):
         names = [f"{row.modality} ({points(row.difference)})" for row in lost.itertuples()]
-        return [f"It loses in {enumerated(names)}{before}."]
-    told = f"{points(worst['difference'])}, {cases(int(worst['cases']))}"
+        return [f"It loses in {enumerated(names, most=3)}{before}."]
+    told = f"{points(worst['difference'])}, {counted(int(worst['cases']), 'case')}"
     if worst["difference"] < -LOSS:
         return [
             f"No modality's loss can be told from chance; {worst['modality']} falls most ({told}){before}."
