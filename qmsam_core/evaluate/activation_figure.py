@@ -14,6 +14,8 @@ from .figure_style import COLOURS, INK, PALE, PRECISION_COLOURS, WIDTH, new_figu
 from .layer_words import in_words
 
 BINS = 120
+ENOUGH_VALUES = 64
+"""Values a code from which an unused code means something. A token's layer has fewer values than codes."""
 NONE_CLIPPED = 0.00005
 """Share below which a share in per cent with two digits would be 0."""
 
@@ -85,7 +87,41 @@ def _losses(row: pd.Series) -> str:
 def clipped_share(row: pd.Series) -> str:
     """Say what share of a quantiser's values is clipped, and their number if they are few."""
     number = round(row["clipped"] * row["values"])
-    share = f"{100 * row['clipped']:.2f} %" if row["clipped"] >= NONE_CLIPPED else "less than 0.01 %"
     if not number:
         return f"none of {row['values']:,} values"
-    return f"{share} of {row['values']:,} values"
+    return f"{_percent(row['clipped'])} of {row['values']:,} values"
+
+
+def read_activations(table: pd.DataFrame, rules: Mapping[str, str]) -> list[str]:
+    """Say how much int8 clips and how many codes it leaves empty, over all quantisers and at the worst.
+
+    Args:
+        table: result of `quant.activation_values.activation_values`.
+        rules: the quantisers that the figure shows, see `activations_figure`.
+    """
+    whole = (table["clipped"] * table["values"]).sum() / table["values"].sum()
+    most = table.loc[table["clipped"].idxmax()]
+    sentences = [
+        f"Of all values that come to the {len(table)} quantisers on this slice, {_percent(whole)} are "
+        f"clipped; most in {in_words(most['quantiser'])}: {clipped_share(most)}."
+    ]
+    large = table[table["values"] >= ENOUGH_VALUES * table["codes in all"]]
+    if len(large):
+        empty = int((large["codes"] < large["codes in all"] / 2).sum())
+        least = large.loc[large["codes"].idxmin()]
+        sentences.append(
+            f"Of the {len(large)} quantisers with values enough for every code, {empty or 'none'} "
+            f"use{'s' * (empty <= 1)} less than half of the codes; fewest are used in "
+            f"{in_words(least['quantiser'])}: {least['codes']} of {least['codes in all']}."
+        )
+    worst = table[table["quantiser"].isin(list(rules))].nsmallest(1, "rounding db").iloc[0]
+    share = 100 * 10 ** (-worst["rounding db"] / 20)
+    sentences.append(
+        f"Of those shown, {in_words(worst['quantiser'])} loses most: the error of its own rounding and "
+        f"clipping has {share:.0f} % of the size of what comes in."
+    )
+    return sentences
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %" if share >= NONE_CLIPPED or not share else "less than 0.01 %"

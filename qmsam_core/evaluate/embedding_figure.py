@@ -46,13 +46,14 @@ def relative_difference(reference: np.ndarray, embedding: np.ndarray) -> np.ndar
 
 
 def embedding_figure(
-    image: np.ndarray, box: np.ndarray, reference: np.ndarray, others: Mapping[str, np.ndarray]
+    image: np.ndarray, box: np.ndarray, frame: int, reference: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> Figure:
     """Draw the float embedding and those of quantised models as colours, and how far they part, by position.
 
     Args:
         image: what the network sees (3, S, S), 0..1.
-        box: (4,) in px of the image.
+        box: (4,) in px of the network's frame.
+        frame: px, side of the frame.
         reference: the float model's embedding (C, g, g).
         others: the quantised models' by name.
     """
@@ -60,7 +61,7 @@ def embedding_figure(
     figure, grid = new_figure(2, 1 + len(names), width=1.1 * WIDTH, height=5.6 if len(names) > 1 else 7.2)
     colours = principal_colours(reference, *others.values())
     _picture(grid[0, 0], image.transpose(1, 2, 0), "image and box")
-    low, high = box[:2], box[2:]
+    low, high = box.reshape(2, 2) * image.shape[-1] / frame
     grid[0, 0].add_patch(Rectangle(low, *(high - low), fill=False, edgecolor="#f0e442", linewidth=2))
     _picture(grid[1, 0], colours[0], "embedding, float")
     differences = [relative_difference(reference, embedding) for embedding in others.values()]
@@ -83,15 +84,15 @@ def _picture(axes: Axes, image: np.ndarray, title: str, **options):
 
 
 def read_embeddings(
-    reference: np.ndarray, others: Mapping[str, np.ndarray], box: np.ndarray, frame: int
+    box: np.ndarray, frame: int, reference: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> list[str]:
     """Say how far the quantised embeddings part from float's, and whether more inside the box.
 
     Args:
-        reference: the float model's embedding (C, g, g).
-        others: the quantised models' by name.
         box: (4,) in px of the network's frame.
         frame: px, side of the frame.
+        reference: the float model's embedding (C, g, g).
+        others: the quantised models' by name.
     """
     inside = _inside(box, reference.shape[-1] / frame, reference.shape[1:])
     sentences = []

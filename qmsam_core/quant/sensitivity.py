@@ -78,6 +78,12 @@ def followed_each(float_model: Sam, models: Mapping[str, Sam], batches: Sequence
 
 
 @torch.no_grad()
+def embeddings_of(models: Iterable[Sam], batch: dict) -> list[np.ndarray]:
+    """Return the embedding (C, g, g) of the batch's first image by each of some models, float32."""
+    return [model.image_encoder(batch["image"][:1])[0].cpu().numpy() for model in models]
+
+
+@torch.no_grad()
 def sensitivity(float_model: Sam, model: Sam, batches: Sequence[dict]) -> pd.DataFrame:
     """Measure each block of a quantised model, alone and in its place. It costs a pass for each block.
 
