@@ -55,6 +55,7 @@ from qmsam_core.train.__main__ import main as train_command
 from qmsam_core.train.fingerprint import fingerprint
 from qmsam_core.train.loading import quiet_worker
 from qmsam_core.train.losses import mask_divergence, relative_error
+from qmsam_core.train.steps import StepRecord
 from qmsam_core.train.trainer import Job, Trainer, freeze_all_but
 
 TESTS = str(Path(__file__).parent)
@@ -377,9 +378,11 @@ def test_a_run_killed_inside_epochs_resumes_bit_by_bit(data, float_model, tmp_pa
     history = pd.read_csv(tmp_path / "killed" / "history.csv")
     same = [c for c in history if "seconds" not in c]
     pd.testing.assert_frame_equal(history[same], whole_history[same], rtol=1e-12)
+    for name in ("steps.csv", "step_scales.csv"):  # no step is lost, and none is there twice
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
-@pytest.mark.parametrize("file", ["progress.pt", "history.csv", "model.safetensors"])
+@pytest.mark.parametrize("file", ["progress.pt", "history.csv", "steps.csv", "model.safetensors"])
 def test_a_full_disk_is_told_and_leaves_the_last_good_checkpoint(data, float_model, tmp_path, file):
     setup, lines = params(annealing_epochs=3, released=["checkpoint"]), []
     partial = tmp_path / f".{Path(file).stem}.{os.getpid()}{Path(file).suffix}"
@@ -656,9 +659,11 @@ def test_readers_beside_a_gpu_leave_ctrl_c_and_threads_alone(data, monkeypatch):
 
     made = make_data(params(), data, build_model("narrow", 32))
     monkeypatch.setattr(loop, "DataLoader", look)
-    trainer = SimpleNamespace(job=Job(STAGES[3], Schedule(1.0, 1, 2), 2, "", device="cuda:0"))
+    trainer = SimpleNamespace(
+        model=torch.nn.Identity(), job=Job(STAGES[3], Schedule(1.0, 1, 2), 2, "", device="cuda:0")
+    )
     with pytest.raises(Made) as found:
-        loop.train_epoch(trainer, made, 0, None, lambda at: None, print)
+        loop.train_epoch(trainer, made, 0, None, StepRecord(), lambda at: None, print)
     assert found.value.args[0]["worker_init_fn"] is quiet_worker and found.value.args[0]["num_workers"] >= 1
 
 

@@ -27,8 +27,6 @@ from .paper_tables import MODALITIES, harmonised
 
 SLOWEST = 10
 """How many operations `layer_types_figure` shows. The others are summed as `other`."""
-ROUNDING = 100
-"""dB from which a difference is float32's own rounding, as of a folded batch norm, not quantisation noise."""
 
 
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
@@ -226,26 +224,6 @@ def ellipse_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
     panels[0].set(yticks=range(len(modalities)), yticklabels=modalities)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
-    return figure
-
-
-def blocks_figure(table: pd.DataFrame) -> Figure:
-    """Plot the signal-to-quantisation-noise ratio after each block of a quantised model, in its order.
-
-    Args:
-        table: result of `quant.sensitivity.followed`. A block within `ROUNDING` of float's has no bar.
-    """
-    figure, axes = new_figure(height=0.27 * len(table) + 1.3)
-    for colour, (part, rows) in zip((COLOURS[0], COLOURS[1]), table.groupby("part", sort=False)):
-        known = rows[rows["so far db"] < ROUNDING]
-        axes.barh(known.index, known["so far db"], color=colour, height=0.75, label=part)
-    for y in table.index[table["so far db"] >= ROUNDING]:
-        axes.annotate("as in float", (0, y), (4, 0), textcoords="offset points", va="center", fontsize=10)
-    axes.set(xlabel="signal over quantisation noise (dB)", yticks=table.index, yticklabels=table["block"])
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    quiet_grid(axes, "x")
-    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

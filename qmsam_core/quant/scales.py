@@ -1,5 +1,6 @@
 """Scales and zero points of a quantised model: which are not yet set, and how they are set and read."""
 
+import re
 from collections.abc import Iterable
 from contextlib import contextmanager
 
@@ -8,6 +9,8 @@ from brevitas.core.scaling import ParameterFromRuntimeStatsScaling
 from brevitas.proxy.quant_proxy import QuantProxyFromInjector
 from brevitas.proxy.runtime_quant import ActQuantProxyFromInjectorBase
 from torch import Tensor, nn
+
+from .ranges import Range
 
 ACTIVATIONS = ActQuantProxyFromInjectorBase
 """Brevitas' class of quantisers of activations."""
@@ -30,6 +33,30 @@ def scale_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the learned activation scales by name, each (0-D) as the largest representable magnitude."""
     ending = "fused_activation_quant_proxy.tensor_quant.scaling_impl.value"
     return {name: p for name, p in model.named_parameters() if name.endswith(ending)}
+
+
+def quantiser_name(name: str) -> str:
+    """Shorten the name of a quantiser of activations, or of its parameter, to that of what it quantises.
+
+    That is a layer with weights, or `<product>.a_quant` or `<product>.b_quant`.
+    """
+    return re.sub(r"\.(input_quant|act_quant)(\..*)?$", "", name)
+
+
+def activation_quantisers(model: nn.Module) -> dict[str, ACTIVATIONS]:
+    """Return the quantisers of activations by `quantiser_name`, in the order of the model."""
+    return {
+        quantiser_name(name): proxy
+        for name, proxy in model.named_modules()
+        if isinstance(proxy, ACTIVATIONS) and arithmetic_of(proxy) is not None
+    }
+
+
+def range_of(proxy: ACTIVATIONS) -> Range:
+    """Return the range that a quantiser of activations covers. Its scale must be set."""
+    bits, zero = int(proxy.bit_width()), int(proxy.zero_point())
+    low = (-(2 ** (bits - 1)) if proxy.is_signed else 0) - zero
+    return Range(float(proxy.scale()), low, low + 2**bits - 1)
 
 
 def weight_scale_parameters(model: nn.Module) -> list[nn.Parameter]:

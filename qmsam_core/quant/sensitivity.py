@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,7 @@ def signal_to_noise(reference: Tensor, output: Tensor) -> float:
 
     Infinite where both are equal.
     """
-    noise = float((output - reference).double().square().sum())
-    signal = float(reference.double().square().sum())
+    noise, signal = (float(x.square().sum(dtype=torch.float64)) for x in (output - reference, reference))
     return 10 * float(np.log10(signal / noise)) if noise else float("inf")
 
 
@@ -65,6 +64,23 @@ def followed(float_model: Sam, model: Sam, batches: Iterable[dict]) -> pd.DataFr
         so_far.append([signal_to_noise(expected[block], found[block]) for block in blocks])
     table = pd.DataFrame(blocks, columns=["part", "block"])
     return table.assign(**{"so far db": np.mean(so_far, axis=0)})
+
+
+def followed_each(float_model: Sam, models: Mapping[str, Sam], batches: Sequence[dict]) -> pd.DataFrame:
+    """Follow several quantised models of one float model, see `followed`.
+
+    Returns:
+        One row per block: part, block and `<name> db` for each of the models.
+    """
+    tables = {name: followed(float_model, model, batches) for name, model in models.items()}
+    columns = {f"{name} db": table["so far db"] for name, table in tables.items()}
+    return next(iter(tables.values()))[["part", "block"]].assign(**columns)
+
+
+@torch.no_grad()
+def embeddings_of(models: Iterable[Sam], batch: dict) -> list[np.ndarray]:
+    """Return the embedding (C, g, g) of the batch's first image by each of some models, float32."""
+    return [model.image_encoder(batch["image"][:1])[0].cpu().numpy() for model in models]
 
 
 @torch.no_grad()

@@ -103,3 +103,9 @@ class Judge:
         A model that learns from labels is new to its task, and is chosen among the trained ones.
         """
         return self(model) if self._job.imitates else {}
+
+
+def scored(row: dict) -> str:
+    """Format the scores of a model for the log."""
+    agreed = f", agreement {100 * row['eval_agreement']:.2f} %" if "eval_agreement" in row else ""
+    return f"eval DSC {100 * row['eval_dsc']:.2f} %{agreed}"

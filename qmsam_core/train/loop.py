@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
-import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Sampler
 
 from ..data.slices import SliceDataset
 from ..models import Sam
-from .judge import Judge
+from .judge import Judge, scored
 from .loading import loader_options
-from .processes import rank, world_size
+from .processes import mean_over_processes, rank, world_size
 from .progress import (
+    HISTORY,
     LOG_SECONDS,
     MODEL,
     PROGRESS,
@@ -28,8 +29,9 @@ from .progress import (
     load_progress,
     save_progress,
     save_weights,
-    write_history,
+    write_table,
 )
+from .steps import StepRecord
 from .teacher import CachedEncoder, Teacher
 from .trainer import Job, Trainer, TrainingError
 
@@ -55,14 +57,12 @@ class Progress:
 
     Attributes:
         step: steps done.
-        sums: sum over these steps of each loss, by name.
         seen: samples that this process has seen.
         seconds: time spent.
         waited: seconds of it spent waiting for samples.
     """
 
     step: int
-    sums: dict[str, float]
     seen: int
     seconds: float
     waited: float
@@ -73,6 +73,7 @@ def train_epoch(
     data: Data,
     epoch: int,
     begun: Progress | None,
+    record: StepRecord,
     save: Callable[[Progress], None],
     log: Callable[[str], None],
 ) -> dict[str, float]:
@@ -83,6 +84,8 @@ def train_epoch(
         data: training slices and sampler.
         epoch: counted from 0.
         begun: progress of the interrupted epoch; None starts the epoch at its first step.
+        record: receives the losses of each step and the scales; see `StepRecord`. It holds those of the
+            epoch's steps that were done before.
         save: stores the progress; called between two steps, at most once per `SAVE_SECONDS`.
         log: takes one line at a time.
 
@@ -93,7 +96,7 @@ def train_epoch(
     Raises:
         TrainingError: a loss is not finite. The message names the samples.
     """
-    job, at = trainer.job, begun or Progress(0, {}, 0, 0.0, 0.0)
+    job, at = trainer.job, begun or Progress(0, 0, 0.0, 0.0)
     data.sampler.set_epoch(epoch)
     data.train.set_epoch(epoch)
     numbers, world = list(data.sampler), world_size()
@@ -105,6 +108,7 @@ def train_epoch(
     )
     started = time.perf_counter() - at.seconds
     logged = saved = waiting_since = time.perf_counter()
+    record.keep_scales(trainer.model)
     for _, batch in zip(range(at.step, steps), loader):
         at.waited += time.perf_counter() - waiting_since
         try:
@@ -113,29 +117,22 @@ def train_epoch(
             where = f"stage {job.stage.number}, epoch {epoch}, step {at.step}"
             raise TrainingError(f"{where}: {error}; the last good epoch is kept") from None
         at.step, at.seen = at.step + 1, at.seen + len(batch["name"])
-        at.sums = {name: at.sums.get(name, 0.0) + value for name, value in losses.items()}
+        record.add(epoch, losses)
+        record.keep_scales(trainer.model)
         at.seconds = time.perf_counter() - started
         if time.perf_counter() - logged > LOG_SECONDS:
             logged = time.perf_counter()
             log(
                 f"stage {job.stage.number} epoch {epoch + 1}: step {at.step}/{steps}, "
-                f"loss {at.sums['loss'] / at.step:.4f}"
+                f"loss {fmean(record.of_epoch(epoch)['loss']):.4f}"
             )
         if time.perf_counter() - saved >= SAVE_SECONDS and at.step < steps:
             save(at)
             saved = time.perf_counter()
         waiting_since = time.perf_counter()
-    means = mean_over_processes({name: value / at.step for name, value in at.sums.items()}, job.device)
+    record.replace_epoch(epoch, mean_over_processes(record.of_epoch(epoch), job.device))
+    means = {name: fmean(values) for name, values in record.of_epoch(epoch).items()}
     return {**means, "samples": at.seen * world, "seconds": at.seconds, "loading_seconds": at.waited}
-
-
-def mean_over_processes(values: dict[str, float], device: str) -> dict[str, float]:
-    """Average each value over all training processes; each must call this, with the same names."""
-    if not dist.is_initialized():
-        return values
-    together = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    dist.all_reduce(together)
-    return dict(zip(values, (together / world_size()).tolist()))
 
 
 def fit(
@@ -153,8 +150,9 @@ def fit(
         model: quantised and calibrated for the stage; trained in place.
         data: see `Data`.
         job: see `Job`. An interrupted run of the same fingerprint is resumed, also inside an epoch.
-        folder: receives `model.safetensors` (the kept epoch) and `history.csv`. It also holds `progress.pt`
-            during training. At the end it receives the mark that `finished` reads.
+        folder: receives `model.safetensors` (the kept epoch), `history.csv`, and the files of `StepRecord`.
+            It also holds `progress.pt` during training. At the end it receives the mark that `finished`
+            reads.
         teacher: see `Teacher`. If the job imitates it, the epoch that agrees best with its masks is kept,
             or the untrained model if that agrees better.
         encoder: computes the embeddings if the model's image encoder is frozen, see `CachedEncoder`.
@@ -183,13 +181,13 @@ def fit(
 
     for epoch in range(len(begun.history), job.schedule.epochs):
         row = {"stage": job.stage.number, "epoch": epoch, "learning_rate": trainer.set_rate(epoch)}
-        row |= train_epoch(trainer, data, epoch, begun.epoch, save, log) | judge(model)
+        row |= train_epoch(trainer, data, epoch, begun.epoch, begun.record, save, log) | judge(model)
         row |= {f"start_{name.removeprefix('eval_')}": value for name, value in begun.start.items()}
         earlier = [begun.start.get(judge.column, -1.0), *(h[judge.column] for h in begun.history)]
         row["best"] = row[judge.column] > max(earlier) or "checkpoint" in job.released
         begun.history.append(row)
         if rank() == 0:
-            keep_epoch(model, job, folder, begun.history)
+            keep_epoch(model, job, folder, begun.history, begun.record)
         save(None)
         if rank() == 0:
             log(describe(row, job))
@@ -208,11 +206,13 @@ class Begun:
         start: scores before training, see `Judge.start`; None if not yet known.
         history: a row for each finished epoch.
         epoch: progress of the epoch that was interrupted, None if none was.
+        record: losses and scales of the steps that are done.
     """
 
     start: dict[str, float] | None
     history: list[dict]
     epoch: Progress | None
+    record: StepRecord
 
     def save(self, folder: Path, trainer: Trainer) -> None:
         """Write what `resume` needs."""
@@ -224,6 +224,7 @@ class Begun:
             start=self.start,
             history=json.dumps(self.history),
             epoch=vars(self.epoch) if self.epoch else None,
+            record=self.record.state,
         )
 
 
@@ -235,10 +236,10 @@ def resume(model: Sam, job: Job, folder: Path, log: Callable[[str], None]) -> tu
     """
     state = load_progress(folder / PROGRESS, job.fingerprint, log)
     if state is None:
-        return Begun(None, [], None), None
+        return Begun(None, [], None, StepRecord()), None
     model.load_state_dict(state["model"])
     epoch = Progress(**state["epoch"]) if state["epoch"] else None
-    begun = Begun(state["start"], json.loads(state["history"]), epoch)
+    begun = Begun(state["start"], json.loads(state["history"]), epoch, StepRecord(state["record"]))
     steps = f" and {epoch.step} steps" if epoch else ""
     log(f"stage {job.stage.number}: resumed after epoch {len(begun.history)}{steps}")
     return begun, state["optimizer"]
@@ -256,8 +257,11 @@ def keep_start(
     )
 
 
-def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
-    """Write the history, and the model if the last epoch is marked best; raise TrainingError on failure."""
+def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict], record: StepRecord) -> None:
+    """Write the history and the record of the steps, and the model if the last epoch is marked best.
+
+    Raises TrainingError on failure.
+    """
     row = history[-1]
     if row["best"]:
         save_weights(
@@ -268,7 +272,9 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict]) -> None:
             eval_dsc=row["eval_dsc"],
             **job.facts | spent(history, job.facts),
         )
-    write_history(folder, history)
+    write_table(folder / HISTORY, pd.DataFrame(history))
+    for name, table in record.tables(job.stage.number):
+        write_table(folder / name, table, float_format="%.6g")
 
 
 def spent(history: list[dict], before: dict) -> dict[str, float]:
@@ -278,12 +284,6 @@ def spent(history: list[dict], before: dict) -> dict[str, float]:
         "samples": before.get("samples", 0) + sum(row["samples"] for row in history),
         "hours": round(hours, 3),
     }
-
-
-def scored(row: dict) -> str:
-    """Format the scores of a model for the log."""
-    agreed = f", agreement {100 * row['eval_agreement']:.2f} %" if "eval_agreement" in row else ""
-    return f"eval DSC {100 * row['eval_dsc']:.2f} %{agreed}"
 
 
 def describe(row: dict, job: Job) -> str:

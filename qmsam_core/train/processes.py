@@ -71,3 +71,12 @@ def check_gpus(processes: int) -> None:
             f"processes: found {processes} on a machine of {torch.cuda.device_count()} GPUs; "
             "expected at most one a GPU, or device: cpu"
         )
+
+
+def mean_over_processes(values: dict[str, list[float]], device: str) -> dict[str, list[float]]:
+    """Average each list over all training processes; each must call this, with the same names and lengths."""
+    if not dist.is_initialized():
+        return values
+    together = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(together)
+    return dict(zip(values, (together / world_size()).tolist()))

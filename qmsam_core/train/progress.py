@@ -18,11 +18,16 @@ from ..provenance.files import FINISHED, atomic_path, sha256
 from ..provenance.imported_modules import modules_digest
 from ..quant import save_model
 from .processes import rank
+from .steps import SCALES, STEPS
 from .trainer import TrainingError
 
 SAVE_SECONDS = 180.0  # least time between two writes of the progress inside an epoch
 LOG_SECONDS = 30.0
 MODEL, HISTORY, PROGRESS, MARK = "model.safetensors", "history.csv", "progress.pt", FINISHED
+RESULTS = (MODEL, HISTORY, STEPS, SCALES)
+"""Files of a finished job."""
+FORM = 2
+"""Version of what the progress holds. Progress of another version is not taken up."""
 SPACE = "what was saved before is intact: make space and start again"
 LIBRARY = Path(__file__).parents[1]
 CODE = ("train/", "models/", "quant/", "data/")  # subpackages that can change the trained weights
@@ -35,7 +40,7 @@ def save_progress(path: Path, **state: object) -> None:
         TrainingError: the disk is full or the folder cannot be written. The previous file stays as it was.
     """
     with writing(path) as part:
-        torch.save(state, part)
+        torch.save({"form": FORM, **state}, part)
 
 
 def load_progress(path: Path, fingerprint: str, log: Callable[[str], None] = print) -> dict | None:
@@ -46,10 +51,10 @@ def load_progress(path: Path, fingerprint: str, log: Callable[[str], None] = pri
     if not path.is_file():
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["fingerprint"] == fingerprint:
+    if (state["fingerprint"], state.get("form")) == (fingerprint, FORM):
         return state
     log(
-        f"{path}: progress of other work (parameters, data, parent or number of processes differ); "
+        f"{path}: progress of other work (parameters, data, parent, number of processes or version differ); "
         "training begins anew and overwrites it"
     )
     return None
@@ -80,17 +85,20 @@ def save_weights(model: Sam, path: Path, **facts: object) -> None:
         raise TrainingError(f"{error}; {SPACE}") from error
 
 
-def write_history(folder: Path, history: list[dict]) -> None:
-    """Write `history.csv`, one row per epoch, readable during training; raise TrainingError on failure."""
-    with writing(folder / HISTORY) as part:
-        pd.DataFrame(history).to_csv(part, index=False)
+def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
+    """Write a table as CSV, readable during training; raise TrainingError on failure.
+
+    `options` go to `DataFrame.to_csv`.
+    """
+    with writing(path) as part:
+        table.to_csv(part, index=False, **options)
 
 
 # Finished work ----------------------------------------------------------------------------------------------
 
 
 def finish(folder: Path, fingerprint: str) -> None:
-    """Mark the folder's model and history as the complete result of a job, and delete the progress."""
+    """Mark the folder's model and tables as the complete result of a job, and delete the progress."""
     with writing(folder / MARK) as part:
         part.write_text(json.dumps(mark_of(folder, fingerprint), indent=2) + "\n", encoding="utf-8")
     (folder / PROGRESS).unlink(missing_ok=True)
@@ -113,7 +121,7 @@ def finished(
     log(f"{folder}: finished before, and taken as it is")
     # The study treats an output older than the notebook's run as one that the notebook failed to write.
     if rank() == 0:
-        for name in (MODEL, HISTORY):
+        for name in RESULTS:
             (folder / name).touch()
     return folder / MODEL, pd.read_csv(folder / HISTORY)
 
@@ -130,9 +138,7 @@ def forget(folder: Path) -> None:
 
 def mark_of(folder: Path, fingerprint: str) -> dict[str, str]:
     """Compute the mark of a job for the folder's present files; a missing file counts as "absent"."""
-    files = {
-        name: sha256(folder / name) if (folder / name).is_file() else "absent" for name in (MODEL, HISTORY)
-    }
+    files = {name: sha256(folder / name) if (folder / name).is_file() else "absent" for name in RESULTS}
     return {"fingerprint": fingerprint, "code": code_hash(), **files}
 
 

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from ...quant.scales import range_of
+
 _FOR_PRODUCTS = ContextVar("for_products", default=False)
 
 
@@ -101,10 +103,8 @@ class FixedQuantiser(nn.Module):
         self.register_buffer("noise", noise)
         self.quantised = proxy is not None and proxy.is_quant_enabled
         if self.quantised:
-            bits = int(proxy.bit_width())
-            zero = int(proxy.zero_point())
-            least = -(2 ** (bits - 1)) if proxy.is_signed else 0
-            self.low, self.high = least - zero, least - zero + 2**bits - 1
+            covered = range_of(proxy)
+            self.low, self.high = covered.low, covered.high
             self.register_buffer("scale", proxy.scale().detach().reshape(()) * factor)
 
     @classmethod
