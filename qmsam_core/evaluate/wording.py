@@ -1,0 +1,64 @@
+"""Words for numbers in the sentences that say what a table or figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+FLOAT, TRAINED, CALIBRATED, ELLIPSE = "Baseline", "Stage 3", "Calibrated", "Ellipse"
+"""Arms of the scores."""
+
+ARMS = {
+    FLOAT: "float",
+    "Baseline, own order": "float, normalised before padding",
+    "Stage 1": "int8 after stage 1 of training (encoder alone)",
+    "Stage 2": "int8 after stage 2 of training",
+    TRAINED: "int8 after training",
+    "Proposed": "int8 after training",
+    CALIBRATED: "int8 calibrated without training",
+    "Shipped": "the project's own int8 model",
+    "NNCF": "int8 by NNCF",
+    ELLIPSE: "the ellipse in the box",
+}
+"""Arms of the scores in words. `Proposed` is what the paper's Table 10 calls its model after stage 3."""
+
+
+def percent(share: float) -> str:
+    """Write a share 0..1 as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    """Write a difference of shares in points, with its sign."""
+    return f"{100 * difference:+.2f} points"
+
+
+def interval(low: float, high: float) -> str:
+    """Write a 95 % interval of a difference of shares. NaN says that there were too few cases."""
+    if np.isnan(low) or np.isnan(high):
+        return "too few cases for an interval"
+    return f"95 %: {100 * low:+.2f} to {100 * high:+.2f}"
+
+
+def counted(count: int, what: str) -> str:
+    """Write a number with a noun: `1 case`, `3 cases`, `2 modalities`."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"
+
+
+def enumerated(names: Sequence[str], most: int = 4) -> str:
+    """List names in a sentence, and count those after the first `most`."""
+    rest = len(names) - most
+    shown = [*names[:most], f"{rest} more"] if rest > 0 else list(names)
+    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
+
+
+def upper_first(sentence: str) -> str:
+    """Begin a sentence with a capital letter."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def direction(low: float, high: float) -> int:
+    """Sign of a difference by its interval; 0 if the interval contains 0 or is NaN."""
+    return int(low > 0) - int(high < 0)
