@@ -34,6 +34,29 @@ def best_median_worst(scores: pd.DataFrame, by: str = "agreement") -> pd.DataFra
     return pd.concat(chosen, ignore_index=True)
 
 
+def beside_float(scores: pd.DataFrame, arm: str, reference: str = "Baseline") -> pd.DataFrame:
+    """Put float's DSC beside the scores of one arm.
+
+    Args:
+        scores: one row per case and arm. All arms have the same cases in the same order.
+        arm: the arm that is compared.
+        reference: the float model's arm.
+
+    Returns:
+        The arm's rows from index 0, with the columns `dsc float` and number (the case's place in the order).
+
+    Raises:
+        ValueError: the two arms have different cases.
+    """
+    first, second = (scores[scores["arm"] == name].reset_index(drop=True) for name in (arm, reference))
+    if not first["case"].equals(second["case"]):
+        raise ValueError(
+            f"scores: {arm} has {len(first)} cases and {reference} {len(second)}, or in another order; "
+            "score the same cases in all arms"
+        )
+    return first.assign(**{"dsc float": second["dsc"], "number": first.index})
+
+
 def least_faithful(scores: pd.DataFrame, count: int = 4, by: str = "agreement") -> pd.DataFrame:
     """Choose the cases with the lowest value, at most one of each modality, lowest first."""
     rows = scores.dropna(subset=by).sort_values(by, kind="stable")

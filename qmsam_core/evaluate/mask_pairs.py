@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -68,6 +69,34 @@ class MaskPair:
         scores = row["agreement"], (row["dsc float"], row["dsc"])
         return cls(row["modality"], row.get("place", ""), image, boxes_on(case, z), first, second, *scores)
 
+    @property
+    def apart(self) -> tuple[int, int]:
+        """Number of pixels of the slice that only float labels, and that only int8 labels."""
+        first, second = self.first > 0, self.second > 0
+        return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
+
+
+def pairs_of(
+    chosen: pd.DataFrame,
+    cases: Sequence[Case],
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    parting: bool = False,
+) -> list[MaskPair]:
+    """Make the pairs of chosen cases.
+
+    Args:
+        chosen: rows of `choice_of_cases.beside_float`.
+        cases: all cases, in the order in which they were scored.
+        first: float segmentations of all cases.
+        second: int8 segmentations of all cases.
+        parting: see `MaskPair.of`.
+    """
+    return [
+        MaskPair.of(cases[row["number"]], first[row["number"]], second[row["number"]], row, parting)
+        for row in chosen.to_dict("records")
+    ]
+
 
 def outlines_figure(pairs: Sequence[MaskPair]) -> Figure:
     """Draw float and int8 outlines: a row for each modality, its best, median and worst case side by side.
@@ -115,8 +144,8 @@ def parting_figure(pairs: Sequence[MaskPair]) -> Figure:
         if view is None:
             square_limits(axes, pair.image)
         axes.set_title(pair.modality, fontsize=11)
-        first, second = (f"{np.count_nonzero(mask):,}" for mask in kinds[1:3])
-        counts = f"only float {first} px\nonly int8 {second} px\nagreement {100 * pair.agreement:.1f} %"
+        first, second = pair.apart
+        counts = f"only float {first:,} px\nonly int8 {second:,} px\nagreement {100 * pair.agreement:.1f} %"
         axes.set_xlabel(counts, fontsize=9.5)
     names = ("both", "only float", "only int8", "both, but another object")
     colours = (BOTH_MASKS, FLOAT_MASK, INT8_MASK, _OTHER)

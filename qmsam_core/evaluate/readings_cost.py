@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .intervals import paired_differences
-from .readings_accuracy import extremes_by_modality
+from .readings_accuracy import METRICS, extremes_by_modality
 from .wording import counted, direction, enumerated, interval, points
 
 OVER = {
@@ -127,15 +127,19 @@ def curve_sentences(history: pd.DataFrame) -> list[str]:
     return [f"Best DSC on the evaluation slices (%): {'; '.join(parts)}."]
 
 
-def ablation_sentences(proposed: pd.DataFrame, ablation: pd.DataFrame, stage: str = "Stage 3") -> list[str]:
+def ablation_sentences(
+    proposed: pd.DataFrame, ablation: pd.DataFrame, metric: str = "dsc", stage: str = "Stage 3"
+) -> list[str]:
     """Say whether more samples a modality help after the last stage, by the same cases.
 
     Args:
         proposed: scores (`score_cases`) of the balanced strategy, with arm.
         ablation: scores of the ablation, of the same cases.
+        metric: dsc or nsd.
         stage: the arm that is compared.
     """
-    paired = paired_differences(*(rows[rows["arm"] == stage] for rows in (ablation, proposed)))
+    arms = (rows[rows["arm"] == stage] for rows in (ablation, proposed))
+    paired = paired_differences(*(rows.assign(dsc=rows[metric]) for rows in arms))
     average = paired.iloc[-1]
     low, high = average["difference_low"], average["difference_high"]
     words = {
@@ -144,7 +148,7 @@ def ablation_sentences(proposed: pd.DataFrame, ablation: pd.DataFrame, stage: st
         0: "these cases cannot tell whether more samples help",
     }[direction(low, high)]
     return [
-        f"After the last stage the ablation's DSC is {points(average['difference'])} against the balanced "
-        f"strategy's ({interval(low, high)}): {words}.",
+        f"After the last stage the ablation's {METRICS[metric]} is {points(average['difference'])} against "
+        f"the balanced strategy's ({interval(low, high)}): {words}.",
         extremes_by_modality(paired),
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from .box_filling import AWAY, LOSS, TOWARDS, UNTOLD
 from .intervals import average_interval
+from .mask_pairs import MaskPair
 from .tables import AVERAGE
 from .wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
 
@@ -165,16 +166,10 @@ def chosen_sentences(rows: pd.DataFrame, count: int) -> list[str]:
     ]
 
 
-def parting_sentences(rows: pd.DataFrame, first: Sequence[int], second: Sequence[int]) -> list[str]:
-    """Say whether int8 leaves out pixels of float's masks or adds to them, in the cases shown.
-
-    Args:
-        rows: the cases shown, with case and modality.
-        first: pixels that only float labels, of each case's slice.
-        second: pixels that only int8 labels.
-    """
-    less = [name for name, a, b in zip(rows["modality"], first, second) if a > b]
-    more = [name for name, a, b in zip(rows["modality"], first, second) if b > a]
+def parting_sentences(pairs: Sequence[MaskPair]) -> list[str]:
+    """Say whether int8 leaves out pixels of float's masks or adds to them, in the slices shown."""
+    less = [pair.modality for pair in pairs if pair.apart[0] > pair.apart[1]]
+    more = [pair.modality for pair in pairs if pair.apart[1] > pair.apart[0]]
     parts = [f"leaves out more than it adds in {enumerated(less)}"] if less else []
     parts += [f"adds more than it leaves out in {enumerated(more)}"] if more else []
     if not parts:

@@ -99,7 +99,7 @@ def ellipse_plane_figure(plane: pd.DataFrame, names: dict[str, str]) -> Figure:
         axes.set_ylim(min(1.6 * y.min(), -1), max(1.6 * y.max(), 1))
         _plain_ticks(axes)
         axes.annotate(
-            "a filled box", (0.98, 0.98), xycoords="axes fraction", ha="right", va="top", color=QUIET
+            "towards a filled box", (0.98, 0.98), xycoords="axes fraction", ha="right", va="top", color=QUIET
         )
         quiet_grid(axes, "both")
     panels[0, 0].set_ylabel("agreement with the ellipse,\nminus float's own (points)")
