@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.evaluate.claims import CLAIMS, claims_table
+from qmsam_core.evaluate.claims import claims_table
+from qmsam_core.evaluate.paper_claims import CLAIMS
 from qmsam_core.evaluate.paper_tables import PAPER
 
 

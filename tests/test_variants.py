@@ -7,8 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 
-from qmsam_core.evaluate.tradeoff_figure import joined, tradeoff_figure
+from qmsam_core.evaluate.tradeoff_figure import tradeoff_figure
 from qmsam_core.models import build_model
 from qmsam_core.quant import calibrate, quantize
 from qmsam_core.quant.recipes import PARTS, RECIPES
@@ -38,125 +39,43 @@ def test_sizes_follow_the_bit_widths():
     assert packed_megabytes(plain) - saved[8] < min(parts.values())
 
 
-def test_the_picture_shows_every_way_and_leaves_out_unknown_times():
-    recipes = pd.DataFrame(
-        {
-            "name": ["float", "8 bit", "4 bit"],
-            "family": ["float", "bits", "bits"],
-            "agreement": [1.0, 0.95, 0.5],
-            "mb": [40.0, 10, 5],
-            "ms": [300.0, 100, math.nan],
-        }
-    )
-    figure = tradeoff_figure(recipes)
-    left, right = figure.axes
-    assert {text.get_text() for text in left.texts} == {"1", "2", "3 (50 %)"}
-    assert not any(text.get_text().startswith("3") for text in right.texts)
-    assert left.get_ylim()[0] > 60  # the axis leaves out the one far worse, so that the others are readable
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  float", "2  8 bit", "3  4 bit"]
+def recipes_of(agreement, **columns):
+    """Recipes `a`, `b`, ... of one family with these agreements."""
+    known = {"name": list("abcdefgh"[: len(agreement)]), "family": "x", "mb": 10.0, "ms": 300.0}
+    return pd.DataFrame({**known, "agreement": agreement, "agreement low": 0.6, **columns})
 
 
-@pytest.mark.parametrize(
-    "sizes", [[0.218, 0.355, 0.79, 1.176], [5.0, 9.9, 10.4, 39.0], [5.15, 5.28, 5.44, 5.78]]
-)
-def test_numbers_along_the_axis_do_not_run_into_each_other(sizes):
-    recipes = pd.DataFrame(
-        {
-            "name": list("abcd"),
-            "family": ["x"] * 4,
-            "agreement": [0.8, 0.7, 0.75, 0.6],
-            "mb": sizes,
-            "ms": sizes,
-        }
-    )
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_the_picture_names_every_recipe_in_the_order_of_its_agreement():
+    recipes = recipes_of([0.9, 1.0, 0.95], name=["8 bit", "float", "ours"], ms=[100, 300, math.nan])
+    agreement, size, time = tradeoff_figure(recipes).axes
+    assert [label.get_text() for label in agreement.get_yticklabels()] == ["float", "ours", "8 bit"]
+    assert texts(agreement) == ["100.0", "95.0", "90.0"]
+    assert texts(size) == ["10"] * 3
+    assert texts(time) == ["300", "not measured", "100"]
+
+
+def test_a_recipe_far_worse_stands_on_the_edge_with_its_value():
+    axes = tradeoff_figure(recipes_of([1.0, 0.95, 0.2])).axes[0]
+    assert axes.get_xlim()[0] >= 64 and texts(axes) == ["100.0", "95.0", "20.0"]
+    marks = [drawn for drawn in axes.collections if isinstance(drawn, PathCollection)]
+    hollow = [len(mark.get_facecolor()) == 0 for mark in marks]
+    assert hollow == [False, False, True]
+
+
+def test_the_legend_has_families_and_no_numbers():
+    figure = tradeoff_figure(recipes_of([0.9, 0.8], family=["bits", "trained"]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bits", "trained"]
+
+
+def test_values_of_nineteen_recipes_lie_apart():
+    names = [f"a name that leaves less room, {number}" for number in range(19)]
+    recipes = recipes_of([0.8 + 0.001 * k for k in range(19)], name=names)
     figure = tradeoff_figure(recipes)
     figure.draw_without_rendering()
     for axes in figure.axes:
-        inside = [
-            label
-            for label, at in zip(axes.get_xticklabels(which="both"), axes.get_xticks())
-            if axes.get_xlim()[0] <= at <= axes.get_xlim()[1]
-        ]
-        boxes = sorted((label.get_window_extent() for label in inside), key=lambda box: box.x0)
-        assert len(boxes) >= 3 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
-
-
-def test_marks_that_touch_share_a_label():
-    near = [10.0, 10.1, 10.05, 40.0]
-    recipes = pd.DataFrame(
-        {
-            "name": list("abcd"),
-            "family": ["x"] * 4,
-            "agreement": [0.9, 0.9005, 0.9, 0.5],
-            "mb": near,
-            "ms": near,
-        }
-    )
-    left, right = tradeoff_figure(recipes).axes
-    assert (
-        [text.get_text() for text in left.texts]
-        == [text.get_text() for text in right.texts]
-        == ["1-3", "4 (50 %)"]
-    )
-
-
-def test_numbers_lie_on_nothing():
-    """The values are a published run's. Its int8 models have nearly the same size, so their labels crowd."""
-    sizes = [
-        39.21,
-        10.44,
-        8.04,
-        5.64,
-        5.64,
-        10.44,
-        10.38,
-        10.44,
-        10.38,
-        22.16,
-        27.49,
-        10.44,
-        10.44,
-        10.53,
-        10.53,
-        10.47,
-        22.1,
-        10.47,
-        10.47,
-    ]
-    scores = [
-        0.8786,
-        0.8589,
-        0.5188,
-        0.0802,
-        0.0582,
-        0.8494,
-        0.8559,
-        0.8501,
-        0.8639,
-        0.8785,
-        0.8619,
-        0.8662,
-        0.8556,
-        0.8575,
-        0.8736,
-        0.8692,
-        0.8757,
-        0.8663,
-        0.8714,
-    ]
-    names = [f"a name that leaves less room, {number}" for number in range(len(sizes))]
-    recipes = pd.DataFrame(
-        {"name": names, "family": ["x"] * len(sizes), "agreement": scores, "mb": sizes, "ms": sizes}
-    )
-    for axes in tradeoff_figure(recipes).axes:
         extents = [text.get_window_extent() for text in axes.texts]
-        marks = [axes.transData.transform((size, 100 * score)) for size, score in zip(sizes, scores)]
         assert not any(one.overlaps(other) for one, other in itertools.combinations(extents, 2))
-        assert not any(extent.contains(*mark) for extent in extents for mark in marks)
-
-
-@pytest.mark.parametrize(
-    "numbers, text", [([], ""), ([3], "3"), ([1, 2], "1, 2"), ([1, 2, 3, 7, 9, 10, 11, 12], "1-3, 7, 9-12")]
-)
-def test_joined(numbers, text):
-    assert joined(numbers) == text

@@ -25,14 +25,21 @@ def agreement(reference: np.ndarray, segs: np.ndarray, objects: int) -> float:
     Raises:
         ValueError: the shapes differ.
     """
+    return float(dice_by_label(reference, segs, objects).mean()) if objects else float("nan")
+
+
+def dice_by_label(reference: np.ndarray, segs: np.ndarray, objects: int) -> np.ndarray:
+    """Dice of each label 1..objects in two segmentations of one shape, float64 (objects,), 0..1.
+
+    A label that is in neither counts as 1. Raises `ValueError` if the shapes differ.
+    """
     if reference.shape != segs.shape:
         raise ValueError(f"segs: found shape {segs.shape}, expected that of the reference, {reference.shape}")
     a, b, both = (
         np.bincount(labels.ravel(), minlength=objects + 1)[1 : objects + 1]
         for labels in (reference, segs, np.where(reference == segs, reference, 0))
     )
-    dice = np.divide(2 * both, a + b, out=np.ones(objects), where=a + b > 0)
-    return float(dice.mean()) if objects else float("nan")
+    return np.divide(2 * both, a + b, out=np.ones(objects), where=a + b > 0)
 
 
 def mask_dice(first: np.ndarray, second: np.ndarray) -> float:

@@ -7,10 +7,13 @@ ellipse itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from .intervals import paired_differences
 from .tables import spread_per_modality
+from .wording import direction
 
 TOWARDS, AWAY, UNTOLD = "gain, towards the ellipse", "gain, away from the ellipse", "gain, shape not told"
 LOSS, LEVEL = "loss", "no difference told"
@@ -34,7 +37,7 @@ def against_ellipse(scores: pd.DataFrame, ellipse: str = "Ellipse") -> pd.DataFr
     tables = []
     for arm, rows in by_arm.items():
         gap = paired_differences(rows, control).drop(columns="worse")
-        agreed = spread_per_modality(rows.assign(dsc=rows["ellipse agreement"])).set_index("modality")
+        agreed = spread_per_modality(_by("ellipse agreement", rows)).set_index("modality")
         for name, column in (("", "mean"), (" low", "low"), (" high", "high")):
             gap[f"ellipse agreement{name}"] = gap["modality"].map(agreed[column])
         tables.append(gap.assign(arm=arm))
@@ -56,11 +59,11 @@ def gains(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         that contains zero or is NaN tells nothing.
     """
     table = paired_differences(first, second).drop(columns="worse")
-    shape = paired_differences(*(rows.assign(dsc=rows["ellipse agreement"]) for rows in (first, second)))
+    shape = paired_differences(*(_by("ellipse agreement", rows) for rows in (first, second)))
     for name in ("", "_low", "_high"):
         table[f"ellipse difference{name}".replace("_", " ")] = shape[f"difference{name}"].to_numpy()
     directions = (
-        [_direction(*ends) for ends in table[ends].to_numpy()]
+        [direction(*ends) for ends in table[ends].to_numpy()]
         for ends in (
             ["difference_low", "difference_high"],
             ["ellipse difference low", "ellipse difference high"],
@@ -69,9 +72,38 @@ def gains(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return table.assign(verdict=[_verdict(*both) for both in zip(*directions)])
 
 
-def _direction(low: float, high: float) -> int:
-    """Sign of a difference by its interval; 0 if the interval contains 0 or is NaN."""
-    return int(low > 0) - int(high < 0)
+def ellipse_plane(scores: pd.DataFrame, arms: Sequence[str], reference: str = "Baseline") -> pd.DataFrame:
+    """Place arms by their agreement with float, and by how much nearer their masks are to the ellipse.
+
+    Args:
+        scores: one row per case and arm, with the columns arm, agreement (with the reference arm's masks) and
+            `ellipse agreement`, both 0..1.
+        arms: the arms to place.
+        reference: the arm of the float model.
+
+    Returns:
+        Columns arm, modality, cases, agreement, difference (DSC, arm minus reference), `ellipse difference`
+        (agreement with the ellipse, arm minus reference), `float ellipse agreement` (the reference's own),
+        and low and high of the first three: 95 % bootstrap intervals, NaN for one group of cases.
+    """
+    by_arm = dict(list(scores.groupby("arm", sort=False)))
+    own = spread_per_modality(_by("ellipse agreement", by_arm[reference])).set_index("modality")["mean"]
+    tables = []
+    for arm in arms:
+        agreed = spread_per_modality(_by("agreement", by_arm[arm])).set_index("modality")
+        table = gains(by_arm[arm], by_arm[reference]).drop(columns="verdict")
+        table.columns = table.columns.str.replace("_", " ")
+        for name, column in (("", "mean"), (" low", "low"), (" high", "high")):
+            table[f"agreement{name}"] = table["modality"].map(agreed[column])
+        table["float ellipse agreement"] = table["modality"].map(own)
+        tables.append(table.assign(arm=arm))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["arm", *table.columns.drop("arm")]]
+
+
+def _by(score: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose DSC is replaced by another score, for what is made to compare DSCs."""
+    return rows.assign(dsc=rows[score])
 
 
 def _verdict(dsc: int, ellipse: int) -> str:

@@ -12,12 +12,11 @@ from matplotlib.patches import Rectangle
 from scipy.ndimage import find_objects
 
 from ..data.cases import Case, boxes_on_slice
-from .figure_style import WIDTH, new_figure
+from .figure_style import BOX, WIDTH, new_figure
 from .paper_tables import MODALITIES
 
 # Colours of an image's objects, used in turn and bright enough for any image. Boxes have another colour.
 _OBJECTS = ("#2fb5ff", "#ff9f1c", "#19d3a2", "#ff7ac6", "#b48cff", "#ff5a36")
-_BOX = "#f0e442"
 _MANY = 12  # more objects than this are drawn with thinner lines
 _COLUMNS = 4  # panels in a row of the contact sheet
 _SHOWN_PX = 384  # images are subsampled to about this side, to keep files small
@@ -99,8 +98,8 @@ def gallery_figure(rows: Sequence[QualitativeRow]) -> Figure:
     )
     for axes, row in zip(grid.T, rows):
         _draw_row(axes, row)
-        for panel in axes if _close_up(row) is None else axes[:1]:  # close-ups are square
-            _square(panel, row.image)
+        for panel in axes if close_up(row.image, row.boxes) is None else axes[:1]:  # close-ups are square
+            square_limits(panel, row.image)
         for panel in axes[1:]:
             panel.xaxis.label.set_size(10)
         axes[0].set_title(_shortened(row.title), fontsize=10)
@@ -113,7 +112,7 @@ def _draw_row(axes: Sequence[Axes], row: QualitativeRow) -> None:
     """Draw the image with its boxes, then each mask with its DSC, close up if the boxes fill little."""
     draw_slice(axes[0], row.image, row.boxes)
     for panel, (name, mask) in zip(axes[1:], row.masks.items()):
-        draw_slice(panel, row.image, row.boxes, mask, _close_up(row))
+        draw_slice(panel, row.image, row.boxes, mask, close_up(row.image, row.boxes))
         panel.set_xlabel(f"{row.score} {100 * row.dsc[name]:.1f} %" if name in row.dsc else "")
 
 
@@ -137,7 +136,7 @@ def contact_sheet(cases: Sequence[Case], titles: Sequence[str]) -> Figure:
         image, labels = cases[i].images, cases[i].labels
         image, labels = (image, labels) if z is None else (image[z], labels[z])
         draw_slice(axes, image, boxes_on(cases[i], z), labels)
-        _square(axes, image)
+        square_limits(axes, image)
         axes.set_title(titles[i] if z is None else f"{titles[i]}, z = {z}", fontsize=11)
     return figure
 
@@ -183,14 +182,20 @@ def draw_slice(
         interpolation="antialiased",
     )
     thickness = 0.6 if len(boxes) > _MANY else 1.1
-    for x_min, y_min, x_max, y_max in boxes:
-        frame = Rectangle((x_min - 0.5, y_min - 0.5), x_max - x_min + 1, y_max - y_min + 1)
-        frame.set(fill=False, edgecolor=_BOX, linewidth=thickness)
-        axes.add_patch(frame)
+    for box in boxes:
+        draw_box(axes, box, thickness=thickness)
     if labels is not None:
         _objects(axes, labels)
     axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
     axes.set_frame_on(False)
+
+
+def draw_box(axes: Axes, box: Sequence[float], colour: str = BOX, thickness: float = 1.1) -> None:
+    """Draw a box (4,), px, around the pixels that it covers."""
+    x_min, y_min, x_max, y_max = box
+    frame = Rectangle((x_min - 0.5, y_min - 0.5), x_max - x_min + 1, y_max - y_min + 1)
+    frame.set(fill=False, edgecolor=colour, linewidth=thickness)
+    axes.add_patch(frame)
 
 
 def _thinned(image: np.ndarray) -> np.ndarray:
@@ -203,20 +208,47 @@ def _objects(axes: Axes, labels: np.ndarray) -> None:
     windows = find_objects(labels)
     thickness = 0.8 if len(windows) > _MANY else 1.6
     for label, window in enumerate(windows, start=1):
-        if window is None:
-            continue
-        whole = labels[window] == label
-        step = max(1, max(whole.shape) // _SHOWN_PX)
-        mask = np.pad(whole[::step, ::step], 1).astype(float)
-        rows, columns = (
-            part.start + step * np.arange(-1, size - 1) for part, size in zip(window, mask.shape)
-        )
-        colour = _OBJECTS[(label - 1) % len(_OBJECTS)]
-        axes.contourf(columns, rows, mask, levels=[0.5, 2], colors=[colour], alpha=0.22)
-        axes.contour(columns, rows, mask, levels=[0.5], colors=[colour], linewidths=thickness)
+        if window is not None:
+            corner = (window[0].start, window[1].start)
+            draw_mask(axes, labels[window] == label, object_colour(label), thickness, corner=corner)
 
 
-def _square(axes: Axes, image: np.ndarray) -> None:
+def object_colour(number: int) -> str:
+    """Colour of an object by its number, from 1. Colours are used in turn."""
+    return _OBJECTS[(number - 1) % len(_OBJECTS)]
+
+
+def draw_mask(
+    axes: Axes,
+    mask: np.ndarray,
+    colour: str,
+    thickness: float = 1.6,
+    line: str = "solid",
+    tinted: bool = True,
+    corner: tuple[int, int] = (0, 0),
+) -> None:
+    """Outline a mask on a slice, and tint it. An empty mask draws nothing.
+
+    Args:
+        axes: axes of the slice, see `draw_slice`.
+        mask: bool (h, w).
+        colour: of the line and the tint.
+        thickness: of the line, points.
+        line: style of the line.
+        tinted: whether the area is tinted.
+        corner: row and column of the slice where the mask begins.
+    """
+    if not mask.any():
+        return
+    step = max(1, max(mask.shape) // _SHOWN_PX)
+    padded = np.pad(mask[::step, ::step], 1).astype(float)
+    rows, columns = (start + step * np.arange(-1, size - 1) for start, size in zip(corner, padded.shape))
+    if tinted:
+        axes.contourf(columns, rows, padded, levels=[0.5, 2], colors=[colour], alpha=0.22)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=thickness, linestyles=line)
+
+
+def square_limits(axes: Axes, image: np.ndarray) -> None:
     """Set square limits, so that images of all shapes fit into one grid."""
     height, width = image.shape[:2]
     side = max(height, width)
@@ -225,12 +257,20 @@ def _square(axes: Axes, image: np.ndarray) -> None:
     )
 
 
-def _close_up(row: QualitativeRow) -> tuple[slice, slice] | None:
-    """Square 1.5 times as wide as all boxes together. None if it is not clearly smaller than the image."""
-    height, width = row.image.shape[:2]
-    if not len(row.boxes):
+def close_up(image: np.ndarray, boxes: np.ndarray) -> tuple[slice, slice] | None:
+    """Square 1.5 times as wide as all boxes together. None if it is not clearly smaller than the image.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        boxes: (N, 4), px.
+
+    Returns:
+        Its rows and columns.
+    """
+    height, width = image.shape[:2]
+    if not len(boxes):
         return None
-    low, high = row.boxes[:, :2].min(axis=0), row.boxes[:, 2:].max(axis=0)
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = int(max(1.5 * (high - low + 1).max(), 24))
     if side > 0.75 * min(height, width):
         return None

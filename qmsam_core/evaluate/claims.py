@@ -5,25 +5,13 @@ The table says which claims hold here, which do not, and which a run of this siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from .claim_numbers import (
-    BEST,
-    Numbers,
-    difference_of,
-    disk_ratio,
-    interval_of,
-    more_samples,
-    paired_points,
-    speed_up,
-    spread_of_dsc,
-    testing_time_ratio,
-    time_ratio,
-)
+from .claim_numbers import Numbers
+from .paper_claims import CLAIMS, Claim
 
 TABLES = {  # name -> notebook and file of the table
     "table5": "06_engine_speed/table5.csv",
@@ -40,160 +28,6 @@ TABLES = {  # name -> notebook and file of the table
 }
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One statement of the paper and the number that decides it.
-
-    Attributes:
-        says: the claim.
-        where: its place in the paper.
-        unit: `points` (a difference of DSC, 0 is neutral) or `x` (a ratio, 1 is neutral).
-        numbers: computes the paper's number (NaN if it has none) and ours from the tables.
-        holds_above: the claim holds if the number is above this limit. For "no loss" it is a little below
-            neutral.
-        less_is_more: the claim holds if the number is below `holds_above` instead.
-        interval: computes our number's interval from the scores of the cases, if it compares two arms.
-    """
-
-    says: str
-    where: str
-    unit: str
-    numbers: Callable[[Mapping[str, pd.DataFrame]], Numbers]
-    holds_above: float
-    less_is_more: bool = False
-    interval: Callable[[Mapping[str, pd.DataFrame]], Numbers] | None = None
-
-
-def _by_masks(
-    says: str, name: str, first: str, second: str, score: str, holds_above: float, less_is_more: bool = False
-) -> Claim:
-    """Make a claim about the masks of two arms: a column of the scores `name` that the paper lacks."""
-    arms = (name, first), (name, second)
-    return Claim(
-        says,
-        "not shown",
-        "points",
-        lambda tables: (float("nan"), float(paired_points(tables, *arms, score)["difference"])),
-        holds_above,
-        less_is_more,
-        interval_of(*arms, score=score),
-    )
-
-
-def _compared(says: str, where: str, name: str, first: str, second: str, holds_above: float = 0.0) -> Claim:
-    """Make a claim about the difference of two arms in table `name`."""
-    scores = name.replace("table", "scores")
-    return Claim(
-        says,
-        where,
-        "points",
-        difference_of(name, first, second),
-        holds_above,
-        interval=interval_of((scores, first), (scores, second)),
-    )
-
-
-CLAIMS = (
-    _compared(
-        "quantised with little loss: DSC of stage 3 minus baseline",
-        "Table 7",
-        "table7",
-        "Stage 3",
-        "Baseline",
-        -1.0,
-    ),
-    _compared(
-        "the same on the testing set: proposed minus baseline",
-        "Table 10",
-        "table10",
-        "Proposed",
-        "Baseline",
-        -1.0,
-    ),
-    Claim(
-        "more even over modalities: standard deviation of the DSC, stage 3 minus baseline",
-        "Table 7",
-        "points",
-        spread_of_dsc("table7", "Stage 3"),
-        0.0,
-        less_is_more=True,
-        interval=interval_of(("scores7", "Stage 3"), ("scores7", "Baseline"), of_spread=True),
-    ),
-    Claim(
-        "and on the testing set: standard deviation, proposed minus baseline",
-        "Table 10",
-        "points",
-        spread_of_dsc("table10", "Proposed"),
-        0.0,
-        less_is_more=True,
-        interval=interval_of(("scores10", "Proposed"), ("scores10", "Baseline"), of_spread=True),
-    ),
-    _by_masks(
-        "and not by filling boxes: agreement with the ellipse, proposed minus baseline",
-        "scores10",
-        "Proposed",
-        "Baseline",
-        "ellipse agreement",
-        1.0,
-        less_is_more=True,
-    ),
-    _compared(
-        "fine-tuning end to end pays: stage 3 minus stage 1", "Table 7", "table7", "Stage 3", "Stage 1"
-    ),
-    _compared(
-        "the same on the testing set: proposed minus stage 1", "not shown", "table10", "Proposed", "Stage 1"
-    ),
-    _compared(
-        "training is needed: stage 3 minus calibration alone", "not shown", "table7", "Stage 3", "Calibrated"
-    ),
-    _compared(
-        "the same on the testing set: proposed minus calibration alone",
-        "not shown",
-        "table10",
-        "Proposed",
-        "Calibrated",
-    ),
-    _by_masks(
-        "and brings the float masks back: agreement with float, proposed minus calibration alone",
-        "scores10",
-        "Proposed",
-        "Calibrated",
-        "agreement",
-        0.0,
-    ),
-    _compared(
-        "the image is used: baseline minus the ellipse in the box",
-        "not shown",
-        "table7",
-        "Baseline",
-        "Ellipse",
-    ),
-    Claim(
-        "few samples of each modality are enough: balanced minus a share of each",
-        "Table 9",
-        "points",
-        more_samples,
-        -1.0,
-        interval=interval_of(("scores7", "Stage 3"), ("scores9", "Stage 3")),
-    ),
-    Claim("int8 is faster than float, LiteMedSAM on OpenVINO", "Table 5", "x", time_ratio("table5"), 1.0),
-    Claim(
-        "and faster than float in the graph rewritten for it",
-        "not shown",
-        "x",
-        time_ratio("table5", "OpenVINO, rewritten"),
-        1.0,
-    ),
-    Claim(
-        "and faster than the fastest float arm of this CPU", "not shown", "x", time_ratio("table5", BEST), 1.0
-    ),
-    Claim("int8 is faster than float, ViT-B on OpenVINO", "Table 6", "x", time_ratio("table6"), 1.0),
-    Claim("whole cases are faster than with the baseline's pipeline, median", "Table 8", "x", speed_up, 1.0),
-    Claim("and so is the testing set, mean", "Table 10", "x", testing_time_ratio, 1.0),
-    Claim("reading in place saves disk: unpacked over stored", "section 2.1", "x", disk_ratio, 1.0),
-)
-
-
 def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """List every claim with the paper's number and ours.
 
@@ -205,7 +39,8 @@ def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         Columns claim, where, paper and here (text with unit, ours with its 95 % interval), holds in the
-        paper, holds here. The last is `yes`, `no`, `cannot be told` or `not shown`.
+        paper, holds here (`yes`, `no`, `cannot be told` or `not shown`), interval (what the interval of our
+        number says, in words) and `seen in` (`Claim.seen_in`).
     """
     rows = []
     for claim in CLAIMS:
@@ -219,9 +54,23 @@ def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "here": _text(here, claim.unit, interval),
                 "holds in the paper": _verdict(claim, paper),
                 "holds here": "cannot be told" if _unsure(claim, interval) else _verdict(claim, here),
+                "interval": _interval_text(claim, interval),
+                "seen in": claim.seen_in,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _interval_text(claim: Claim, interval: Numbers | None) -> str:
+    """Say where our number's interval lies, seen from the limit."""
+    if interval is None:
+        return "none: the ratio of two measurements"
+    low, high = interval
+    if np.isnan(low):
+        return "none: no modality has two cases"
+    limit = f"the limit of {claim.holds_above:+.0f} points" if claim.holds_above else "zero"
+    side = "across" if low < claim.holds_above < high else "above" if low >= claim.holds_above else "below"
+    return f"{low:+.2f} to {high:+.2f} points, {side} {limit}"
 
 
 def _unsure(claim: Claim, interval: Numbers | None) -> bool:

@@ -17,6 +17,8 @@ STRONG = tuple(COLOURS[i] for i in (0, 1, 2, 3, 4, 5, 7, 9))  # for small marks:
 MARKERS = "osD^vPXph<>"
 # A colour has the same meaning in every figure.
 PRECISION_COLOURS = {"int8": COLOURS[2], "f32": COLOURS[7], "bf16": COLOURS[8], "other": PALE}
+# Masks are drawn on images of any colour, so theirs are brighter. Lines also have a dark edge there.
+FLOAT_MASK, INT8_MASK, BOTH_MASKS, BOX = "#39b6ff", "#ff9d1e", "#9a9a9a", "#f0e442"
 
 
 def set_style() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from .figure_style import (
     COLOURS,
@@ -24,9 +26,13 @@ from .figure_style import (
     quiet_grid,
 )
 from .paper_tables import MODALITIES, harmonised
+from .wording import ARMS, exported
 
+_HOLLOW = "\nhollow: one case or patient, no interval"
 SLOWEST = 10
 """How many operations `layer_types_figure` shows. The others are summed as `other`."""
+_PARTS = {"prepare": "decoder, once an image"}
+_PRECISIONS = {"f32": "32-bit float", "bf16": "16-bit float (bf16)"}
 
 
 def imbalance_figure(counts: pd.DataFrame) -> Figure:
@@ -36,20 +42,24 @@ def imbalance_figure(counts: pd.DataFrame) -> Figure:
     """
     series = [c for c in counts.select_dtypes("number") if counts[c].notna().any()]
     rows = counts.sort_values(series[0], ignore_index=True)
-    figure, axes = new_figure(height=0.36 * len(rows) + 1.2)
-    for colour, marker, name in zip((COLOURS[0], COLOURS[1], COLOURS[2]), MARKERS, series):
-        axes.scatter(rows[name], rows.index, s=60, color=colour, marker=marker, label=name, zorder=3)
-        for y, value in rows[name].dropna().items():
-            axes.annotate(
-                f"{value:,.0f}", (value, y), (8, 0), textcoords="offset points", va="center", fontsize=10
-            )
+    figure, axes = new_figure(height=0.52 * len(rows) + 1.4)
+    for k, (colour, marker, name) in enumerate(zip(COLOURS, MARKERS, series[:3])):
+        places = rows.index + 0.25 * ((len(series[:3]) - 1) / 2 - k)  # beside each other, equal ones too
+        axes.scatter(rows[name], places, s=42, color=colour, marker=marker, label=name, zorder=3)
+        for y, value in zip(places, rows[name]):
+            if not np.isnan(value):
+                axes.annotate(
+                    f"{value:,.0f}", (value, y), (7, 0), textcoords="offset points", va="center", fontsize=9
+                )
     axes.set(
         xscale="log", xlabel="2-D samples (a slice each)", yticks=rows.index, yticklabels=rows["modality"]
     )
     axes.set_xlim(rows[series].min().min() / 2.5, rows[series].max().max() * 8)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", length=0)
     quiet_grid(axes, "x")
-    axes.legend(loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -66,7 +76,7 @@ def speed_figure(timings: pd.DataFrame) -> Figure:
         axes.hlines(y, low, high, color=INK, linewidth=1.5)
         axes.annotate(_short(median), (high, y), (7, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set(
-        xlabel="time (ms): median, whisker from minimum to 95th percentile",
+        xlabel="time (ms): median; line from minimum to 95th percentile",
         yticks=range(len(arms)),
         yticklabels=arms,
     )
@@ -80,6 +90,7 @@ def speed_figure(timings: pd.DataFrame) -> Figure:
 
 def size_figure(sizes: pd.DataFrame) -> Figure:
     """Plot the size of each arm's files. Columns: arm, part (encoder, decoder; stacked) and mb."""
+    sizes = sizes.assign(arm=sizes["arm"].map(exported), part=sizes["part"].replace(_PARTS))
     table = sizes.pivot_table(index="arm", columns="part", values="mb", sort=False, aggfunc="sum").fillna(0)
     figure, axes = new_figure(height=0.42 * len(table) + 1.4)
     left = np.zeros(len(table))
@@ -88,7 +99,7 @@ def size_figure(sizes: pd.DataFrame) -> Figure:
         left += table[part].to_numpy()
     for y, total in enumerate(left):
         axes.annotate(_short(total), (total, y), (6, 0), textcoords="offset points", va="center", fontsize=10)
-    axes.set(xlabel="size (MB)")
+    axes.set(xlabel="size of the files (MB)")
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.tick_params(axis="y", length=0)
@@ -117,9 +128,11 @@ def layer_types_figure(layers: pd.DataFrame) -> Figure:
         left = np.zeros(len(table))
         for place, precision in enumerate(precisions):
             colour = PRECISION_COLOURS.get(precision, COLOURS[(4 + place) % len(COLOURS)])
-            axes.barh(table.index, table[precision], left=left, color=colour, label=precision, height=0.75)
+            label = _PRECISIONS.get(precision, precision)
+            axes.barh(table.index, table[precision], left=left, color=colour, label=label, height=0.75)
             left += table[precision].to_numpy()
-        axes.set_title(f"{arm}\n{_short(left.sum())} ms", fontsize=12)
+        title = "\n".join(exported(arm).rsplit(", ", 1))
+        axes.set_title(f"{title}, {_short(left.sum())} ms", fontsize=11)
         axes.tick_params(axis="y", length=0)
         quiet_grid(axes, "x")
     panels[0].invert_yaxis()
@@ -144,8 +157,9 @@ def scatter_float_vs_int8(
     both["modality"] = both["modality"].map(harmonised)
     figure, axes = new_figure(width=0.95 * WIDTH, height=5.0)
     x, y = "dsc_first", "dsc_second"
-    lowest = float(np.floor(10 * min(both[x].min(), both[y].min(), 0.9)) / 10)
-    axes.plot([lowest, 1], [lowest, 1], color=QUIET, linewidth=1.2, linestyle="--", zorder=1)
+    both[[x, y]] *= 100
+    lowest = float(10 * np.floor(min(both[x].min(), both[y].min(), 90) / 10))
+    axes.plot([lowest, 100], [lowest, 100], color=QUIET, linewidth=1.2, linestyle="--", zorder=1)
     present = [m for m in MODALITIES if m in set(both["modality"])] + sorted(
         set(both["modality"]) - set(MODALITIES)
     )
@@ -164,9 +178,12 @@ def scatter_float_vs_int8(
             linewidth=0.5,
             edgecolor="white",
         )
-    axes.set(xlabel=f"DSC, {names[0]}", ylabel=f"DSC, {names[1]}", aspect="equal")
-    margin = 0.02 * (1 - lowest)
-    axes.set(xlim=(lowest - margin, 1 + margin), ylim=(lowest - margin, 1 + margin))
+    axes.set(xlabel=f"DSC of {names[0]} (%)", ylabel=f"DSC of {names[1]} (%)", aspect="equal")
+    margin = 0.02 * (100 - lowest)
+    axes.set(xlim=(lowest - margin, 100 + margin), ylim=(lowest - margin, 100 + margin))
+    for place, side, words in (((0.03, 0.97), "left", names[1]), ((0.97, 0.03), "right", names[0])):
+        note = {"xycoords": "axes fraction", "ha": side, "va": "top" if side == "left" else "bottom"}
+        axes.annotate(f"{words} is better", place, color=QUIET, fontsize=10, **note)
     quiet_grid(axes, "both")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), handletextpad=0.2)
     return figure
@@ -174,6 +191,8 @@ def scatter_float_vs_int8(
 
 def difference_figure(differences: pd.DataFrame, names: Sequence[str] = ("int8", "float")) -> Figure:
     """Plot the mean difference of the DSC of each modality with its interval, in percentage points.
+
+    A modality of one group of cases has no interval. Its mark is hollow.
 
     Args:
         differences: result of `paired_differences`.
@@ -186,10 +205,13 @@ def difference_figure(differences: pd.DataFrame, names: Sequence[str] = ("int8",
     axes.hlines(
         rows.index, 100 * rows["difference_low"], 100 * rows["difference_high"], color=colours, linewidth=2.5
     )
-    axes.scatter(100 * rows["difference"], rows.index, color=colours, s=55, zorder=3)
-    labels = [f"{m} ({n})" for m, n in zip(rows["modality"], rows["cases"])]
+    alone = rows["difference_low"].isna()
+    faces = ["white" if one else colour for one, colour in zip(alone, colours)]
+    axes.scatter(100 * rows["difference"], rows.index, facecolor=faces, edgecolor=colours, s=55, zorder=3)
+    labels = [f"{m}, {n} case{'s' * (n != 1)}" for m, n in zip(rows["modality"], rows["cases"])]
     xlabel = f"DSC, {names[0]} minus {names[1]} (points; 95 % interval)"
-    axes.set(xlabel=xlabel, yticks=rows.index, yticklabels=labels)
+    axes.set(yticks=rows.index, yticklabels=labels)
+    axes.set_xlabel(f"{xlabel}{_HOLLOW * bool(alone.any())}", fontsize=11)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     quiet_grid(axes, "x")
@@ -201,7 +223,8 @@ def ellipse_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
 
     Args:
         table: result of `against_ellipse`.
-        arms: the arms to show, float first. Each modality has one line for each.
+        arms: the arms to show, float first. Each modality has one line for each. A modality of one group of
+            cases has no intervals. Its marks are hollow.
     """
     figure, panels = new_figure(1, 2, height=0.42 * table["modality"].nunique() + 1.5, sharey=True)
     modalities = list(dict.fromkeys(table["modality"]))
@@ -213,17 +236,28 @@ def ellipse_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
     for axes, (middle, low, high), label in zip(panels, columns, labels):
         for k, arm in enumerate(arms):
             rows = table[table["arm"] == arm].set_index("modality").loc[modalities]
+            faces = ["white" if np.isnan(end) else _arm_colour(arm) for end in rows[low]]
             y = np.arange(len(rows)) + 0.3 * (k - (len(arms) - 1) / 2)
             colour = _arm_colour(arm)
             axes.hlines(y, 100 * rows[low], 100 * rows[high], color=colour, linewidth=2.5)
-            axes.scatter(100 * rows[middle], y, color=colour, marker=MARKERS[k], s=50, zorder=3, label=arm)
+            axes.scatter(
+                100 * rows[middle], y, facecolor=faces, edgecolor=colour, marker=MARKERS[k], s=50, zorder=3
+            )
         axes.set_xlabel(label)
         axes.tick_params(axis="y", length=0)
         quiet_grid(axes, "x")
     panels[0].axvline(0, color=QUIET, linewidth=1.2, linestyle="--")
     panels[0].set(yticks=range(len(modalities)), yticklabels=modalities)
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
+    handles = [
+        Line2D([], [], color=_arm_colour(arm), marker=MARKERS[k], label=ARMS.get(arm, arm))
+        for k, arm in enumerate(arms)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(arms))
+    if table["difference_low"].isna().any():
+        figure.supxlabel(f"lines: 95 % intervals{_HOLLOW}".replace("\n", "; "), fontsize=11)
+    else:
+        figure.supxlabel("lines: 95 % intervals", fontsize=11)
     return figure
 
 

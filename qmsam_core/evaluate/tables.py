@@ -18,7 +18,8 @@ from .paper_tables import MODALITIES, PAPER, harmonised
 
 METRICS = ("dsc", "nsd", "agreement", "seconds")
 DASH = "–"
-_SUMMARIES = ("Average", "Proposed")  # rows below the modalities
+AVERAGE = "Average"
+_SUMMARIES = (AVERAGE, "Proposed")  # rows below the modalities
 
 
 def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
@@ -43,8 +44,8 @@ def per_modality(scores: pd.DataFrame) -> pd.DataFrame:
         subset=[m for m in ("dsc",) if m in scores]
     )
     groups = scores.groupby("modality", sort=False)
-    table = groups[metrics].mean().assign(cases=groups.size()).reindex(_in_order(groups.groups))
-    average = pd.DataFrame({**table[metrics].mean(), "cases": table["cases"].sum()}, index=["Average"])
+    table = groups[metrics].mean().assign(cases=groups.size()).reindex(in_order(groups.groups))
+    average = pd.DataFrame({**table[metrics].mean(), "cases": table["cases"].sum()}, index=[AVERAGE])
     table = pd.concat([table, average]).rename_axis("modality").reset_index()
     return table[["modality", "cases", *metrics]].astype({"cases": int})
 
@@ -63,14 +64,14 @@ def spread_per_modality(scores: pd.DataFrame) -> pd.DataFrame:
     scores = scores if "group" in scores else scores.assign(group=scores["case"])
     modalities = {
         name: scores[scores["modality"].map(harmonised) == name]
-        for name in _in_order(scores["modality"].map(harmonised))
+        for name in in_order(scores["modality"].map(harmonised))
     }
     rows = [
         _spread_row(name, rows, average_interval([rows["dsc"]], groups=[rows["group"]]))
         for name, rows in modalities.items()
     ]
     values, groups = ([rows[column] for rows in modalities.values()] for column in ("dsc", "group"))
-    overall = _spread_row("Average", scores, average_interval(values, groups=groups))
+    overall = _spread_row(AVERAGE, scores, average_interval(values, groups=groups))
     overall["mean"] = float(np.mean([row["mean"] for row in rows]))
     return pd.DataFrame([*rows, overall])
 
@@ -117,7 +118,7 @@ def typical_cases(scores: pd.DataFrame, among: str | None = None) -> pd.DataFram
     for modality, rows in scores.groupby("modality"):
         rows = rows[rows[among]] if among and rows[among].any() else rows
         chosen[modality] = rows["dsc"].sort_values(kind="stable").index[(len(rows) - 1) // 2]
-    return scores.loc[[chosen[modality] for modality in _in_order(chosen)]]
+    return scores.loc[[chosen[modality] for modality in in_order(chosen)]]
 
 
 def beside(
@@ -231,7 +232,7 @@ def _spread_row(name: str, rows: pd.DataFrame, interval: tuple[float, float]) ->
     }
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Return each name once: the paper's modalities in the paper's order, then others as they come."""
     names = list(dict.fromkeys(names))
     return [m for m in MODALITIES if m in names] + [n for n in names if n not in MODALITIES]

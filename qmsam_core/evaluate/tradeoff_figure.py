@@ -1,146 +1,97 @@
-"""Plot the agreement with the float model against size and against time, for all variants of the model."""
+"""Plot agreement with the float model, size and time of all variants of the model, side by side."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
-from scipy.sparse.csgraph import connected_components
+from matplotlib.lines import Line2D
 
-from .figure_style import INK, MARKERS, STRONG, WIDTH, new_figure, quiet_grid
+from .figure_style import INK, MARKERS, PALE, STRONG, WIDTH, new_figure, quiet_grid
 
-TOUCHING = 12.0
-"""Points on paper. Marks with closer centres share one label, because their numbers would overlap."""
-MARK = 8.0
-"""Side of the square that a mark fills, in points on paper."""
-SIDES = (
-    ((0, 6), "center", "bottom"),
-    ((8, 0), "left", "center_baseline"),
-    ((-8, 0), "right", "center_baseline"),
-    ((0, -6), "center", "top"),
-    ((8, 6), "left", "bottom"),
-    ((-8, 6), "right", "bottom"),
-    ((8, -6), "left", "top"),
-    ((-8, -6), "right", "top"),
-)
-"""Places for a number: points on paper from its mark, and the text's alignment. Earlier ones come first."""
 DEEPEST = 0.35
-"""How far below the best agreement the axis reaches. Worse variants are hollow marks on the lower edge, with
-their values as text. This leaves room for the others."""
+"""How far below the best agreement the axis reaches. Worse variants are hollow marks on the edge, with their
+values as text. This leaves room for the others."""
 
 
 def tradeoff_figure(variants: pd.DataFrame) -> Figure:
-    """Plot agreement with the float masks against size (left) and time for one image and box (right).
+    """Plot a row for each variant, by its name: agreement with the float masks, size, and time.
+
+    The variants stand in the order of their agreement, the best on top. A thin line leads from the mean over
+    modalities to the weakest modality.
 
     Args:
-        variants: one row each, with name, family (sets colour and marker), agreement (0..1), mb and ms.
-            ms is NaN if it was not timed. `DEEPEST` says how poor ones are shown.
+        variants: one row each, with name, family (sets colour and marker), agreement (mean over modalities,
+            0..1), `agreement low` (the weakest modality's, may be NaN), mb and ms (time for one image and
+            box). ms is NaN if it was not timed.
     """
-    figure, (left, right) = new_figure(1, 2, width=1.3 * WIDTH, height=4.6, sharey=True)
-    variants = variants.assign(shown=variants["agreement"].clip(lower=variants["agreement"].max() - DEEPEST))
-    for axes, column, label in (
-        (left, "mb", "size of the weights (MB)"),
-        (right, "ms", "one image, one box (ms)"),
-    ):
-        _points(axes, variants.dropna(subset=[column, "agreement"]), column)
-        axes.set(xlabel=label, xscale="log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.tick_params(axis="x", labelsize=9)
-        axes.margins(x=0.25, y=0.12)
-        axes.xaxis.set_major_locator(_round_numbers(*axes.get_xlim()))
-        quiet_grid(axes, "y")
-    left.set_ylabel("agreement with float masks (%)")
-    figure.legend(
-        *left.get_legend_handles_labels(),
-        loc="outside right center",
-        fontsize=8.5,
-        labelspacing=0.6,
-        handletextpad=0.2,
-    )
-    figure.draw_without_rendering()  # only then are positions on paper known
-    for axes, column in ((left, "mb"), (right, "ms")):
-        _numbers(axes, variants.dropna(subset=[column, "agreement"]), column)
+    rows = variants.sort_values("agreement", ascending=False, kind="stable", ignore_index=True)
+    families = list(dict.fromkeys(variants["family"]))
+    looks = {name: (STRONG[k % len(STRONG)], MARKERS[k % len(MARKERS)]) for k, name in enumerate(families)}
+    size = {"width": 1.25 * WIDTH, "height": 0.32 * len(rows) + 1.5}
+    figure, panels = new_figure(1, 3, sharey=True, width_ratios=(2, 1, 1), **size)
+    _agreement(panels[0], rows, looks)
+    for axes, column, label in zip(panels[1:], ("mb", "ms"), ("weights (MB)", "image and box (ms)")):
+        _amounts(axes, rows, column, looks)
+        axes.set_xlabel(label)
+    panels[0].set(yticks=rows.index, yticklabels=rows["name"])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    for axes in panels:
+        axes.tick_params(axis="y", length=0)
+        quiet_grid(axes, "x")
+        axes.hlines(rows.index, *axes.get_xlim(), color=PALE, linewidth=0.5, zorder=0)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
+        for name, (colour, marker) in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), fontsize=10)
     return figure
 
 
-def _round_numbers(low: float, high: float) -> Locator:
-    """Choose ticks whose numbers do not overlap, and at least three in a narrow range.
-
-    The default numbers of a logarithmic axis overlap towards the next power of ten.
-    """
-    wide = LogLocator(subs=(1, 2, 5), numticks=10)
-    inside = [value for value in wide.tick_values(low, high) if low <= value <= high]
-    return wide if len(inside) >= 3 else MaxNLocator(5)
-
-
-def _points(axes: Axes, variants: pd.DataFrame, column: str) -> None:
-    """Draw a mark for each variant. Names are in the legend, because neighbours leave no room for them."""
-    families = list(dict.fromkeys(variants["family"]))
-    for number, row in zip(variants.index + 1, variants.to_dict("records")):
-        place = families.index(row["family"])
-        colour, marker = STRONG[place % len(STRONG)], MARKERS[place % len(MARKERS)]
-        face = colour if row["shown"] == row["agreement"] else "none"
+def _agreement(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
+    edge = rows["agreement"].max() - DEEPEST
+    for y, row in enumerate(rows.to_dict("records")):
+        colour, marker = looks[row["family"]]
+        x, below = max(row["agreement"], edge), row["agreement"] < edge
+        if not below and row["agreement low"] < row["agreement"]:
+            axes.hlines(
+                y, 100 * max(row["agreement low"], edge), 100 * x, color=colour, linewidth=1, alpha=0.7
+            )
+        face = "none" if below else colour
         axes.scatter(
-            row[column],
-            100 * row["shown"],
-            edgecolor=colour,
-            facecolor=face,
-            marker=marker,
-            s=46,
-            label=f"{number}  {row['name']}",
-            zorder=3,
+            100 * x, y, s=50, marker=marker, edgecolor=colour, facecolor=face, zorder=3, clip_on=False
         )
+        _beside(axes, 100 * x, y, f"{100 * row['agreement']:.1f}")
+    axes.set_xlabel("agreement with float masks (%)\nthin line: to the weakest modality", fontsize=11)
+    axes.set_xlim(max(axes.get_xlim()[0], 100 * edge), 100 * rows["agreement"].max())
+    axes.margins(x=0)
 
 
-def _numbers(axes: Axes, variants: pd.DataFrame, column: str) -> None:
-    """Write each number beside its mark, on the first free side of `SIDES`. Touching marks share a label."""
-    marks = axes.transData.transform(np.column_stack([variants[column], 100 * variants["shown"]]))
-    point = axes.figure.dpi / 72
-    near = np.linalg.norm(marks[:, None] - marks[None], axis=-1) < TOUCHING * point
-    _, groups = connected_components(near)
-    taken = [Bbox.from_extents(*(mark - MARK / 2 * point), *(mark + MARK / 2 * point)) for mark in marks]
-    for group in range(groups.max(initial=-1) + 1):
-        members = variants[groups == group]
-        top = members.loc[members["shown"].idxmax()]
-        text = joined(members.index + 1)
-        if (members["shown"] > members["agreement"]).all():
-            text += f" ({', '.join(f'{100 * value:.0f}' for value in members['agreement'])} %)"
-        label = axes.annotate(
-            text,
-            (top[column], 100 * top["shown"]),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            zorder=4,
-        )
-        crossed = []
-        for offset, across, up in SIDES:
-            label.set(position=offset, ha=across, va=up)
-            extent = label.get_window_extent()
-            outside = _area(extent) - _area(Bbox.intersection(extent, axes.bbox))
-            crossed.append(outside + sum(_area(Bbox.intersection(extent, other)) for other in taken))
-        offset, across, up = SIDES[int(np.argmin(crossed))]  # argmin takes the first of equals
-        label.set(position=offset, ha=across, va=up)
-        taken.append(label.get_window_extent())
+def _amounts(axes: Axes, rows: pd.DataFrame, column: str, looks: dict[str, tuple[str, str]]) -> None:
+    """Draw amounts from zero. What is unknown has no mark but says so."""
+    for y, row in enumerate(rows.to_dict("records")):
+        colour, marker = looks[row["family"]]
+        if np.isnan(row[column]):
+            axes.annotate(
+                "not measured", (0, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+            )
+            continue
+        axes.hlines(y, 0, row[column], color=colour, linewidth=1, alpha=0.7)
+        axes.scatter(row[column], y, s=50, marker=marker, color=colour, zorder=3)
+        _beside(axes, row[column], y, f"{row[column]:.3g}")
+    axes.set_xlim(0, 1.35 * rows[column].max(skipna=True) if rows[column].notna().any() else 1)
 
 
-def _area(box: Bbox | None) -> float:
-    return box.width * box.height if box is not None else 0.0
-
-
-def joined(numbers: Iterable[int]) -> str:
-    """Join ascending numbers and shorten runs of three or more: `2, 6-9, 13`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+def _beside(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.annotate(
+        text,
+        (x, y),
+        (7, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=INK,
+        annotation_clip=False,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.7},
+    )

@@ -22,6 +22,20 @@ ARMS = {
 """Arms of the scores in words. `Proposed` is what the paper's Table 10 calls its model after stage 3."""
 
 
+EXPORTS = {
+    "float_fast": "float, rewritten",
+    "int8_released": "int8, authors' style",
+    "int8_nncf": "int8 by NNCF",
+}
+"""Exports in words, where their folder's name is a code."""
+
+
+def exported(name: str) -> str:
+    """Write the name of an arm that begins with an export's in words: `int8_nncf, encoder`."""
+    export, comma, rest = name.partition(",")
+    return f"{EXPORTS.get(export, export)}{comma}{rest}"
+
+
 def percent(share: float) -> str:
     """Write a share 0..1 as a percentage. Only all is 100.0 %: 0.9999 is 99.9 %."""
     rounded = f"{100 * share:.1f}"
