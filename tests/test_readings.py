@@ -8,9 +8,9 @@ from qmsam_core.evaluate.readings_data import read_disk, read_lost, read_samples
 from qmsam_core.evaluate.readings_recipes import (
     read_apart,
     read_claims,
+    read_input_sizes,
     read_layer_share,
     read_recipes,
-    read_sizes,
 )
 from qmsam_core.evaluate.readings_speed import (
     WHOLE,
@@ -201,7 +201,7 @@ def test_smaller_inputs():
             "difference high": [0, 0, 0.012, -0.01],
         }
     )
-    first, second = read_sizes(table)
+    first, second = read_input_sizes(table)
     assert "192 px takes 60 % of its time" in first and first.endswith("no difference that can be told.")
     assert "128 px takes 30 %" in second and second.endswith("to float at 256 px.")
 

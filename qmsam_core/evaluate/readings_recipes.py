@@ -40,7 +40,7 @@ def read_recipes(recipes: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def read_sizes(table: pd.DataFrame) -> list[str]:
+def read_input_sizes(table: pd.DataFrame) -> list[str]:
     """Say what a smaller input costs in DSC and saves in time, in int8.
 
     Args:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from .intervals import average_interval
 from .layer_words import in_words
+from .wording import enumerated
 
 PARTED = ("epochs", "samples_per_modality", "batch_size", "world_size", "learning_rate", "optimizer")
 """Settings of Table 3 in which a run may depart from the paper, in the order in which they are told."""
@@ -29,7 +30,7 @@ def read_protocol(table: pd.DataFrame) -> list[str]:
             told.append(f"{setting.replace('_', ' ')} ({' against '.join(sides)})")
     if not told:
         return ["This run trains by the paper's protocol."]
-    return [f"This run departs from the paper's protocol in {_listed(told)}."]
+    return [f"This run departs from the paper's protocol in {enumerated(told, most=len(told))}."]
 
 
 def read_hours(table: pd.DataFrame) -> list[str]:
@@ -176,7 +177,3 @@ def _box(points: pd.Series) -> str:
     if low > 0:
         return ": int8 draws more of a filled box than float does"
     return ": int8 does not fall back to filling boxes" if high < 0.5 else ""
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
