@@ -55,8 +55,9 @@ def test_gains_are_told_by_shape():
     said = gain_sentences(verdicts(CT=TOWARDS, MR=AWAY, US=LOSS, OCT=UNTOLD, PET=AWAY), "Proposed")
     assert said == [
         "Int8 after training gains DSC on float in 4 of 5 modalities.",
-        "Its masks move towards the ellipse, so that the gain may be a filled box, in CT; they move away "
-        "from it, so that no box is filled, in MR and PET; the shape cannot be told in OCT.",
+        "Its masks move towards the ellipse, so that the gain may be a filled box, in CT; its masks "
+        "move away from the ellipse, so that no box is filled, in MR and PET; the shape cannot be told "
+        "in OCT.",
     ]
 
 
@@ -116,15 +117,18 @@ def objects(count, loss):
     return pd.concat([float_, int8], ignore_index=True)
 
 
-def test_small_and_pale_objects_are_compared_with_large_and_contrasted_ones():
+def test_small_objects_and_those_of_little_contrast_are_compared_with_the_others():
     size, contrast = object_sentences(objects(12, 0.1), "Stage 3")
     assert size == (
-        "The smallest third of the objects (up to 4 px) agrees with float to 90.0 %, the largest third "
-        "(from 9) to 100.0 %; their DSC is -10.00 points (95 %: -10.00 to -10.00) and +0.00 points "
-        "(95 %: +0.00 to +0.00) against float's."
+        "The smallest objects can be told to be further from float: the smallest third (up to 4 px) agrees "
+        "with it to 90.0 %, the largest third (from 9) to 100.0 %; their DSC is -10.00 points (95 %: "
+        "-10.00 to -10.00) and +0.00 points (95 %: +0.00 to +0.00) against float's."
     )
-    assert contrast.startswith("The palest third of the objects (up to 1.4 standard deviations) agrees")
-    assert "to 100.0 %, the most contrasted third" in contrast
+    assert contrast.startswith("The most contrasted objects can be told to be further from float: the least")
+    same = object_sentences(objects(12, 0.0), "Stage 3")[0]
+    assert same.startswith(
+        "Neither the smallest nor the largest objects can be told to be further from float"
+    )
 
 
 def test_few_objects_are_not_compared():
