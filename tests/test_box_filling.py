@@ -3,7 +3,16 @@
 import pandas as pd
 import pytest
 
-from qmsam_core.evaluate.box_filling import AWAY, LEVEL, LOSS, TOWARDS, UNTOLD, against_ellipse, gains
+from qmsam_core.evaluate.box_filling import (
+    AWAY,
+    LEVEL,
+    LOSS,
+    TOWARDS,
+    UNTOLD,
+    against_ellipse,
+    ellipse_plane,
+    gains,
+)
 
 
 def arm(dsc, ellipse):
@@ -41,6 +50,18 @@ def test_the_verdict_is_read_from_both_intervals(gain, nearer, verdict):
     row = table.set_index("modality").loc["CT"]
     assert (row["difference"], row["ellipse difference"]) == pytest.approx((gain, nearer))
     assert row["verdict"] == verdict
+
+
+def test_the_plane_places_arms_beside_float():
+    float_ = arm({"CT": 0.7, "US": 0.6}, {"CT": 0.5, "US": 0.9}).assign(arm="Baseline", agreement=1.0)
+    int8 = arm({"CT": 0.8, "US": 0.6}, {"CT": 0.7, "US": 0.8}).assign(arm="Stage 3", agreement=0.95)
+    table = ellipse_plane(pd.concat([float_, int8]), ["Stage 3"])
+    assert table["modality"].tolist() == ["CT", "US", "Average"]
+    assert table["agreement"].tolist() == pytest.approx([0.95] * 3)
+    assert table["difference"].tolist() == pytest.approx([0.1, 0, 0.05])
+    assert table["ellipse difference"].tolist() == pytest.approx([0.2, -0.1, 0.05])
+    assert table["float ellipse agreement"].tolist() == pytest.approx([0.5, 0.9, 0.7])
+    assert (table["difference low"] <= table["difference"]).all()
 
 
 def test_one_case_tells_nothing():

@@ -1,5 +1,8 @@
 """The paper's claims: each is one number, from the paper's own tables and from a run's."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,6 +161,38 @@ def test_the_spread_is_computed_from_the_paper_s_own_table(tables):
     row = row_of(claims_table(tables), "more even")
     assert float(row["paper"].split()[0]) == pytest.approx(expected, abs=0.01)
     assert row["holds in the paper"] == ("yes" if expected < 0 else "no")
+
+
+def test_the_interval_in_words_says_on_which_side_of_the_limit_it_lies(tables):
+    table = claims_table(tables)
+    said = {claim: row_of(table, claim)["interval"] for claim in HERE}
+    assert said["quantised with little loss"] == "+0.50 to +0.50 points, above the limit of -1 points"
+    assert said["the same on the testing set: proposed minus stage 1"] == "+5.00 to +5.00 points, above zero"
+    assert said["and not by filling boxes"].endswith("below the limit of +1 points")
+    assert said["reading in place"] == "none: the ratio of two measurements"
+    tables["scores7"] = scores(
+        {arm: [(0.9, 0.5), (0.6, 0.8)] for arm in ("Stage 1", "Calibrated", "Ellipse")}
+    )
+    wide = scores({"Stage 3": [(0.5, 0.9), (0.8, 0.6)], "Baseline": [(0.9, 0.5), (0.6, 0.8)]})
+    tables["scores7"] = pd.concat([tables["scores7"], wide])
+    assert row_of(claims_table(tables), "quantised with")["interval"].endswith(
+        "across the limit of -1 points"
+    )
+
+
+def test_one_case_a_modality_has_no_interval(tables):
+    for name in ("scores7", "scores9", "scores10"):
+        tables[name] = tables[name].groupby(["arm", "modality"], sort=False).head(1)
+    table = claims_table(tables)
+    assert row_of(table, "quantised with")["interval"] == "none: no modality has two cases"
+    assert row_of(table, "quantised with")["holds here"] == "cannot be told"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.says)
+def test_every_claim_names_a_figure_or_table_that_its_notebook_declares(claim):
+    notebook, file = claim.seen_in.split("/")
+    book = json.loads((Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb").read_text())
+    assert file in book["metadata"]["qmsam"]["outputs"]
 
 
 def test_every_claim_says_where():

@@ -187,8 +187,9 @@ def _draw_outlines(axes: Axes, pair: MaskPair) -> None:
     if view is None:
         square_limits(axes, pair.image)
     thin = 0.5 if len(pair.boxes) > _MANY else 1.0
-    layers = (pair.first, "#000000", 3.4), (pair.first, FLOAT_MASK, 2.6), (pair.second, INT8_MASK, 1.1)
-    for labels, colour, width in layers:
+    float_lines = (pair.first, "#000000", 3.8), (pair.first, FLOAT_MASK, 3.0)
+    int8_lines = (pair.second, "#00000099", 1.9), (pair.second, INT8_MASK, 1.1)
+    for labels, colour, width in (*float_lines, *int8_lines):  # each on a dark edge
         for label, window in enumerate(find_objects(labels), start=1):
             if window is not None:
                 corner = (window[0].start, window[1].start)

@@ -57,7 +57,7 @@ def gain_sentences(gains: pd.DataFrame, arm: str) -> list[str]:
         ]
     words = {
         TOWARDS: "its masks move towards the ellipse, so that the gain may be a filled box, in",
-        AWAY: "they move away from it, so that no box is filled, in",
+        AWAY: "its masks move away from the ellipse, so that no box is filled, in",
         UNTOLD: "the shape cannot be told in",
     }
     parts = [f"{words[verdict]} {enumerated(names)}" for verdict, names in gained.items()]
@@ -127,14 +127,19 @@ def object_sentences(objects: pd.DataFrame, arm: str) -> list[str]:
     )
     if len(rows) < 6:
         return [f"{counted(len(rows), 'object')} are too few to compare small objects with large ones."]
-    words = {"size_px": ("smallest", "largest"), "contrast": ("palest", "most contrasted")}
-    return [_thirds(rows, by, *names, arm) for by, names in words.items()]
+    words = {"size_px": ("smallest", "largest"), "contrast": ("least contrasted", "most contrasted")}
+    return [_thirds(rows, by, *names) for by, names in words.items()]
 
 
-def _thirds(rows: pd.DataFrame, by: str, least: str, most: str, arm: str) -> str:
+def _thirds(rows: pd.DataFrame, by: str, least: str, most: str) -> str:
     rows = rows.sort_values(by, kind="stable")
     third = len(rows) // 3
     parts = rows.head(third), rows.tail(third)
+    ends = [average_interval([part["agreement"]], [part["group"]]) for part in parts]
+    further = (
+        f"The {most} objects" if ends[1][1] < ends[0][0] else f"Neither the {least} nor the {most} objects"
+    )
+    further = f"The {least} objects" if ends[0][1] < ends[1][0] else further
     agreed = [percent(part["agreement"].mean()) for part in parts]
     said = []
     for part in parts:
@@ -143,8 +148,9 @@ def _thirds(rows: pd.DataFrame, by: str, least: str, most: str, arm: str) -> str
     unit = {"size_px": "px", "contrast": "standard deviations"}[by]
     edges = f"up to {parts[0][by].max():.2g} {unit}", f"from {parts[1][by].min():.2g}"
     return (
-        f"The {least} third of the objects ({edges[0]}) agrees with float to {agreed[0]}, the {most} third "
-        f"({edges[1]}) to {agreed[1]}; their DSC is {said[0]} and {said[1]} against float's."
+        f"{further} can be told to be further from float: the {least} third ({edges[0]}) agrees with it to "
+        f"{agreed[0]}, the {most} third ({edges[1]}) to {agreed[1]}; their DSC is {said[0]} and {said[1]} "
+        "against float's."
     )
 
 

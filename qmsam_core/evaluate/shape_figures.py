@@ -87,7 +87,7 @@ def ellipse_plane_figure(plane: pd.DataFrame, names: dict[str, str]) -> Figure:
         names: arm -> its name in words. Each has a panel.
     """
     arms = [arm for arm in names if arm in set(plane["arm"])]
-    plane = plane[plane["arm"].isin(arms)]
+    plane = plane[plane["arm"].isin(arms)].reset_index(drop=True)
     x = 100 * (1 - plane["agreement"]).clip(lower=LEAST)
     y = 100 * plane["ellipse difference"]
     figure, panels = new_figure(1, len(arms), width=4.1 * len(arms), height=4.7, sharey=True, squeeze=False)
