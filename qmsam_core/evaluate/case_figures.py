@@ -183,14 +183,20 @@ def draw_slice(
         interpolation="antialiased",
     )
     thickness = 0.6 if len(boxes) > _MANY else 1.1
-    for x_min, y_min, x_max, y_max in boxes:
-        frame = Rectangle((x_min - 0.5, y_min - 0.5), x_max - x_min + 1, y_max - y_min + 1)
-        frame.set(fill=False, edgecolor=_BOX, linewidth=thickness)
-        axes.add_patch(frame)
+    for box in boxes:
+        draw_box(axes, box, thickness=thickness)
     if labels is not None:
         _objects(axes, labels)
     axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
     axes.set_frame_on(False)
+
+
+def draw_box(axes: Axes, box: Sequence[float], colour: str = _BOX, thickness: float = 1.1) -> None:
+    """Draw a box (4,), px, around the pixels that it covers."""
+    x_min, y_min, x_max, y_max = box
+    frame = Rectangle((x_min - 0.5, y_min - 0.5), x_max - x_min + 1, y_max - y_min + 1)
+    frame.set(fill=False, edgecolor=colour, linewidth=thickness)
+    axes.add_patch(frame)
 
 
 def _thinned(image: np.ndarray) -> np.ndarray:
@@ -203,17 +209,44 @@ def _objects(axes: Axes, labels: np.ndarray) -> None:
     windows = find_objects(labels)
     thickness = 0.8 if len(windows) > _MANY else 1.6
     for label, window in enumerate(windows, start=1):
-        if window is None:
-            continue
-        whole = labels[window] == label
-        step = max(1, max(whole.shape) // _SHOWN_PX)
-        mask = np.pad(whole[::step, ::step], 1).astype(float)
-        rows, columns = (
-            part.start + step * np.arange(-1, size - 1) for part, size in zip(window, mask.shape)
-        )
-        colour = _OBJECTS[(label - 1) % len(_OBJECTS)]
-        axes.contourf(columns, rows, mask, levels=[0.5, 2], colors=[colour], alpha=0.22)
-        axes.contour(columns, rows, mask, levels=[0.5], colors=[colour], linewidths=thickness)
+        if window is not None:
+            corner = (window[0].start, window[1].start)
+            draw_mask(axes, labels[window] == label, object_colour(label), thickness, corner=corner)
+
+
+def object_colour(number: int) -> str:
+    """Colour of an object by its number, from 1. Colours are used in turn."""
+    return _OBJECTS[(number - 1) % len(_OBJECTS)]
+
+
+def draw_mask(
+    axes: Axes,
+    mask: np.ndarray,
+    colour: str,
+    thickness: float = 1.6,
+    line: str = "solid",
+    tinted: bool = True,
+    corner: tuple[int, int] = (0, 0),
+) -> None:
+    """Outline a mask on a slice, and tint it. An empty mask draws nothing.
+
+    Args:
+        axes: axes of the slice, see `draw_slice`.
+        mask: bool (h, w).
+        colour: of the line and the tint.
+        thickness: of the line, points.
+        line: style of the line.
+        tinted: whether the area is tinted.
+        corner: row and column of the slice where the mask begins.
+    """
+    if not mask.any():
+        return
+    step = max(1, max(mask.shape) // _SHOWN_PX)
+    padded = np.pad(mask[::step, ::step], 1).astype(float)
+    rows, columns = (start + step * np.arange(-1, size - 1) for start, size in zip(corner, padded.shape))
+    if tinted:
+        axes.contourf(columns, rows, padded, levels=[0.5, 2], colors=[colour], alpha=0.22)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=thickness, linestyles=line)
 
 
 def _square(axes: Axes, image: np.ndarray) -> None:
