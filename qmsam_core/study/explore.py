@@ -137,7 +137,7 @@ class BoxExplorer:
         """
         self._dragged = dragged or self.add
         with pyplot.ioff():  # else the notebook shows it once more, apart from the buttons
-            self.figure = pyplot.figure(figsize=(5.2, 5.2), layout="none")
+            self.figure = pyplot.figure(figsize=(5.2, 5.2), layout="none", facecolor="none")
         self.figure.add_axes((0, 0, 1, 1))
         self._draw_image()
         self.draw()
