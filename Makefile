@@ -26,7 +26,7 @@ study: $(READY) $(WEIGHTS)
 	@$(PY) -m qmsam_core.study "params/$(PROFILE).yaml" $(if $(DATA),--set "data_root=$(DATA)") $(if $(VALIDATION),--set "validation_root=$(VALIDATION)") $(if $(TESTING),--set "testing_root=$(TESTING)") $(ONLY:%=--only %) $(SET:%=--set '%')
 
 # the engines apart: a process in which they and NNCF have been loaded was seen to crash later on, with all tests behind it passed
-ENGINE_TESTS := $(addprefix tests/test_,engine_arms.py backbones.py by_modality.py challenge.py choice.py layer_profile.py compared_models.py deploy.py fitting.py literature.py own_images.py packed.py predict.py predict_boxes.py predict_folder.py predict_formats.py predict_page.py resolutions.py rewrites.py ship.py explore.py)
+ENGINE_TESTS := $(addprefix tests/test_,engine_arms.py backbones.py by_modality.py challenge.py choice.py layer_profile.py compared_models.py deploy.py fitting.py literature.py own_images.py packed.py predict.py predict_boxes.py predict_folder.py predict_formats.py predict_page.py resolutions.py rewrites.py ship.py explore.py drawn_boxes.py given_boxes.py own_image.py explore_browser.py)
 # first, so that one worker runs the study while the other goes through the other files
 STUDY_TESTS := tests/test_smoke_study.py
 

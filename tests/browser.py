@@ -13,9 +13,36 @@ from typing import Any
 
 import websocket
 
+WHY_NOT = "no Chromium or Chrome found; install one or name it in QMSAM_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 FACTS = """(() => {
+  const pixel = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+  const rgba = colour => {
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = colour;
+    pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data].map(value => value / 255);
+  };
+  const over = (below, [r, g, b, a]) => [r, g, b].map((value, k) => a * value + (1 - a) * below[k]);
+  const withAncestors = e => e ? [...withAncestors(e.parentElement), e] : [];
+  const probe = document.documentElement.appendChild(document.createElement('i'));
+  probe.style.color = 'Canvas';
+  const canvas = rgba(getComputedStyle(probe).color);
+  probe.remove();
+  const behind = e => withAncestors(e)
+    .map(a => rgba(getComputedStyle(a).backgroundColor)).reduce(over, canvas.slice(0, 3));
+  const luminance = colour => colour
+    .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, k) => sum + [0.2126, 0.7152, 0.0722][k] * value, 0);
+  const contrast = e => {
+    const below = behind(e), [r, g, b, a] = rgba(getComputedStyle(e).color);
+    const opacity = withAncestors(e).reduce((product, x) => product * getComputedStyle(x).opacity, a);
+    const [low, high] = [below, over(below, [r, g, b, opacity])].map(luminance).sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const written = [...document.body.querySelectorAll('*')].filter(e => e.getClientRects().length
+    && [...e.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim()));
   const container = e => {
     do e = e.parentElement; while (e && getComputedStyle(e).overflowX === 'visible');
     return e || document.documentElement;
@@ -36,6 +63,8 @@ FACTS = """(() => {
     tables: [...document.querySelectorAll('table')].map(table),
     images: [...document.images].map(image),
     links: [...document.querySelectorAll('a[href]')].map(e => e.href),
+    faint: written.map(e => ({text: e.textContent.trim().slice(0, 40), contrast: contrast(e)}))
+      .filter(text => text.contrast < 4.5),
     smallest_type: Math.min(...[...document.querySelectorAll('p, td, th, figcaption, a, li, summary')]
       .map(e => parseFloat(getComputedStyle(e).fontSize))),
   };
@@ -43,7 +72,8 @@ FACTS = """(() => {
 """JavaScript that returns facts about a page.
 
 A table is `clipped` if it, one of its cells or its scrolling container is wider than its visible part. It is
-`hinted` if the container shades its edge. An image is `whole` if it has loaded.
+`hinted` if the container shades its edge. An image is `whole` if it has loaded. A text is `faint` if its
+contrast with what lies behind it is below 4.5:1, the least of WCAG 2.1, level AA. Pictures are not looked at.
 """
 
 
@@ -66,26 +96,61 @@ class Page:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._call(f"{domain}.enable")
 
-    def look(self, path: Path, width: int) -> dict:
-        """Open a file in a window `width` CSS pixels wide. Returns the page's `FACTS`."""
-        window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", **window)
-        self.problems, self._loaded = [], False
-        failed = self._call("Page.navigate", url=path.resolve().as_uri()).get("errorText")
-        assert not failed, f"{path}: {failed}"
-        while not self._loaded:
-            self._receive()
+    def look(self, path: Path, width: int, scheme: str = "light") -> dict:
+        """Open a file in a window `width` CSS pixels wide. Returns the page's `FACTS`.
+
+        `scheme` is light or dark, what the reader has chosen for all pages.
+        """
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._call("Emulation.setEmulatedMedia", features=[feature])
+        self.open(path.resolve().as_uri(), width)
         return self.ask(FACTS)
 
-    def prefer(self, scheme: str) -> None:
-        """Let pages be `dark` or `light` from now on, as a reader's system would tell them."""
-        preferred = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._call("Emulation.setEmulatedMedia", features=preferred)
+    def open(self, address: str, width: int, height: int = 900) -> None:
+        """Open an address in a window of this size in CSS pixels, and wait until it has loaded."""
+        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **window)
+        self.problems, self._loaded = [], False
+        failed = self._call("Page.navigate", url=address).get("errorText")
+        assert not failed, f"{address}: {failed}"
+        while not self._loaded:
+            self._receive()
 
     def ask(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression on the current page."""
-        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of a JavaScript expression on the current page. A promise is waited for."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, f"{expression}: {answer['result'].get('description')}"
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str, patience: float = 60) -> None:
+        """Wait until a JavaScript expression is true. Fails after `patience` seconds."""
+        end = time.monotonic() + patience
+        while not self.ask(f"Boolean({expression})"):
+            assert time.monotonic() < end, f"not true after {patience} s: {expression}; {self.problems}"
+            time.sleep(0.1)
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Press the mouse at the first point, move it to the others and let go. One point is a click.
+
+        Points are x, y in CSS pixels of the window.
+        """
+        self._mouse("mouseMoved", points[0], "none")
+        self._mouse("mousePressed", points[0])
+        for point in points[1:]:
+            self._mouse("mouseMoved", point)
+            time.sleep(0.1)  # pages may look at moves only every so often, as ipympl does
+        self._mouse("mouseReleased", points[-1])
+
+    def click(self, element: str) -> None:
+        """Click on the middle of what a JavaScript expression finds."""
+        self.ask(f"void ({element}).scrollIntoView({{block: 'nearest'}})")
+        x, y, width, height = self.ask(f"Object.values(({element}).getBoundingClientRect().toJSON())")[:4]
+        self.drag((x + width / 2, y + height / 2))
+
+    def _mouse(self, kind: str, point: tuple[float, float], button: str = "left") -> None:
+        held = 0 if button == "none" or kind == "mouseReleased" else 1
+        where = {"x": point[0], "y": point[1], "button": button, "buttons": held, "clickCount": 1}
+        self._call("Input.dispatchMouseEvent", type=kind, **where)
 
     def _call(self, method: str, **parameters) -> dict:
         self._number += 1
@@ -102,7 +167,7 @@ class Page:
         method, told = message.get("method"), message.get("params", {})
         if method == "Page.loadEventFired":
             self._loaded = True
-        elif method == "Network.loadingFailed":
+        elif method == "Network.loadingFailed" and not told.get("canceled"):
             self.problems.append(f"not loaded: {told.get('type')} {told.get('errorText')}")
         elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.problems.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")

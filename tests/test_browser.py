@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import find_browser, open_browser
+from browser import WHY_NOT, find_browser, open_browser
 from published_run import make_run
 
 from qmsam_core.study.publish import publish
@@ -12,13 +12,13 @@ from qmsam_core.study.report import write_report
 
 BROWSER = find_browser()
 WIDTHS = (1280, 960, 400)
+SCHEMES = ("light", "dark")
 CLIPPED = "tables that do not show all their columns"
 PHONE = 400  # at this width a table may scroll within a container, if the container shows it
 REFERENCE = Path(__file__).parents[1] / "outputs" / "reference"
 PUBLISHED = sorted(path.parent for path in REFERENCE.glob("*/index.html"))
 
-WHY = "no Chromium or Chrome found; install one or name it in QMSAM_BROWSER"
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def page():
         yield page
 
 
-def looks_right(page, path, width, headings=()):
-    seen = page.look(path, width)
-    where = f"{path} at {width} px"
+def looks_right(page, path, width, headings=(), scheme="light"):
+    seen = page.look(path, width, scheme)
+    where = f"{path} at {width} px, {scheme}"
     assert page.problems == [], where
     assert seen["width"] == width, where
     assert seen["scroll_width"] <= width, f"{where}: {seen['scroll_width']} px wide"
@@ -38,6 +38,7 @@ def looks_right(page, path, width, headings=()):
     assert not unseen, f"{where}: {CLIPPED}: {'; '.join(unseen)}"
     assert [image["source"] for image in seen["images"] if not image["whole"]] == [], where
     assert seen["smallest_type"] >= 12, where
+    assert seen["faint"] == [], where
     for heading in headings:
         found = seen["headings"]
         assert any(heading in text for text in found), f"{where}: no heading {heading}, found {found}"
@@ -49,31 +50,35 @@ def looks_right(page, path, width, headings=()):
 INDEX = ("Quantisation-aware", "where they part", "Figures", "Paper vs this run", "Notebooks", "The run")
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_index_and_reports(project, page, width):
+def test_index_and_reports(project, page, width, scheme):
     make_run(project, wide=True)
     target = project / "reference"
     publish(project / "outputs" / "smoke", target)
-    index = looks_right(page, target / "index.html", width, INDEX)
-    assert len(index["images"]) == 4 and index["images"][0]["whole"] and len(index["links"]) > 8
-    report = looks_right(page, target / "07_validation" / "report.html", width, ["07_validation & more"])
+    index = looks_right(page, target / "index.html", width, INDEX, scheme)
+    assert len({image["source"] for image in index["images"]}) == 2
+    assert index["images"][0]["whole"] and len(index["links"]) > 8
+    report = looks_right(
+        page, target / "07_validation" / "report.html", width, ["07_validation & more"], scheme
+    )
     assert len(report["images"]) == 2
     for seen in (index, report):
         assert sorted(table["columns"] for table in seen["tables"])[-1] >= 17
         assert any(table["clipped"] for table in seen["tables"]) == (width == PHONE)
-    looks_right(page, target / "10_beyond" / "report.html", width)
+    looks_right(page, target / "10_beyond" / "report.html", width, scheme=scheme)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (960, "dark"), (400, "light")])
 @pytest.mark.parametrize(
     "run",
     PUBLISHED or [pytest.param(None, marks=pytest.mark.skip(reason="no reference run is committed"))],
     ids=lambda run: run and run.name,
 )
-def test_reference_runs(page, run, width):
-    assert looks_right(page, run / "index.html", width, INDEX)["images"][0]["whole"]
+def test_reference_runs(page, run, width, scheme):
+    assert looks_right(page, run / "index.html", width, INDEX, scheme)["images"][0]["whole"]
     for report in sorted(run.glob("*/report.html")):
-        looks_right(page, report, width)
+        looks_right(page, report, width, scheme=scheme)
 
 
 def test_what_is_wrong_is_seen(tmp_path, page):
@@ -87,6 +92,18 @@ def test_what_is_wrong_is_seen(tmp_path, page):
         assert any(problem in told for told in page.problems)
     (tmp_path / "right.html").write_text("<h1>x</h1>")
     assert page.look(tmp_path / "right.html", 400)["headings"] == ["x"] and page.problems == []
+
+
+@pytest.mark.parametrize("faint", ["#8a8a8a", "rgb(0 0 0 / 45%)"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_faint_text_is_seen(tmp_path, page, faint, scheme):
+    """A page without colours of its own has those of the reader's scheme."""
+    path = tmp_path / "faint.html"
+    style = "<style>:root { color-scheme: light dark }</style>"
+    path.write_text(
+        f"{style}<p>clear</p><div style='background: white'><p style='color: {faint}'>faint</p></div>"
+    )
+    assert [text["text"] for text in page.look(path, 960, scheme)["faint"]] == ["faint"]
 
 
 CELLS = "<tr>" + "<th style='white-space: nowrap'>a heading of some length</th>" * 12 + "</tr>"

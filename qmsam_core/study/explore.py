@@ -1,24 +1,26 @@
-"""Draw a box on a slice and see its mask at once, in notebook 11."""
+"""A picture of a slice on which boxes are drawn and their masks appear. `explore_panel` adds buttons."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import ipywidgets
-import numpy as np
 from matplotlib import pyplot
+from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 from matplotlib.widgets import RectangleSelector
 
 from ..data import Case
-from ..data.transforms import Geometry
 from ..deploy.engines import Engine
-from ..evaluate.case_figures import boxes_on, draw_slice, fullest_slice
+from ..evaluate.case_figures import boxes_on, draw_box, draw_mask, draw_slice, fullest_slice, object_colour
+from .drawn_boxes import ELLIPSE, FLOAT, INT8, DrawnBoxes, warm_up
 
 HEADLESS = "QMSAM_HEADLESS"
 """Environment variable that is set when a notebook runs unattended."""
+
+ALL = "all three"
+LINES = {FLOAT: ("#2fb5ff", "solid"), INT8: ("#ff9f1c", "dashed"), ELLIPSE: ("#ff7ac6", "dotted")}
+"""Colour and style of a model's outlines when all are shown together."""
 
 
 def somebody_is_there() -> bool:
@@ -27,26 +29,38 @@ def somebody_is_there() -> bool:
 
 
 class BoxExplorer:
-    """Show one slice of one case, and segment the boxes drawn on it.
-
-    A slice is encoded when its first box is drawn. Every box is decoded.
+    """Show one slice of one case, the boxes drawn on it, and their masks by one model or by all together.
 
     Args:
-        engine: see `deploy.Engine`.
-        cases: cases to choose from, with boxes.
+        engines: `FLOAT` and `INT8` -> engine. Each runs once, so that later times are those of use.
+        cases: cases to choose from, with or without boxes of their own.
         interpolation: how slices are resized.
 
     Attributes:
-        mask: mask of the last box, bool (H, W); None before the first box.
-        seconds: seconds of the last box, by `encode` and `decode`. `encode` is 0 if the embedding existed.
+        case: case shown.
+        z: number of the slice shown, 0 for an image.
+        drawn: boxes on the slice, with masks and times.
+        view: what is shown, one of `views`.
+        figure: picture; None before `show`.
     """
 
-    def __init__(self, engine: Engine, cases: Sequence[Case], interpolation: str = "area") -> None:
-        self.engine, self.cases, self.interpolation = engine, list(cases), interpolation
-        self.seconds = {"encode": 0.0, "decode": 0.0}
-        self.mask: np.ndarray | None = None
-        self.figure: Figure | None = None
+    def __init__(
+        self, engines: Mapping[str, Engine], cases: Sequence[Case], interpolation: str = "area"
+    ) -> None:
+        self.engines, self.cases, self.interpolation = dict(engines), list(cases), interpolation
+        self.view, self.figure = INT8, None
+        warm_up(self.engines)
         self.show_case(0)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What can be shown: each model's masks, or the outlines of all."""
+        return (*self.drawn.models, ALL)
+
+    @property
+    def shown_models(self) -> tuple[str, ...]:
+        """Models whose masks are shown."""
+        return self.drawn.models if self.view == ALL else (self.view,)
 
     def show_case(self, number: int) -> None:
         """Show a case by its number. Of a volume, show the slice with most labelled voxels."""
@@ -54,94 +68,91 @@ class BoxExplorer:
         self.show_slice(fullest_slice(self.case) or 0)
 
     def show_slice(self, z: int) -> None:
-        """Show slice `z`, and encode it only once a box is drawn. Raises `ValueError` for no such slice."""
+        """Show slice `z` without drawn boxes. Raises `ValueError` for no such slice."""
         if not 0 <= z < self.case.n_slices:
             raise ValueError(f"slice {z}: {self.case.name} has {self.case.n_slices}")
-        self.z, self._embedding, self.mask = z, None, None
-        self.image = self.case.slice_image(z)
-        self.geometry = Geometry.within(self.engine, *self.image.shape[:2]).with_preprocessing(
-            interpolation=self.interpolation
-        )
-        self.draw(None)
+        self.z = z
+        self.drawn = DrawnBoxes(self.case.slice_image(z), self.engines, self.interpolation)
+        if self.figure is not None:
+            self._draw_image()
+        self.draw()
 
-    def given_boxes(self) -> np.ndarray:
+    def given_boxes(self) -> Sequence[Sequence[int]]:
         """Return the case's own boxes that cross this slice: (N, 4) x_min, y_min, x_max, y_max, pixels."""
+        if self.case.boxes is None:
+            return []
         return boxes_on(self.case, self.z if self.case.is_volume else None)
 
-    def segment(self, box: Sequence[float]) -> np.ndarray:
-        """Segment a box on the slice shown, and update `seconds` and the picture.
+    def add(self, *boxes: Sequence[float]) -> None:
+        """Add boxes (4,), segment them and show their masks. Raises `ValueError` as `DrawnBoxes.add`."""
+        for box in boxes:
+            self.drawn.add(box)
+        self.draw()
 
-        Args:
-            box: (4,) x, y of two opposite corners in pixels, in any order.
+    def undo(self) -> None:
+        """Take the last box and its mask away."""
+        self.drawn.undo()
+        self.draw()
 
-        Returns:
-            Mask, bool (H, W).
+    def clear(self) -> None:
+        """Take all boxes and masks away."""
+        self.drawn.clear()
+        self.draw()
 
-        Raises:
-            ValueError: the box lies outside the slice.
-        """
-        x, y = sorted((box[0], box[2])), sorted((box[1], box[3]))
-        height, width = self.image.shape[:2]
-        if x[0] >= width or y[0] >= height or x[1] < 0 or y[1] < 0:
-            raise ValueError(
-                f"box {[round(float(v), 1) for v in box]}: "
-                f"lies outside the slice of {width} x {height} pixels"
-            )
-        corners = np.clip([x[0], y[0], x[1], y[1]], 0, [width - 1, height - 1, width - 1, height - 1])
-        self.seconds["encode"] = 0.0
-        if self._embedding is None:
-            started = time.perf_counter()
-            self._embedding = self.engine.encode(self.geometry.image(self.image)[None])
-            self.seconds["encode"] = time.perf_counter() - started
-        started = time.perf_counter()
-        logits = self.engine.decode(self._embedding, self.geometry.boxes(corners[None]))
-        self.mask = self.geometry.mask_to_image(logits)[0]
-        self.seconds["decode"] = time.perf_counter() - started
-        self.draw(corners)
-        return self.mask
+    def show_view(self, view: str) -> None:
+        """Show other masks of the same boxes, see `views`. Raises `ValueError` for another view."""
+        if view not in self.views:
+            raise ValueError(f"view {view!r}: expected one of {', '.join(self.views)}")
+        self.view = view
+        self.draw()
 
-    def draw(self, box: np.ndarray | None) -> None:
-        """Draw the slice with `box`, the mask and the times. If `box` is None, draw the case's boxes."""
+    def draw(self) -> None:
+        """Segment what is new, and draw boxes and masks. Without drawn boxes, draw the case's own thinly."""
+        masks = {model: self.drawn.masks(model) for model in self.shown_models}
         if self.figure is None:
             return
         axes = self.figure.axes[0]
-        axes.clear()
-        boxes = self.given_boxes() if box is None else box[None]
-        draw_slice(axes, self.image, boxes, None if self.mask is None else self.mask.astype(np.uint8))
-        encode, decode = (f"{1e3 * self.seconds[part]:.0f} ms" for part in ("encode", "decode"))
-        axes.set_title(
-            "drag a box"
-            if self.mask is None
-            else f"image {encode if self.seconds['encode'] else 'known'}, box {decode}"
-        )
+        for artist in self._overlay:
+            artist.remove()
+        before = set(axes.get_children())
+        if not self.drawn.boxes:
+            for box in self.given_boxes():
+                draw_box(axes, box, thickness=0.6)
+        for number, box in enumerate(self.drawn.boxes, start=1):
+            colour = object_colour(number)
+            draw_box(axes, box, *(() if self.view == ALL else (colour,)))
+            for model, made in masks.items():
+                if self.view == ALL:
+                    draw_mask(axes, made[number - 1], LINES[model][0], 2, LINES[model][1], tinted=False)
+                else:
+                    draw_mask(axes, made[number - 1], colour)
+        self._overlay = [artist for artist in axes.get_children() if artist not in before]
         self.figure.canvas.draw_idle()
 
-    def show(self) -> Figure:
-        """Make the picture. Pyplot makes it, so that boxes can be dragged on it (`%matplotlib widget`)."""
-        self.figure = pyplot.subplots(figsize=(5, 5), layout="constrained")[0]
-        self.draw(None)
-        self._selector = RectangleSelector(
-            self.figure.axes[0],
-            lambda press, release: self.segment((press.xdata, press.ydata, release.xdata, release.ydata)),
-            button=[1],
-        )
+    def show(self, dragged: Callable[[Sequence[float]], None] | None = None) -> Figure:
+        """Make the picture. Pyplot makes it, so that boxes can be dragged on it (`%matplotlib widget`).
+
+        Args:
+            dragged: takes the box (4,) that was dragged; None adds it.
+        """
+        self._dragged = dragged or self.add
+        with pyplot.ioff():  # else the notebook shows it once more, apart from the buttons
+            self.figure = pyplot.figure(figsize=(5.2, 5.2), layout="none", facecolor="none")
+        self.figure.add_axes((0, 0, 1, 1))
+        self._draw_image()
+        self.draw()
         return self.figure
 
-    def controls(self) -> ipywidgets.Widget:
-        """Make a list of the cases and a slider over the slices."""
-        names = ipywidgets.Dropdown(
-            options=[(case.name, k) for k, case in enumerate(self.cases)], description="case"
-        )
-        slices = ipywidgets.IntSlider(
-            self.z, 0, self.case.n_slices - 1, description="slice", continuous_update=False
-        )
+    def _draw_image(self) -> None:
+        axes = self.figure.axes[0]
+        axes.clear()
+        self._overlay = []
+        draw_slice(axes, self.drawn.image, [])
+        if hasattr(self, "_selector"):
+            self._selector.disconnect_events()
+        self._selector = RectangleSelector(axes, self._released, button=[1], props={"facecolor": "none"})
 
-        def to_case(change: dict) -> None:
-            self.show_case(change["new"])
-            # the slider never holds a value above its maximum, so the maximum is lowered last
-            slices.max, slices.value = max(self.case.n_slices - 1, self.z), self.z
-            slices.max = self.case.n_slices - 1
-
-        names.observe(to_case, "value")
-        slices.observe(lambda change: change["new"] == self.z or self.show_slice(change["new"]), "value")
-        return ipywidgets.HBox([names, slices])
+    def _released(self, press: MouseEvent, release: MouseEvent) -> None:
+        box = (press.xdata, press.ydata, release.xdata, release.ydata)
+        if box[0] != box[2] and box[1] != box[3]:  # else a click without a drag
+            self._dragged(box)

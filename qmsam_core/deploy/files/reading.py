@@ -83,6 +83,17 @@ class Reading:
             notes = [*notes, *label_notes(case.names)]
         return case, notes
 
+    def image(self, one: Input) -> tuple[Case, list[str]]:
+        """Read an input's image alone: without boxes, unless it is an npz that holds them.
+
+        Returns the case, and notes on what was noticed. Raises `CaseError` if it cannot be read or does not
+        tell its modality.
+        """
+        if one.kind == "npz":
+            return Case.load(one.path), []
+        picture = self._picture(one)
+        return picture.case(one.name), list(picture.notes)
+
     def _case(self, one: Input) -> tuple[Case, list[str]]:
         rows, mask = self.rows.get(one.name), self.masks.get(one.name)
         if one.kind == "npz":
