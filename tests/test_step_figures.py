@@ -82,4 +82,5 @@ def test_the_scales_in_words():
     half, most = read_scale_steps(scales_of(1, -9, 3))
     assert half == "Half of the 3 scales moved by less than 3 %; 2 grew and 1 shrank."
     assert most == "Most moved that of encoder, level 3, block 2: input of MLP layer 1: -9 %."
+    assert "Most of the 3 scales did not move; 1 grew and 0 shrank." in read_scale_steps(scales_of(1, 0, 0))
     assert read_scale_steps(scales_of(0, 0)) == ["None of the 2 scales moved."]
