@@ -63,7 +63,8 @@ def read_blocks(table: pd.DataFrame) -> list[str]:
     Args:
         table: result of `quant.sensitivity.followed_each`, of one model or more.
     """
-    first, *_, last = (names := models_of(table)) if len(models_of(table)) > 1 else models_of(table) * 2
+    names = models_of(table)
+    first, last = names[0], names[-1]
     sentences = [sentence for part in ("encoder", "decoder") if (sentence := _read_end(table, part, last))]
     encoder = table[table["part"] == "encoder"].reset_index(drop=True)
     grown = (10 ** (-encoder[f"{last} db"] / 10)).diff()
@@ -80,7 +81,8 @@ def _read_end(table: pd.DataFrame, part: str, name: str) -> str:
         return ""
     end, what = rows[f"{name} db"].iloc[-1], {"encoder": "embedding", "decoder": "mask logits"}[part]
     if end >= ROUNDING:
-        return f"{name[:1].upper()}{name[1:]}, the {what} are float's."
+        verb = "are" if what.endswith("s") else "is"
+        return f"{name[:1].upper()}{name[1:]}, the {what} {verb} float's."
     share = 100 * 10 ** (-end / 20)
     return (
         f"{name[:1].upper()}{name[1:]}, the signal of the {what} is {end:.1f} dB over its difference to "

@@ -44,10 +44,10 @@ def read_sizes(sizes: pd.DataFrame) -> list[str]:
         f"{sums[before] / sums[after]:.1f} times."
     ]
     encoder = mb.get((before, "encoder")), mb.get((after, "encoder"))
-    rest = sums[before] - encoder[0], sums[after] - encoder[1]
+    decoder = sums[before] - encoder[0], sums[after] - encoder[1]
     sentences.append(
-        f"The encoder shrinks {encoder[0] / encoder[1]:.1f} times and the decoder, once-an-image part "
-        f"included, {rest[0] / rest[1]:.1f} times; all of it in int8 would be four times."
+        f"The encoder shrinks {encoder[0] / encoder[1]:.1f} times and the decoder, its part for the image "
+        f"included, {decoder[0] / decoder[1]:.1f} times; all of it in int8 would be four times."
     )
     smallest = sums[sums.index.str.startswith(INT8)].idxmin()
     if smallest != after:

@@ -23,7 +23,8 @@ def read_protocol(table: pd.DataFrame) -> list[str]:
     told = []
     for setting in (name for name in PARTED if name in rows.index):
         pairs = [
-            tuple(str(rows.loc[setting, f"{stage} {side}"]) for side in ("here", "paper")) for stage in stages
+            tuple(_value(rows.loc[setting, f"{stage} {side}"]) for side in ("here", "paper"))
+            for stage in stages
         ]
         if any(here != paper for here, paper in pairs):
             sides = (", ".join(dict.fromkeys(side)) for side in zip(*pairs))
@@ -31,6 +32,11 @@ def read_protocol(table: pd.DataFrame) -> list[str]:
     if not told:
         return ["This run trains by the paper's protocol."]
     return [f"This run departs from the paper's protocol in {enumerated(told, most=len(told))}."]
+
+
+def _value(value: object) -> str:
+    """Write a setting. A column of numbers and words may hold a whole number as a float."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_hours(table: pd.DataFrame) -> list[str]:

@@ -133,8 +133,10 @@ def read_scale_steps(scales: pd.DataFrame) -> list[str]:
     most = moved.abs().idxmax()
     if not moved.abs().max() > 0:
         return [f"None of the {len(moved)} scales moved."]
+    typical = moved.abs().median()
+    half = f"Half of the {len(moved)} scales moved by less than {typical:.2g} %"
     return [
-        f"Half of the {len(moved)} scales moved by less than {moved.abs().median():.2g} %; "
+        f"{half if typical else f'Most of the {len(moved)} scales did not move'}; "
         f"{int((moved > 0).sum())} grew and {int((moved < 0).sum())} shrank.",
         f"Most moved that of {in_words(most)}: {moved[most]:+.2g} %.",
     ]

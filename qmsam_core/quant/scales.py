@@ -56,7 +56,7 @@ def range_of(proxy: ACTIVATIONS) -> Range:
     """Return the range that a quantiser of activations covers. Its scale must be set."""
     bits, zero = int(proxy.bit_width()), int(proxy.zero_point())
     low = (-(2 ** (bits - 1)) if proxy.is_signed else 0) - zero
-    return Range(float(proxy.scale()), low, low + 2**bits - 1)
+    return Range(float(proxy.scale().detach()), low, low + 2**bits - 1)
 
 
 def weight_scale_parameters(model: nn.Module) -> list[nn.Parameter]:

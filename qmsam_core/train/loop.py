@@ -274,7 +274,7 @@ def keep_epoch(model: Sam, job: Job, folder: Path, history: list[dict], record: 
         )
     write_table(folder / HISTORY, pd.DataFrame(history))
     for name, table in record.tables(job.stage.number):
-        write_table(folder / name, table, float_format="%.6g")
+        write_table(folder / name, table, float_format="%.8g")
 
 
 def spent(history: list[dict], before: dict) -> dict[str, float]:
