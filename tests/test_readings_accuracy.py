@@ -6,15 +6,15 @@ import pytest
 
 from qmsam_core.evaluate.intervals import paired_differences
 from qmsam_core.evaluate.readings_accuracy import (
-    against_float,
-    agreement_by_arm_and_modality,
-    arms_against_float,
-    balance_sentences,
     extremes_by_modality,
     paper_difference,
-    scattered,
-    spread_sentences,
-    summary_sentences,
+    read_against_float,
+    read_agreement,
+    read_arms,
+    read_balance,
+    read_scatter,
+    read_scores_summary,
+    read_spread,
 )
 from qmsam_core.evaluate.tables import spread_per_modality
 
@@ -41,12 +41,12 @@ def scores(change, modalities=("CT", "US"), noise=0.001):
     ],
 )
 def test_the_mean_difference_with_its_direction(change, noise, words):
-    said = against_float(scores(change, noise=noise), "Stage 3")
+    said = read_against_float(scores(change, noise=noise), "Stage 3")
     assert said[0].startswith("Mean DSC over modalities: int8 after training ") and said[0].endswith(words)
 
 
 def test_the_paper_s_difference_is_named_if_it_has_one():
-    said = against_float(scores(0.02), "Stage 3", "nsd", paper=-0.0036)[0]
+    said = read_against_float(scores(0.02), "Stage 3", "nsd", paper=-0.0036)[0]
     assert "Mean NSD" in said and said.endswith("; the paper has -0.36 points.")
     table = pd.DataFrame({"modality": ["CT", "Average"], "Stage 3 dsc paper": [0.9, 0.8]})
     assert np.isnan(paper_difference(table, "Stage 3"))
@@ -71,18 +71,18 @@ def test_no_modality_can_be_told():
 
 
 def test_one_modality_has_no_extremes():
-    assert against_float(scores(0.02, ["CT"]), "Stage 3")[1] == ""
+    assert read_against_float(scores(0.02, ["CT"]), "Stage 3")[1] == ""
 
 
 def test_the_nearest_and_the_furthest_arm():
     table = pd.concat([arm("Calibrated", CT=[0.99], US=[0.9]), arm("NNCF", CT=[0.8], US=[0.9])])
-    said = agreement_by_arm_and_modality(table, ["Calibrated", "NNCF"])
+    said = read_agreement(table, ["Calibrated", "NNCF"])
     assert said == [
         "The masks of int8 calibrated without training are nearest to float's (agreement 89.5 %), those of "
         "int8 by NNCF are furthest (80.0 %).",
         "The lowest agreement is 75.0 %: int8 by NNCF in CT.",
     ]
-    assert "furthest" not in agreement_by_arm_and_modality(table, ["NNCF"])[0]
+    assert "furthest" not in read_agreement(table, ["NNCF"])[0]
 
 
 def test_arms_are_sorted_by_what_their_intervals_say():
@@ -90,7 +90,7 @@ def test_arms_are_sorted_by_what_their_intervals_say():
     ends["Calibrated"] = (0.1, np.nan, np.nan)
     columns = ["difference", "difference_low", "difference_high"]
     table = pd.DataFrame.from_dict(ends, orient="index", columns=columns).rename_axis("arm").reset_index()
-    assert arms_against_float(table) == [
+    assert read_arms(table) == [
         "Below float: the ellipse in the box (-10.00 points).",
         "Above float: int8 by NNCF (+1.00 points).",
         "Not told from float: int8 after training (+0.00 points) and int8 calibrated without training "
@@ -99,15 +99,15 @@ def test_arms_are_sorted_by_what_their_intervals_say():
 
 
 def test_the_case_that_moves_most_is_named():
-    said = scattered(arm("a", CT=[0.5, 0.6]), arm("b", CT=[0.51, 0.4]), "int8 after training")
+    said = read_scatter(arm("a", CT=[0.5, 0.6]), arm("b", CT=[0.51, 0.4]), "int8 after training")
     assert said[0] == "Int8 after training scores higher than float on 1 of 2 cases."
     assert said[1].endswith("CT1 (CT) moves most, by -20.00 points.")
-    assert scattered(arm("a", CT=[np.nan]), arm("b", CT=[0.4]), "x") == []
+    assert read_scatter(arm("a", CT=[np.nan]), arm("b", CT=[0.4]), "x") == []
 
 
 def test_worst_cases_and_missed_objects():
     table = spread_per_modality(arm("a", CT=[0.5, 0.0]).assign(missed=[0, 3])).assign(arm="Stage 3")
-    assert spread_sentences(table) == [
+    assert read_spread(table) == [
         "The lowest DSC of a case: int8 after training 0.0 % (CT1).",
         "Objects that are missed altogether (DSC 0): int8 after training 3.",
     ]
@@ -126,15 +126,15 @@ def test_balance_says_which_is_more_even(int8, words):
             arm("Stage 3", CT=around(int8[0]), US=around(int8[1])),
         ]
     )
-    said = balance_sentences(table, "Stage 3")
+    said = read_balance(table, "Stage 3")
     assert words in said[0] and "float's US (70.0 %)" in said[1]
 
 
 def test_balance_of_one_modality_or_of_too_few_cases_cannot_be_told():
-    assert "of one modality" in balance_sentences(scores(0.02, ["CT"]), "Stage 3")[0]
+    assert "of one modality" in read_balance(scores(0.02, ["CT"]), "Stage 3")[0]
     table = pd.concat([arm("Baseline", CT=[0.9], US=[0.7]), arm("Stage 3", CT=[0.8], US=[0.8])])
-    assert "not told from float in evenness" in balance_sentences(table, "Stage 3")[0]
-    assert "too few cases for an interval" in balance_sentences(table, "Stage 3")[0]
+    assert "not told from float in evenness" in read_balance(table, "Stage 3")[0]
+    assert "too few cases for an interval" in read_balance(table, "Stage 3")[0]
 
 
 def summary(ms=(600.0, 300.0)):
@@ -151,7 +151,7 @@ def summary(ms=(600.0, 300.0)):
 
 
 def test_the_summary_names_the_most_faithful_and_the_fastest():
-    said = summary_sentences(summary())
+    said = read_scores_summary(summary())
     assert said[0] == (
         "Int8, calibrated keeps float's masks best: agreement 99.0 %, "
         "DSC -0.10 points (95 %: -0.20 to +0.10)."
@@ -161,4 +161,4 @@ def test_the_summary_names_the_most_faithful_and_the_fastest():
 
 @pytest.mark.parametrize("ms", [(np.nan, 300.0), (600.0, np.nan)])
 def test_unknown_times_are_not_spoken_of(ms):
-    assert len(summary_sentences(summary(ms))) == 1
+    assert len(read_scores_summary(summary(ms))) == 1

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate.readings_cost import (
-    ablation_sentences,
-    budget_sentences,
-    case_time_sentences,
-    curve_sentences,
-    in_baselines_sentences,
-    whole_case_sentences,
+    read_ablation,
+    read_budget,
+    read_case_times,
+    read_curves,
+    read_in_baselines,
+    read_whole_cases,
 )
 
 
@@ -24,23 +24,23 @@ def test_speed_ups_of_whole_cases_and_the_cases_where_ours_is_slower():
             "peak MB ours here": [np.nan, 700, np.nan],
         }
     )
-    assert whole_case_sentences(table) == [
+    assert read_whole_cases(table) == [
         "Our export is 2.50 times as fast as the challenge's baseline (median of 2 cases); 1.00 times "
         "as fast as DAFT's (median of 2 cases), but slower in a.",
         "In the paper the authors' is 5.00 times as fast as the baseline.",
         "On the case with the most boxes ours takes 700 MB at most, within the 8,000 that are allowed.",
     ]
-    assert whole_case_sentences(table.drop(columns="peak MB ours here"))[-1] == ""
+    assert read_whole_cases(table.drop(columns="peak MB ours here"))[-1] == ""
 
 
 def test_shares_of_the_baseline_s_time():
     table = pd.DataFrame({"case": ["a", "b"], "QMedSAM, published": [0.1, 0.1], "ours, here": [0.2, 0.4]})
     table["daft, here"] = [0.1, 0.7]
-    assert in_baselines_sentences(table) == [
+    assert read_in_baselines(table) == [
         "Median share of the baseline's time on this machine: ours 0.30; daft 0.40.",
         "Most often the fastest: daft, in 1 of 2 cases.",
     ]
-    assert in_baselines_sentences(table[["case"]]) == []
+    assert read_in_baselines(table[["case"]]) == []
 
 
 def times(*rows):
@@ -52,13 +52,13 @@ def test_times_of_the_testing_set():
     table = times(
         ("CT", 4.0, 9, 1, 9), ("US", 1.0, 9, 2, 9), ("MR", np.nan, 9, 9, 9), ("Average", 9, 8, 9, 2)
     )
-    said = case_time_sentences(table)
+    said = read_case_times(table)
     assert said[0] == (
         "Int8 as deployed is 1.67 times as fast as float run as the challenge runs it, from 0.50 times "
         "in US to 4.00 in CT; the paper has 4.00 times on average."
     )
     assert said[1] == "It is slower in US."
-    assert case_time_sentences(table.drop(index=1))[1] == ""
+    assert read_case_times(table.drop(index=1))[1] == ""
 
 
 def budget(first, second):
@@ -66,17 +66,17 @@ def budget(first, second):
 
 
 def test_the_budget():
-    assert budget_sentences(budget(30, 45)) == [
+    assert read_budget(budget(30, 45)) == [
         "The ablation sees 1.50 times as many samples as the balanced strategy (45 against 30) and takes "
         "1.50 times as long."
     ]
-    assert budget_sentences(budget(30, 30))[0].endswith("so the ablation compares nothing here.")
+    assert read_budget(budget(30, 30))[0].endswith("so the ablation compares nothing here.")
 
 
 def test_curves():
     history = pd.DataFrame({"stage": [1, 1, 2], "eval_dsc": [0.9, 0.92, 0.91]})
-    assert curve_sentences(history) == ["Best DSC on the evaluation slices (%): stage 1 92.0; stage 2 91.0."]
-    assert curve_sentences(history.assign(eval_dsc=np.nan)) == []
+    assert read_curves(history) == ["Best DSC on the evaluation slices (%): stage 1 92.0; stage 2 91.0."]
+    assert read_curves(history.assign(eval_dsc=np.nan)) == []
 
 
 def scores(values):
@@ -94,6 +94,6 @@ def scores(values):
 )
 def test_the_ablation_has_a_direction(change, words):
     base = np.array([0.7, 0.8, 0.7, 0.8])
-    assert ablation_sentences(scores(base), scores(base + change))[0].endswith(words)
-    said = ablation_sentences(scores(base), scores(base + change), "nsd")[0]
+    assert read_ablation(scores(base), scores(base + change))[0].endswith(words)
+    said = read_ablation(scores(base), scores(base + change), "nsd")[0]
     assert "the ablation's NSD is" in said and f"{50 * np.mean(change):+.2f} points" in said

@@ -7,13 +7,13 @@ import pytest
 from qmsam_core.evaluate.box_filling import AWAY, LEVEL, LOSS, TOWARDS, UNTOLD
 from qmsam_core.evaluate.mask_pairs import MaskPair
 from qmsam_core.evaluate.readings_shape import (
-    chosen_sentences,
-    ellipse_sentences,
-    gain_sentences,
-    object_sentences,
-    parting_sentences,
-    plane_sentences,
-    ranked_sentences,
+    read_chosen,
+    read_ellipse,
+    read_gains,
+    read_objects,
+    read_parting,
+    read_plane,
+    read_ranked,
 )
 
 
@@ -33,7 +33,7 @@ def test_arms_are_compared_with_the_ellipse_and_modalities_below_it_named():
             ),
         ]
     )
-    first, second = ellipse_sentences(table, "Stage 3")
+    first, second = read_ellipse(table, "Stage 3")
     assert first.startswith("Float is better than an ellipse that ignores the image: +10.00 points")
     assert first.endswith("It is not above it in OCT.")
     assert second.startswith("Int8 after training is worse than") and second.endswith("in CT.")
@@ -42,8 +42,8 @@ def test_arms_are_compared_with_the_ellipse_and_modalities_below_it_named():
 def test_an_unsure_gap_to_the_ellipse_is_not_told():
     rows = ("CT", 0.2, np.nan, np.nan), ("Average", 0.2, np.nan, np.nan)
     table = pd.concat([against("Baseline", *rows), against("Stage 3", *rows)])
-    assert "is not told from an ellipse" in ellipse_sentences(table, "Stage 3")[0]
-    assert "too few cases for an interval" in ellipse_sentences(table, "Stage 3")[0]
+    assert "is not told from an ellipse" in read_ellipse(table, "Stage 3")[0]
+    assert "too few cases for an interval" in read_ellipse(table, "Stage 3")[0]
 
 
 def verdicts(**modalities):
@@ -52,7 +52,7 @@ def verdicts(**modalities):
 
 
 def test_gains_are_told_by_shape():
-    said = gain_sentences(verdicts(CT=TOWARDS, MR=AWAY, US=LOSS, OCT=UNTOLD, PET=AWAY), "Proposed")
+    said = read_gains(verdicts(CT=TOWARDS, MR=AWAY, US=LOSS, OCT=UNTOLD, PET=AWAY), "Proposed")
     assert said == [
         "Int8 after training gains DSC on float in 4 of 5 modalities.",
         "Its masks move towards the ellipse, so that the gain may be a filled box, in CT; its masks "
@@ -62,11 +62,11 @@ def test_gains_are_told_by_shape():
 
 
 def test_no_gain():
-    said = gain_sentences(verdicts(CT=LOSS, MR=LEVEL), "Proposed")
+    said = read_gains(verdicts(CT=LOSS, MR=LEVEL), "Proposed")
     assert said == [
         "Int8 after training gains DSC on float in none of 2 modalities that can be told; it loses in CT."
     ]
-    assert gain_sentences(verdicts(CT=LEVEL), "Proposed")[0].endswith("that can be told.")
+    assert read_gains(verdicts(CT=LEVEL), "Proposed")[0].endswith("that can be told.")
 
 
 def plane(average, *modalities):
@@ -103,7 +103,7 @@ def plane(average, *modalities):
     ],
 )
 def test_the_plane_gives_a_verdict(table, words):
-    (said,) = plane_sentences(table, ["Stage 3"])
+    (said,) = read_plane(table, ["Stage 3"])
     assert words in said
 
 
@@ -118,30 +118,30 @@ def objects(count, loss):
 
 
 def test_small_objects_and_those_of_little_contrast_are_compared_with_the_others():
-    size, contrast = object_sentences(objects(12, 0.1), "Stage 3")
+    size, contrast = read_objects(objects(12, 0.1), "Stage 3")
     assert size == (
         "The smallest objects can be told to be further from float: the smallest third (up to 4 px) agrees "
         "with it to 90.0 %, the largest third (from 9) to 100.0 %; their DSC is -10.00 points (95 %: "
         "-10.00 to -10.00) and +0.00 points (95 %: +0.00 to +0.00) against float's."
     )
     assert contrast.startswith("The most contrasted objects can be told to be further from float: the least")
-    same = object_sentences(objects(12, 0.0), "Stage 3")[0]
+    same = read_objects(objects(12, 0.0), "Stage 3")[0]
     assert same.startswith(
         "Neither the smallest nor the largest objects can be told to be further from float"
     )
 
 
 def test_few_objects_are_not_compared():
-    said = object_sentences(objects(5, 0.1), "Stage 3")
+    said = read_objects(objects(5, 0.1), "Stage 3")
     assert said == ["5 objects are too few to compare small objects with large ones."]
     unknown = objects(12, 0.1).assign(contrast=np.nan)
-    assert object_sentences(unknown, "Stage 3")[0].startswith("0 objects are too few")
+    assert read_objects(unknown, "Stage 3")[0].startswith("0 objects are too few")
 
 
 def test_the_case_where_masks_part_most():
     rows = pd.DataFrame({"case": ["a", "b"], "modality": ["CT", "US"], "agreement": [0.97, 0.6]})
     rows = rows.assign(dsc=[0.9, 0.8], **{"dsc float": [0.9, 0.7]})
-    assert chosen_sentences(rows, 5) == [
+    assert read_chosen(rows, 5) == [
         "In 1 of 2 cases (3 others may not be shown) int8 agrees with float to 95 % or more.",
         "They part most in b (US), to 60.0 %, where the DSC is +10.00 points against float's.",
     ]
@@ -153,14 +153,14 @@ def pair(modality, first, second):
 
 
 def test_pixels_that_are_left_out_or_added():
-    said = parting_sentences([pair("CT", 5, 3), pair("US", 2, 4), pair("MR", 2, 2)])
+    said = read_parting([pair("CT", 5, 3), pair("US", 2, 4), pair("MR", 2, 2)])
     assert said == [
         "Where it departs from float, int8 leaves out more than it adds in CT and adds more than it leaves "
         "out in US."
     ]
-    assert parting_sentences([pair("MR", 2, 2)])[0].startswith("Int8 adds as many pixels as it leaves out")
+    assert read_parting([pair("MR", 2, 2)])[0].startswith("Int8 adds as many pixels as it leaves out")
 
 
 def test_figures_2_and_3_name_their_cases():
-    said = ranked_sentences(pd.Series({"a": 0.01, "b": -0.02}), ["b", "a"], {"a": "CT", "b": "US"})
+    said = read_ranked(pd.Series({"a": 0.01, "b": -0.02}), ["b", "a"], {"a": "CT", "b": "US"})
     assert said == ["DSC of int8 minus float's: b (US) -2.00 points; a (CT) +1.00 points."]

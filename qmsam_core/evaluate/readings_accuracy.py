@@ -11,7 +11,7 @@ from .wording import ARMS, FLOAT, counted, direction, enumerated, interval, perc
 METRICS = {"dsc": "DSC", "nsd": "NSD"}
 
 
-def against_float(
+def read_against_float(
     scores: pd.DataFrame, arm: str, metric: str = "dsc", paper: float = float("nan")
 ) -> list[str]:
     """Say how an arm's mean score differs from float's, and where most.
@@ -78,7 +78,7 @@ def extremes_by_modality(paired: pd.DataFrame) -> str:
     )
 
 
-def agreement_by_arm_and_modality(scores: pd.DataFrame, arms: list[str]) -> list[str]:
+def read_agreement(scores: pd.DataFrame, arms: list[str]) -> list[str]:
     """Say which arm's masks are nearest to float's and which are furthest, and where the worst modality is.
 
     Args:
@@ -99,7 +99,7 @@ def agreement_by_arm_and_modality(scores: pd.DataFrame, arms: list[str]) -> list
     ]
 
 
-def arms_against_float(averages: pd.DataFrame) -> list[str]:
+def read_arms(averages: pd.DataFrame) -> list[str]:
     """Say which arms lose or gain DSC on float, and which cannot be told from it.
 
     Args:
@@ -114,7 +114,7 @@ def arms_against_float(averages: pd.DataFrame) -> list[str]:
     return [f"{words[k]}: {enumerated(named[k], 9)}." for k in (-1, 1, 0) if named[k]]
 
 
-def scattered(first: pd.DataFrame, second: pd.DataFrame, name: str) -> list[str]:
+def read_scatter(first: pd.DataFrame, second: pd.DataFrame, name: str) -> list[str]:
     """Count the cases on which an arm scores higher than float, and name the one that moves most.
 
     Args:
@@ -135,7 +135,7 @@ def scattered(first: pd.DataFrame, second: pd.DataFrame, name: str) -> list[str]
     ]
 
 
-def spread_sentences(spread: pd.DataFrame) -> list[str]:
+def read_spread(spread: pd.DataFrame) -> list[str]:
     """Name each arm's worst case, and the objects that it misses altogether.
 
     Args:
@@ -150,7 +150,7 @@ def spread_sentences(spread: pd.DataFrame) -> list[str]:
     ]
 
 
-def balance_sentences(scores: pd.DataFrame, arm: str) -> list[str]:
+def read_balance(scores: pd.DataFrame, arm: str) -> list[str]:
     """Say whether an arm's DSC is more even over modalities than float's, and which modality is the weakest.
 
     Args:
@@ -175,7 +175,7 @@ def balance_sentences(scores: pd.DataFrame, arm: str) -> list[str]:
     ]
 
 
-def summary_sentences(summary: pd.DataFrame) -> list[str]:
+def read_scores_summary(summary: pd.DataFrame) -> list[str]:
     """Say which int8 model is nearest to float, what it costs in DSC, and how much faster it is.
 
     Args:

@@ -19,7 +19,7 @@ MEMORY = 8000
 """Megabytes that the challenge allows."""
 
 
-def whole_case_sentences(table: pd.DataFrame) -> list[str]:
+def read_whole_cases(table: pd.DataFrame) -> list[str]:
     """Say how much faster whole cases are than with other pipelines, and where they are not.
 
     Args:
@@ -54,7 +54,7 @@ def _memory_sentence(table: pd.DataFrame) -> str:
     return f"On the case with the most boxes ours takes {most}."
 
 
-def in_baselines_sentences(table: pd.DataFrame) -> list[str]:
+def read_in_baselines(table: pd.DataFrame) -> list[str]:
     """Name the pipeline measured here that needs the smallest share of the baseline's time.
 
     Args:
@@ -72,7 +72,7 @@ def in_baselines_sentences(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def case_time_sentences(table: pd.DataFrame) -> list[str]:
+def read_case_times(table: pd.DataFrame) -> list[str]:
     """Say how much faster the proposed model segments whole cases than the baseline.
 
     Args:
@@ -96,7 +96,7 @@ def case_time_sentences(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def budget_sentences(budget: pd.DataFrame) -> list[str]:
+def read_budget(budget: pd.DataFrame) -> list[str]:
     """Compare the samples and the hours of both sampling strategies.
 
     Args:
@@ -114,7 +114,7 @@ def budget_sentences(budget: pd.DataFrame) -> list[str]:
     ]
 
 
-def curve_sentences(history: pd.DataFrame) -> list[str]:
+def read_curves(history: pd.DataFrame) -> list[str]:
     """Say how the DSC on the evaluation slices went from the first stage to the last.
 
     Args:
@@ -127,7 +127,7 @@ def curve_sentences(history: pd.DataFrame) -> list[str]:
     return [f"Best DSC on the evaluation slices (%): {'; '.join(parts)}."]
 
 
-def ablation_sentences(
+def read_ablation(
     proposed: pd.DataFrame, ablation: pd.DataFrame, metric: str = "dsc", stage: str = "Stage 3"
 ) -> list[str]:
     """Say whether more samples a modality help after the last stage, by the same cases.

@@ -13,7 +13,7 @@ from .tables import AVERAGE
 from .wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
 
 
-def ellipse_sentences(table: pd.DataFrame, arm: str) -> list[str]:
+def read_ellipse(table: pd.DataFrame, arm: str) -> list[str]:
     """Say whether float and an arm are better than the ellipse in the box, and where they are not.
 
     Args:
@@ -35,7 +35,7 @@ def ellipse_sentences(table: pd.DataFrame, arm: str) -> list[str]:
     return said
 
 
-def gain_sentences(gains: pd.DataFrame, arm: str) -> list[str]:
+def read_gains(gains: pd.DataFrame, arm: str) -> list[str]:
     """Say where an arm gains DSC on float, and whether its masks move towards the ellipse there.
 
     Args:
@@ -67,7 +67,7 @@ def gain_sentences(gains: pd.DataFrame, arm: str) -> list[str]:
     ]
 
 
-def plane_sentences(plane: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+def read_plane(plane: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     """Judge for each arm whether it gains where float is poor by falling back to filling the box.
 
     Args:
@@ -112,7 +112,7 @@ def _fills(row: dict) -> bool:
     return row["difference low"] > 0 and row["ellipse difference low"] > 0
 
 
-def object_sentences(objects: pd.DataFrame, arm: str) -> list[str]:
+def read_objects(objects: pd.DataFrame, arm: str) -> list[str]:
     """Say whether an arm departs from float more on small objects, or on those of little contrast.
 
     Args:
@@ -154,7 +154,7 @@ def _thirds(rows: pd.DataFrame, by: str, least: str, most: str) -> str:
     )
 
 
-def chosen_sentences(rows: pd.DataFrame, count: int) -> list[str]:
+def read_chosen(rows: pd.DataFrame, count: int) -> list[str]:
     """Name the case whose masks part most from float's, and say how many of all cases agree well.
 
     Args:
@@ -172,7 +172,7 @@ def chosen_sentences(rows: pd.DataFrame, count: int) -> list[str]:
     ]
 
 
-def parting_sentences(pairs: Sequence[MaskPair]) -> list[str]:
+def read_parting(pairs: Sequence[MaskPair]) -> list[str]:
     """Say whether int8 leaves out pixels of float's masks or adds to them, in the slices shown."""
     less = [pair.modality for pair in pairs if pair.apart[0] > pair.apart[1]]
     more = [pair.modality for pair in pairs if pair.apart[1] > pair.apart[0]]
@@ -183,7 +183,7 @@ def parting_sentences(pairs: Sequence[MaskPair]) -> list[str]:
     return [f"Where it departs from float, int8 {' and '.join(parts)}."]
 
 
-def ranked_sentences(difference: pd.Series, shown: Sequence[str], modalities: dict[str, str]) -> list[str]:
+def read_ranked(difference: pd.Series, shown: Sequence[str], modalities: dict[str, str]) -> list[str]:
     """Name the cases of Figures 2 and 3 with their change of the DSC.
 
     Args:
