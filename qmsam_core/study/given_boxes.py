@@ -14,6 +14,7 @@ from ..deploy import Predictor
 from ..deploy.engines import Engine
 from ..evaluate.case_figures import QualitativeRow, boxes_on, fullest_slice
 from ..evaluate.metrics import inscribed_ellipse
+from ..evaluate.wording import percent
 from .drawn_boxes import ELLIPSE, FLOAT, INT8, DrawnBoxes, warm_up
 
 
@@ -107,11 +108,11 @@ def agreement_reading(table: pd.DataFrame) -> str:
         if len(level)
         else "int8 is nearer to float in every case"
     )
-    lowest = f", least in {known.loc[int8.idxmin(), 'modality']} ({_percent(int8.min())})"
+    lowest = f", least in {known.loc[int8.idxmin(), 'modality']} ({percent(int8.min())})"
     return (
-        f"In the median case int8's masks overlap with float's to {_percent(int8.median())} Dice"
+        f"In the median case int8's masks overlap with float's to {percent(int8.median())} Dice"
         f"{lowest if len(known) > 1 else ''}. An ellipse in the box that ignores the image reaches "
-        f"{_percent(ellipse.median())}; {verdict}."
+        f"{percent(ellipse.median())}; {verdict}."
     )
 
 
@@ -123,14 +124,10 @@ def dsc_reading(dsc: pd.DataFrame) -> str:
     """
     if dsc.empty:
         return ""
-    means = {name: _percent(dsc[name].mean()) for name in (FLOAT, INT8, ELLIPSE)}
+    means = {name: percent(dsc[name].mean()) for name in (FLOAT, INT8, ELLIPSE)}
     beaten = int((dsc[INT8] > dsc[ELLIPSE]).sum())
     return (
         f"Against the ground truth the {len(dsc)} cases shown score a DSC of {means[FLOAT]} in float, "
         f"{means[INT8]} in int8 and {means[ELLIPSE]} with the ellipse, on average; "
         f"int8 beats the ellipse in {beaten} of {len(dsc)}."
     )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
