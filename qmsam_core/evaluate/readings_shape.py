@@ -102,6 +102,11 @@ def _plane_sentence(rows: pd.DataFrame, arm: str) -> str:
         return (
             f"{name} is nearer to the ellipse than float, {told}, but no modality is seen to gain DSC by it."
         )
+    if pd.isna(ends[0]):
+        return (
+            f"Whether {ARMS[arm]} wins by falling back to the box cannot be told: its agreement with the "
+            f"ellipse is {told} against float's."
+        )
     return (
         f"That {ARMS[arm]} wins by falling back to the box is not seen: no modality gains DSC while moving "
         f"towards the ellipse, and on average the agreement with it is not told from float's, {told}."

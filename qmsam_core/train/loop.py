@@ -97,15 +97,7 @@ def train_epoch(
         TrainingError: a loss is not finite. The message names the samples.
     """
     job, at = trainer.job, begun or Progress(0, 0, 0.0, 0.0)
-    data.sampler.set_epoch(epoch)
-    data.train.set_epoch(epoch)
-    numbers, world = list(data.sampler), world_size()
-    steps = -(-len(numbers) // job.batch_size)
-    if world > 1:  # every rank must make the same number of steps
-        steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
-    loader = DataLoader(
-        data.train, job.batch_size, sampler=numbers[at.step * job.batch_size :], **loader_options(job.device)
-    )
+    loader, steps = batches_of_epoch(data, epoch, job, at.step)
     started = time.perf_counter() - at.seconds
     logged = saved = waiting_since = time.perf_counter()
     record.keep_scales(trainer.model)
@@ -132,7 +124,20 @@ def train_epoch(
         waiting_since = time.perf_counter()
     record.replace_epoch(epoch, mean_over_processes(record.of_epoch(epoch), job.device))
     means = {name: fmean(values) for name, values in record.of_epoch(epoch).items()}
-    return {**means, "samples": at.seen * world, "seconds": at.seconds, "loading_seconds": at.waited}
+    spent = {"samples": at.seen * world_size(), "seconds": at.seconds, "loading_seconds": at.waited}
+    return means | spent
+
+
+def batches_of_epoch(data: Data, epoch: int, job: Job, done: int) -> tuple[DataLoader, int]:
+    """Return the batches of an epoch that are left after `done` steps, and the number of all its steps."""
+    data.sampler.set_epoch(epoch)
+    data.train.set_epoch(epoch)
+    numbers, world = list(data.sampler), world_size()
+    steps = -(-len(numbers) // job.batch_size)
+    if world > 1:  # every rank must make the same number of steps
+        steps = max(1, sum(data.sampler.samples.values()) // world // job.batch_size)
+    left = numbers[done * job.batch_size :]
+    return DataLoader(data.train, job.batch_size, sampler=left, **loader_options(job.device)), steps
 
 
 def fit(
