@@ -52,9 +52,10 @@ def read_gains(gains: pd.DataFrame, arm: str) -> list[str]:
     name = upper_first(ARMS[arm])
     if not total:
         lost = f"; it loses in {enumerated(named[LOSS])}" if LOSS in named else ""
-        return [
-            f"{name} gains DSC on float in none of {counted(len(rows), 'modality')} that can be told{lost}."
-        ]
+        told = (
+            f"In none of {counted(len(rows), 'modality')} can a gain of DSC on float be told for {ARMS[arm]}"
+        )
+        return [f"{told}{lost}."]
     words = {
         TOWARDS: "its masks move towards the ellipse, so that the gain may be a filled box, in",
         AWAY: "its masks move away from the ellipse, so that no box is filled, in",
