@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.evaluate.readings_data import read_disk, read_lost, read_samples, read_sampling
-from qmsam_core.evaluate.readings_recipes import (
+from qmsam_core.evaluate.readings.data import read_disk, read_lost, read_samples, read_sampling
+from qmsam_core.evaluate.readings.recipes import (
     read_apart,
     read_claims,
     read_input_sizes,
     read_layer_share,
     read_recipes,
 )
-from qmsam_core.evaluate.readings_speed import (
+from qmsam_core.evaluate.readings.speed import (
     WHOLE,
     read_backbones,
     read_engines,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate.intervals import paired_differences
-from qmsam_core.evaluate.readings_accuracy import (
+from qmsam_core.evaluate.readings.accuracy import (
     extremes_by_modality,
     paper_difference,
     read_against_float,

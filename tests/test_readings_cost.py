@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.evaluate.readings_cost import (
+from qmsam_core.evaluate.readings.cost import (
     read_ablation,
     read_budget,
     read_case_times,

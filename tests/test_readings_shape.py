@@ -6,7 +6,7 @@ import pytest
 
 from qmsam_core.evaluate.box_filling import AWAY, LEVEL, LOSS, TOWARDS, UNTOLD
 from qmsam_core.evaluate.mask_pairs import MaskPair
-from qmsam_core.evaluate.readings_shape import (
+from qmsam_core.evaluate.readings.shape import (
     read_chosen,
     read_ellipse,
     read_gains,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmsam_core.evaluate.readings_export import (
+from qmsam_core.evaluate.readings.export import (
     read_layers,
     read_parameters,
     read_parity,
@@ -12,7 +12,7 @@ from qmsam_core.evaluate.readings_export import (
     read_sizes,
     read_starts,
 )
-from qmsam_core.evaluate.readings_training import (
+from qmsam_core.evaluate.readings.training import (
     read_fidelity,
     read_history,
     read_hours,

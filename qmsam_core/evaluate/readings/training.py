@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .intervals import average_interval
-from .layer_words import in_words
-from .wording import enumerated
+from ..intervals import average_interval
+from ..layer_words import in_words
+from ..wording import enumerated
 
 PARTED = ("epochs", "samples_per_modality", "batch_size", "world_size", "learning_rate", "optimizer")
 """Settings of Table 3 in which a run may depart from the paper, in the order in which they are told."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .wording import counted, direction, enumerated, interval, percent, points
+from ..wording import counted, direction, enumerated, interval, percent, points
 
 EQUAL = 0.002
 """Shares that differ by less are called equal: two runs of one model differ by as much."""

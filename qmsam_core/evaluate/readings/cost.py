@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .intervals import paired_differences
-from .readings_accuracy import METRICS, extremes_by_modality
-from .wording import counted, direction, enumerated, interval, points
+from ..intervals import paired_differences
+from ..wording import counted, direction, enumerated, interval, points
+from .accuracy import METRICS, extremes_by_modality
 
 OVER = {
     "baseline": "the challenge's baseline",

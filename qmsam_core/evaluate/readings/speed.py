@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .wording import counted, enumerated, fold
+from ..wording import counted, enumerated, fold
 
 WHOLE = "an image and a box"
 OVER = ("over plain float", "over best float")

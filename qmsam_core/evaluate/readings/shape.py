@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .box_filling import AWAY, LOSS, TOWARDS, UNTOLD
-from .intervals import average_interval
-from .mask_pairs import MaskPair
-from .tables import AVERAGE
-from .wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
+from ..box_filling import AWAY, LOSS, TOWARDS, UNTOLD
+from ..intervals import average_interval
+from ..mask_pairs import MaskPair
+from ..tables import AVERAGE
+from ..wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
 
 
 def read_ellipse(table: pd.DataFrame, arm: str) -> list[str]:

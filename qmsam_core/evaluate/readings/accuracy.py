@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .intervals import paired_differences, spread_interval
-from .tables import AVERAGE, balance, per_modality
-from .wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
+from ..intervals import paired_differences, spread_interval
+from ..tables import AVERAGE, balance, per_modality
+from ..wording import ARMS, FLOAT, counted, direction, enumerated, interval, percent, points, upper_first
 
 METRICS = {"dsc": "DSC", "nsd": "NSD"}
 

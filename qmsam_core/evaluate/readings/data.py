@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .wording import counted, enumerated
+from ..wording import counted, enumerated
 
 
 def read_samples(table2: pd.DataFrame) -> list[str]:
