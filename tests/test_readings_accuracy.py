@@ -59,7 +59,7 @@ def test_modalities_that_lose_or_gain_are_named_and_those_of_one_case_counted():
     second = arm("Baseline", CT=[0.8, 0.81], US=[0.6, 0.62], MR=[0.5])
     said = extremes_by_modality(paired_differences(first, second))
     assert said == (
-        "By modality the cases tell a loss in US (-10.50 points) and a gain in CT (+10.00 points); "
+        "Beyond chance is a loss in US (-10.50 points) and a gain in CT (+10.00 points); "
         "1 modality with one case or patient cannot tell."
     )
 
@@ -93,8 +93,8 @@ def test_arms_are_sorted_by_what_their_intervals_say():
     assert read_arms(table) == [
         "Below float: the ellipse in the box (-10.00 points).",
         "Above float: int8 by NNCF (+1.00 points).",
-        "Not told from float: int8 after training (+0.00 points) and int8 calibrated without training "
-        "(+10.00 points).",
+        "Not different from float beyond chance: int8 after training (+0.00 points) and int8 calibrated "
+        "without training (+10.00 points).",
     ]
 
 
@@ -133,7 +133,7 @@ def test_balance_says_which_is_more_even(int8, words):
 def test_balance_of_one_modality_or_of_too_few_cases_cannot_be_told():
     assert "of one modality" in read_balance(scores(0.02, ["CT"]), "Stage 3")[0]
     table = pd.concat([arm("Baseline", CT=[0.9], US=[0.7]), arm("Stage 3", CT=[0.8], US=[0.8])])
-    assert "not told from float in evenness" in read_balance(table, "Stage 3")[0]
+    assert "as even as float, as far as can be told" in read_balance(table, "Stage 3")[0]
     assert "too few cases for an interval" in read_balance(table, "Stage 3")[0]
 
 

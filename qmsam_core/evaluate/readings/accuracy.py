@@ -68,7 +68,7 @@ def extremes_by_modality(paired: pd.DataFrame) -> str:
     parts = [f"a loss in {enumerated(lost)}"] if lost else []
     parts += [f"a gain in {enumerated(gained)}"] if gained else []
     if parts:
-        said = f"By modality the cases tell {' and '.join(parts)}"
+        said = f"Beyond chance is {' and '.join(parts)}"
     else:
         far = rows.loc[rows["difference"].abs().idxmax()]
         largest = f"{points(far['difference'])} in {far['modality']}"
@@ -110,7 +110,7 @@ def read_arms(averages: pd.DataFrame) -> list[str]:
         named[direction(row.difference_low, row.difference_high)].append(
             f"{ARMS[row.arm]} ({points(row.difference)})"
         )
-    words = {-1: "Below float", 1: "Above float", 0: "Not told from float"}
+    words = {-1: "Below float", 1: "Above float", 0: "Not different from float beyond chance"}
     return [f"{words[k]}: {enumerated(named[k], 9)}." for k in (-1, 1, 0) if named[k]]
 
 
@@ -163,7 +163,11 @@ def read_balance(scores: pd.DataFrame, arm: str) -> list[str]:
         return ["The cases are of one modality, so nothing can be said about balance."]
     low, high = spread_interval(first, second)
     change = rows.loc[arm, "dsc std"] - rows.loc[FLOAT, "dsc std"]
-    words = {-1: "more even than float", 1: "less even than float", 0: "not told from float in evenness"}
+    words = {
+        -1: "more even than float",
+        1: "less even than float",
+        0: "as even as float, as far as can be told",
+    }
     weakest = [
         f"{rows.loc[name, 'weakest']} ({percent(rows.loc[name, 'dsc minimum'])})" for name in (arm, FLOAT)
     ]

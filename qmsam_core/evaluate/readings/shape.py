@@ -142,10 +142,10 @@ def _thirds(rows: pd.DataFrame, by: str, least: str, most: str) -> str:
     third = len(rows) // 3
     parts = rows.head(third), rows.tail(third)
     ends = [average_interval([part["agreement"]], [part["group"]]) for part in parts]
-    further = (
-        f"The {most} objects" if ends[1][1] < ends[0][0] else f"Neither the {least} nor the {most} objects"
-    )
-    further = f"The {least} objects" if ends[0][1] < ends[1][0] else further
+    further = f"Int8 is not seen to be further from float on the {least} or on the {most} objects"
+    for name, own, other in ((least, *ends), (most, *ends[::-1])):
+        if own[1] < other[0]:
+            further = f"Int8 is further from float on the {name} objects"
     agreed = [percent(part["agreement"].mean()) for part in parts]
     said = []
     for part in parts:
@@ -154,9 +154,8 @@ def _thirds(rows: pd.DataFrame, by: str, least: str, most: str) -> str:
     unit = {"size_px": "px", "contrast": "standard deviations"}[by]
     edges = f"up to {parts[0][by].max():.2g} {unit}", f"from {parts[1][by].min():.2g}"
     return (
-        f"{further} can be told to be further from float: the {least} third ({edges[0]}) agrees with it to "
-        f"{agreed[0]}, the {most} third ({edges[1]}) to {agreed[1]}; their DSC is {said[0]} and {said[1]} "
-        "against float's."
+        f"{further}: it agrees to {agreed[0]} on the {least} third ({edges[0]}) and to {agreed[1]} on the "
+        f"{most} third ({edges[1]}); its DSC minus float's is {said[0]} and {said[1]}."
     )
 
 
