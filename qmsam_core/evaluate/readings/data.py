@@ -58,14 +58,12 @@ def read_lost(lost: pd.DataFrame) -> list[str]:
     """Say how many objects leave no pixel at an input size, and of which modalities.
 
     Args:
-        lost: columns px, modality, objects and lost.
+        lost: columns px, modality, objects and lost, of the cases that lose some.
     """
     if lost.empty:
-        return ["No part of the data has objects to count."]
+        return ["No object is too small to leave a pixel at the input's size."]
     sentences = []
     for px, rows in lost.groupby("px"):
-        some = rows[rows["lost"] > 0]
-        of_which = f" ({enumerated(some['modality'])})" if len(some) else ""
-        gone = f"{rows['lost'].sum():,} of {rows['objects'].sum():,} objects"
-        sentences.append(f"At {px} px, {gone} are too small to leave a pixel{of_which}.")
+        gone = f"{counted(rows['lost'].sum(), 'object')} of {enumerated(rows['modality'].unique())}"
+        sentences.append(f"At {px} px, {gone} {'leaves' if rows['lost'].sum() == 1 else 'leave'} no pixel.")
     return sentences
