@@ -24,7 +24,7 @@ def read_parameters(table: pd.DataFrame) -> list[str]:
             if pd.notna(paper) and pd.notna(here) and f"{here:.1e}" != f"{paper:.1e}":
                 other.append(f"{row['model']}, {part.replace('_', ' ')} ({100 * (here / paper - 1):+.1f} %)")
     if not other:
-        return ["All numbers are the paper's, as it rounds them."]
+        return ["Every part has as many parameters as the paper says, in its two digits."]
     return [f"Not the paper's numbers, as it rounds them: {'; '.join(other)}."]
 
 
