@@ -104,8 +104,7 @@ def test_arms_timed_in_pairs_share_the_first_one_s_scale(monkeypatch):
     ].tolist() == pytest.approx([180, 60, 60])
 
 
-@pytest.mark.parametrize("together, calls", [(True, 1), (False, 3)])
-def test_a_large_model_s_arms_share_a_process_where_memory_allows(monkeypatch, together, calls):
+def test_of_a_large_model_two_engines_at_most_share_a_process(monkeypatch):
     asked = []
 
     def under(isa, folder, arms, threads, runs, seed, parts):
@@ -113,18 +112,11 @@ def test_a_large_model_s_arms_share_a_process_where_memory_allows(monkeypatch, t
         return pd.DataFrame({"part": "both", "arm": [arm.label for arm in arms], "median_ms": 1.0})
 
     monkeypatch.setattr(engine_speed, "time_under", under)
-    table = time_large(PAPER_ARMS, "exports", 1, 3, together=together)
-    assert (
-        table["arm"].tolist()
-        == [
-            arm.label
-            for arm in sorted(
-                PAPER_ARMS, key=lambda arm: ("pytorch", "onnxruntime", "openvino").index(arm.engine)
-            )
-        ]
-        or together
-    )
-    assert len(asked) == calls and max(map(len, asked)) == (5 if together else 2)
+    table = time_large(PAPER_ARMS, "exports", 1, 3)
+    order = ("pytorch", "onnxruntime", "openvino")
+    by_engine = sorted(PAPER_ARMS, key=lambda arm: order.index(arm.engine))
+    assert table["arm"].tolist() == [arm.label for arm in by_engine]
+    assert len(asked) == 3 and max(map(len, asked)) == 2
 
 
 def test_starts_are_timed_without_a_cache_cold_and_warm(tmp_path):

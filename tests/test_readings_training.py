@@ -145,7 +145,9 @@ def test_parameters_beside_the_paper_s():
     table = pd.DataFrame(
         {"model": ["LiteMedSAM"], "image_encoder paper": [5_700_000], "image_encoder here": [5_726_740]}
     )
-    assert read_parameters(table) == ["Every part has as many parameters as the paper says, in its two digits."]
+    assert read_parameters(table) == [
+        "Every part has as many parameters as the paper says, in its two digits."
+    ]
     (other,) = read_parameters(table.assign(**{"image_encoder here": 8_000_000}))
     assert other == "Not the paper's numbers, as it rounds them: LiteMedSAM, image encoder (+40.4 %)."
 

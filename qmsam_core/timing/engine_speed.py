@@ -136,23 +136,20 @@ def time_against(
 
 
 def time_large(
-    arms: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0, together: bool = False
+    arms: Sequence[Arm], folder: str | Path, threads: int, runs: int, seed: int = 0
 ) -> pd.DataFrame:
     """Time one image and one box with the arms of a large model, in separate processes.
 
-    A whole ViT-B takes up to 5 GB per engine. The other arguments are those of `time_under`.
+    A ViT-B takes up to 6 GB in an engine, so at most two are in memory at once: each arm is interleaved with
+    its engine's plain float arm (see `time_against`), and arms of different engines are timed minutes apart.
+    The other arguments are those of `time_under`.
 
     Args:
         arms: arms to time. The first one of each engine is the plain float arm.
-        together: interleave all arms in one process. Otherwise at most two engines are in memory at once.
-            Each arm is then interleaved with its engine's plain float arm (see `time_against`), and arms of
-            different engines are timed minutes apart.
 
     Returns:
         The columns of `summarise_timings`.
     """
-    if together:
-        return time_under("ALL", folder, arms, threads, runs, seed, ("both",)).drop(columns="part")
     tables = []
     for engine in dict.fromkeys(arm.engine for arm in arms):
         plain, *others = [arm for arm in arms if arm.engine == engine]
