@@ -55,7 +55,7 @@ class Panel:
 
     def shows(self, *masks):
         """Wait until the places, and only those of `PLACES`, lie under a mask."""
-        for _ in range(50):
+        for _ in range(300):  # half a minute, where other tests run beside
             seen = {name for name, place in PLACES.items() if self.is_tinted(*place)}
             if seen == set(masks):
                 return
