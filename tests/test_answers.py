@@ -11,7 +11,7 @@ from qmsam_core.study.answer_accuracy import (
     where_it_loses,
     why_it_loses,
 )
-from qmsam_core.study.answer_claims import claims_sentences, claims_verdict, full_names
+from qmsam_core.study.answer_claims import claims_sentences, claims_verdict
 from qmsam_core.study.answer_speed import machine_of, speed_sentences, speed_verdict
 from qmsam_core.study.answers import COLUMNS, NOT_RUN, answers
 from qmsam_core.study.compared_models import COMPARED, SUMMARISED
@@ -229,19 +229,6 @@ def test_claims_are_named_by_what_speaks_against_them():
     assert claims_sentences(claims((YES, YES), (NEW, YES), (NEW, OPEN))) == []
     many = claims(*[(YES, OPEN)] * 5)
     assert claims_sentences(many)[0].endswith("claim 2 (Table 1); and 2 more.")
-
-
-def test_claims_that_go_on_from_the_one_above_get_its_name():
-    says = [
-        "even: a",
-        "and on the testing set: b",
-        "trained: c",
-        "the same on the testing set: d",
-        "and better: e",
-    ]
-    assert full_names(pd.DataFrame({"claim": says})) == [
-        "even", "even, on the testing set", "trained", "trained, on the testing set", "trained and better",
-    ]  # fmt: skip
 
 
 def write(folder, tables):

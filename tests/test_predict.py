@@ -276,23 +276,24 @@ class LanesEngine(BoxEngine):
         return super().encode(images)
 
 
-CROSSED = [[4, 4, 1, 50, 50, 18], [20, 20, 3, 26, 26, 14], [40, 8, 10, 60, 30, 12]]
+CROSSED = [[4, 4, 1, 50, 50, 40], [20, 20, 3, 26, 26, 34], [40, 8, 10, 60, 30, 12]]
+DEPTH = 42  # of which 40 slices are crossed
 
 
 @pytest.mark.parametrize("block", [1, 2, 8])
 def test_lanes_change_no_mask_and_share_the_slices(block):
-    case, engine = plain_case(CROSSED, depth=20), LanesEngine()
+    case, engine = plain_case(CROSSED, depth=DEPTH), LanesEngine()
     predictor = Predictor(engine, decode_block=block)
     np.testing.assert_array_equal(predictor.segment(case), Predictor(BoxEngine()).segment(case))
     assert engine.encoded == 0 and min(lane.encoded for lane in engine.lanes()) > 0
-    assert sum(lane.encoded for lane in engine.lanes()) == 18 == predictor.timing.slices
+    assert sum(lane.encoded for lane in engine.lanes()) == 40 == predictor.timing.slices
     assert predictor.timing.encode > 0 and predictor.timing.decode > 0
     apart, expected = predictor.segment_apart(case), Predictor(BoxEngine()).segment_apart(case)
     assert all(np.array_equal(apart[i], expected[i]) for i in range(len(CROSSED)))
 
 
 @pytest.mark.parametrize(
-    "settings, depth", [({"propagate": True}, 20), ({"memory_limit": 2**40}, 20), ({}, 3), ({}, 0)]
+    "settings, depth", [({"propagate": True}, DEPTH), ({"memory_limit": 2**40}, DEPTH), ({}, 3), ({}, 0)]
 )
 def test_slices_that_depend_on_each_other_few_ones_and_a_limit_go_in_turn(settings, depth):
     boxes = [[box[0], box[1], min(box[2], 1), *box[3:5], 2] for box in CROSSED] if depth == 3 else CROSSED
@@ -306,7 +307,7 @@ def test_a_lane_that_fails_ends_the_case():
     engine = LanesEngine()
     engine.lanes()[1].encode = lambda images: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        Predictor(engine).segment(plain_case(CROSSED, depth=20))
+        Predictor(engine).segment(plain_case(CROSSED, depth=DEPTH))
 
 
 # Propagation ------------------------------------------------------------------------------------------------

@@ -5,13 +5,7 @@ import pandas as pd
 import pytest
 
 from qmsam_core.evaluate.readings.data import read_disk, read_lost, read_samples, read_sampling
-from qmsam_core.evaluate.readings.recipes import (
-    read_apart,
-    read_claims,
-    read_input_sizes,
-    read_layer_share,
-    read_recipes,
-)
+from qmsam_core.evaluate.readings.recipes import read_apart, read_input_sizes, read_layer_share, read_recipes
 from qmsam_core.evaluate.readings.speed import (
     WHOLE,
     read_backbones,
@@ -226,18 +220,3 @@ def test_calibrated_apart():
 def test_time_in_int8():
     share = pd.DataFrame({"arm": ["int8, encoder", "int8_released, encoder"], "time in int8": [0.7, np.nan]})
     assert "the encoder spends 0 % of its time in int8" in read_layer_share(share)[0]
-
-
-def test_claims_that_do_not_hold_are_named():
-    table = pd.DataFrame(
-        {
-            "claim": ["int8 is faster", "little loss", "more even", "pays"],
-            "holds in the paper": ["yes", "yes", "yes", "no"],
-            "holds here": ["yes", "no", "cannot be told", "no"],
-        }
-    )
-    first, second = read_claims(table)
-    assert first.startswith(
-        "Of 3 claims that hold by the paper's own numbers, 1 hold here, 1 do not, and 1 cannot"
-    )
-    assert second == "Not here: little loss."

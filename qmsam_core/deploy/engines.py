@@ -220,7 +220,7 @@ class OpenVinoEngine(Engine):
         )
 
     def lanes(self) -> list[Engine]:
-        """Engines of one to two threads each; made at the first call, which compiles the export once more."""
+        """Engines that share the threads; made at the first call, which compiles the export once more."""
         count = min(self.threads, MOST_LANES)
         if not self._lanes and count > 1 and self.one_at_a_time:
             compiled = self._compile(settings_of(self.threads, self.cache, streams=count))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ..quant.activation_values import Input
 from .figure_style import COLOURS, INK, PALE, PRECISION_COLOURS, WIDTH, new_figure
 from .layer_words import in_words
+from .wording import upper_first
 
 BINS = 120
 ENOUGH_VALUES = 64
@@ -36,7 +37,7 @@ def activations_figure(table: pd.DataFrame, values: Mapping[str, Input], rules: 
     by_name = table.set_index("quantiser")
     for axes, name in zip(grid.flat, rules):
         _histogram(axes, values[name])
-        axes.set_title(f"{_title(rules[name])}\n{_wrapped(in_words(name))}", fontsize=11)
+        axes.set_title(f"{upper_first(rules[name])}\n{_wrapped(in_words(name))}", fontsize=11)
         axes.set_xlabel(_losses(by_name.loc[name]), fontsize=11)
     for axes in list(grid.flat)[len(rules) :]:
         axes.set_axis_off()
@@ -66,10 +67,6 @@ def _histogram(axes: Axes, values: Input) -> None:
         axes.axvline(place, color=INK, linewidth=1.4, linestyle="--", label=label, zorder=4)
     axes.set(yscale="log", xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=0.5 / len(values.floating) if len(values.floating) < 1e6 else 5e-7)
-
-
-def _title(rule: str) -> str:
-    return rule[:1].upper() + rule[1:]
 
 
 def _wrapped(words: str, width: int = 52) -> str:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .figure_style import COLOURS, INK, MARKERS, PALE, WIDTH, new_figure, quiet_grid
 from .layer_words import in_words
+from .wording import upper_first
 
 ROUNDING = 100
 """dB from which a difference is float32's own rounding, as of a folded batch norm, not quantisation noise."""
@@ -82,10 +83,10 @@ def _read_end(table: pd.DataFrame, part: str, name: str) -> str:
     end, what = rows[f"{name} db"].iloc[-1], {"encoder": "embedding", "decoder": "mask logits"}[part]
     if end >= ROUNDING:
         verb = "are" if what.endswith("s") else "is"
-        return f"{name[:1].upper()}{name[1:]}, the {what} {verb} float's."
+        return f"{upper_first(name)}, the {what} {verb} float's."
     share = 100 * 10 ** (-end / 20)
     return (
-        f"{name[:1].upper()}{name[1:]}, the signal of the {what} is {end:.1f} dB over its difference to "
+        f"{upper_first(name)}, the signal of the {what} is {end:.1f} dB over its difference to "
         f"float: the difference has {share:.0f} % of its size."
     )
 

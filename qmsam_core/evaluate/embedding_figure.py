@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .figure_style import WIDTH, new_figure
+from .wording import upper_first
 
 RANGE = (1, 99)
 """Percentiles of the float embedding's components that become the darkest and the brightest colour."""
@@ -98,7 +99,7 @@ def read_embeddings(
     sentences = []
     for name, embedding in others.items():
         found = 100 * relative_difference(reference, embedding)
-        said = f"{name[:1].upper()}{name[1:]}, the embedding of this image differs from float's by "
+        said = f"{upper_first(name)}, the embedding of this image differs from float's by "
         said += f"{found.mean():.0f} % of its length on average and {found.max():.0f} % at the worst position"
         if 0 < inside.sum() < inside.size:
             ratio = found[inside].mean() / max(found[~inside].mean(), 1e-12)

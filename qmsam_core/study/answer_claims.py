@@ -53,23 +53,8 @@ def _first(names: list[str], most: int = 3) -> list[str]:
     return [*names[:most], f"and {rest} more"] if rest > 0 else names
 
 
-def full_names(claims: pd.DataFrame) -> list[str]:
-    """Name each claim so that it stands alone. Some go on from the one above: `and ...`, `the same ...`."""
-    names, head = [], ""
-    for says in claims["claim"]:
-        short = says.split(":")[0]
-        if short.startswith(("the same on ", "and on ")):
-            names.append(f"{head}, {short[short.index('on ') :]}")
-        elif short.startswith("and "):
-            names.append(f"{head} {short}")
-        else:
-            head = short
-            names.append(short)
-    return names
-
-
 def _rows(claims: pd.DataFrame) -> list[dict[str, str]]:
-    return claims.assign(name=full_names(claims)).to_dict("records")
+    return claims.assign(name=claims["claim"].str.split(":").str[0]).to_dict("records")
 
 
 def _numbers(row: Mapping[str, str]) -> str:

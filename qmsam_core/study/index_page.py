@@ -159,29 +159,17 @@ def _row(run_dir: Path, entry: Entry) -> dict[str, Any]:
 
 
 def _claims(run_dir: Path, item: Shown) -> dict[str, Any]:
-    """Return the claims, those on which paper and run disagree, those the run cannot judge, and a summary.
+    """Return the claims, and those on which paper and run disagree.
 
     Only a claim that holds in the paper can hold here too. A claim also counts as a disagreement if the
     paper's own numbers deny it and this run confirms it.
     """
     rows = pd.read_csv(run_dir / item.path, keep_default_na=False, dtype=str).to_dict("records")
-    verdicts = [(row, row["holds in the paper"], row["holds here"]) for row in rows]
-    told = [here for _, paper, here in verdicts if paper == "yes" and here in ("yes", "no")]
-    parting = [row for row, paper, here in verdicts if {paper, here} == {"yes", "no"}]
-    untold = [row for row, paper, here in verdicts if paper == "yes" and here not in ("yes", "no")]
-    hold = told.count("yes")
-    summary = f"Of {len(told)} claim{'s' * (len(told) != 1)} of the paper that this run can judge, "
-    summary += (
-        f"{hold} hold{'s' * (hold == 1)} here too; "
-        f"in {len(parting) or 'no'} statement{'s' * (len(parting) != 1)}"
-    )
     return {
         "item": item,
         "rows": rows,
-        "parting": parting,
-        "untold": untold,
+        "parting": [row for row in rows if {row["holds in the paper"], row["holds here"]} == {"yes", "no"}],
         "seen": any(row.get("seen in") for row in rows),
-        "summary": f"{summary} paper and run part.",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..wording import counted, direction, enumerated, interval, percent, points
+from ..wording import direction, enumerated, interval, percent, points
 
 EQUAL = 0.002
 """Shares that differ by less are called equal: two runs of one model differ by as much."""
@@ -94,21 +94,4 @@ def read_layer_share(share: pd.DataFrame, ours: str = "int8, encoder") -> list[s
         f"Exported in the authors' style, the encoder spends {100 * theirs.iloc[0]:.0f} % of its time in "
         f"int8 layers; in our style {100 * table[ours]:.0f} %.",
         "Int8 layers are the quick ones, so the share of time understates the work that they do.",
-    ]
-
-
-def read_claims(table: pd.DataFrame) -> list[str]:
-    """Count the paper's claims that hold here, that do not, and that cannot be told, and name the second.
-
-    Args:
-        table: result of `claims_table`.
-    """
-    held = table[table["holds in the paper"] == "yes"]
-    here = held["holds here"]
-    denied = list(held.loc[here == "no", "claim"])
-    untold = int((~here.isin(["yes", "no"])).sum())
-    return [
-        f"Of {counted(len(held), 'claim')} that hold by the paper's own numbers, "
-        f"{(here == 'yes').sum()} hold here, {len(denied)} do not, and {untold} cannot be told by this run.",
-        f"Not here: {'; '.join(denied)}." if denied else "",
     ]
