@@ -42,7 +42,7 @@ def test_arms_are_compared_with_the_ellipse_and_modalities_below_it_named():
 def test_an_unsure_gap_to_the_ellipse_is_not_told():
     rows = ("CT", 0.2, np.nan, np.nan), ("Average", 0.2, np.nan, np.nan)
     table = pd.concat([against("Baseline", *rows), against("Stage 3", *rows)])
-    assert "is not told from an ellipse" in read_ellipse(table, "Stage 3")[0]
+    assert "cannot be told from an ellipse" in read_ellipse(table, "Stage 3")[0]
     assert "too few cases for an interval" in read_ellipse(table, "Stage 3")[0]
 
 

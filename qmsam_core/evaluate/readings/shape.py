@@ -25,11 +25,11 @@ def read_ellipse(table: pd.DataFrame, arm: str) -> list[str]:
         rows = table[table["arm"] == name]
         average = rows[rows["modality"] == AVERAGE].iloc[0]
         ends = average["difference_low"], average["difference_high"]
-        words = {1: "better than", -1: "worse than", 0: "not told from"}[direction(*ends)]
+        words = {1: "is better than", -1: "is worse than", 0: "cannot be told from"}[direction(*ends)]
         part = rows[(rows["modality"] != AVERAGE) & (rows["difference"] <= 0)]
         below = f" It is not above it in {enumerated(list(part['modality']))}." if len(part) else ""
         said.append(
-            f"{upper_first(ARMS[name])} is {words} an ellipse that ignores the image: "
+            f"{upper_first(ARMS[name])} {words} an ellipse that ignores the image: "
             f"{points(average['difference'])} of DSC ({interval(*ends)}).{below}"
         )
     return said
@@ -110,7 +110,7 @@ def _plane_sentence(rows: pd.DataFrame, arm: str) -> str:
         )
     return (
         f"That {ARMS[arm]} wins by falling back to the box is not seen: no modality gains DSC while moving "
-        f"towards the ellipse, and on average the agreement with it is not told from float's, {told}."
+        f"towards the ellipse, and on average the agreement with it cannot be told from float's, {told}."
     )
 
 
